@@ -1,0 +1,78 @@
+"""The command line: one parser a verb, each imported only when its verb is asked for."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import traceback
+
+from world_model_ros import __version__
+from world_model_ros.errors import UserError
+
+# verb -> (module with add_arguments(parser) and run(arguments) -> exit code, one line of help)
+VERBS = {
+    "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
+    "collect": ("world_model_ros.sim.collect", "let a scripted explorer fill an episode file"),
+    "train": ("world_model_ros.training.train", "train a world model on an episode file"),
+    "evaluate": ("world_model_ros.evaluation.evaluate", "closed-loop success on held-out problems"),
+    "import-checkpoint": (
+        "world_model_ros.model.import_published",
+        "turn a published LeWM folder into a checkpoint",
+    ),
+    "inspect": ("world_model_ros.data.inspect", "say what an episode file or a checkpoint holds"),
+}
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {verb:<18} {line}" for verb, (_, line) in VERBS.items())
+    return (
+        "usage: python -m world_model_ros <verb> [options]\n\n"
+        f"verbs:\n{rows}\n\n"
+        "Each verb answers --help. --debug, anywhere, shows the traceback of an error."
+    )
+
+
+def _on_interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; return its exit code (2 after a UserError, 130 after Ctrl-C)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        print(f"unknown verb {verb!r}: choose one of {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    module_name, line = VERBS[verb]
+    try:
+        module = importlib.import_module(module_name)
+        parser = argparse.ArgumentParser(
+            prog=f"python -m world_model_ros {verb}",
+            description=line[0].upper() + line[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        module.add_arguments(parser)
+        arguments = parser.parse_args(rest)
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            signal.signal(signal.SIGINT, _on_interrupt)
+        return module.run(arguments) or 0
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,1 @@
+"""The ROS-free control side: limits, staleness, the action buffer's player, joint matching."""

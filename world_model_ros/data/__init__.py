@@ -1,0 +1,1 @@
+"""Episodes on disk, clips of action blocks, normalisation."""

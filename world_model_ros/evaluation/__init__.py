@@ -1,0 +1,1 @@
+"""Closed-loop success of a checkpoint, with intervals and floors."""

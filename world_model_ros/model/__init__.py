@@ -1,0 +1,1 @@
+"""LeWorldModel: encoder, predictor, SIGReg, checkpoint (arXiv 2603.19312)."""

@@ -1,0 +1,268 @@
+"""What a checkpoint says about itself: the content of its config.json.
+
+Plain data, no torch: nodes that never run the model read limits and timing from here too.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from world_model_ros.errors import UserError
+
+FORMAT_VERSION = 1
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "card.md"
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Dimensions of a LeWorldModel. ``full`` is the published one, ``small`` the one for CPUs."""
+
+    encoder: str  # "vit" or "conv"
+    image_size: int  # pixels, square
+    action_dim: int  # of one action block: control steps x action dimensions
+    latent_dim: int
+    history: int  # frames the predictor sees at most
+    encoder_width: int
+    projector_hidden: int
+    action_hidden: int
+    predictor_width: int
+    predictor_depth: int
+    predictor_heads: int
+    predictor_head_dim: int
+    predictor_mlp: int
+    dropout: float
+    # ViT only
+    patch_size: int = 0
+    encoder_depth: int = 0
+    encoder_heads: int = 0
+    encoder_mlp: int = 0
+    # convolutional only: channels of the stages, the first of stride 4, the others of stride 2
+    channels: tuple[int, ...] = ()
+
+    @classmethod
+    def full(cls, action_dim: int) -> "ModelConfig":
+        """Return the published architecture, 18.03 M values (paper, appendix; reference code)."""
+        return cls(
+            encoder="vit",
+            image_size=224,
+            action_dim=action_dim,
+            latent_dim=192,
+            history=3,
+            encoder_width=192,
+            projector_hidden=2048,
+            action_hidden=768,
+            predictor_width=192,
+            predictor_depth=6,
+            predictor_heads=16,
+            predictor_head_dim=64,
+            predictor_mlp=2048,
+            dropout=0.1,
+            patch_size=14,
+            encoder_depth=12,
+            encoder_heads=3,
+            encoder_mlp=768,
+        )
+
+    @classmethod
+    def small(cls, action_dim: int) -> "ModelConfig":
+        """Return a model for CPUs: a convolutional encoder in front of a narrower predictor."""
+        return cls(
+            encoder="conv",
+            image_size=64,
+            action_dim=action_dim,
+            latent_dim=64,
+            history=3,
+            encoder_width=256,
+            projector_hidden=512,
+            action_hidden=256,
+            predictor_width=128,
+            predictor_depth=3,
+            predictor_heads=4,
+            predictor_head_dim=32,
+            predictor_mlp=512,
+            dropout=0.0,
+            channels=(48, 128, 256),
+        )
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a camera frame becomes the encoder's input.
+
+    ``resize`` is "area" (cut to the central square, area-averaged on uint8, then normalised) or
+    "bilinear" (normalised, then bilinear with antialiasing: the published order).
+    """
+
+    size: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    resize: str = "area"
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The action of one control step, in physical units; one entry per dimension."""
+
+    names: tuple[str, ...]
+    kind: str  # "joint_velocity" or "twist"
+    unit: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    frame: str = ""  # of a twist
+
+    @property
+    def dim(self) -> int:
+        """Number of action dimensions."""
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Calibrated on held-out data; ``None`` where a checkpoint has none."""
+
+    goal_reached: float | None = None  # squared L2 between latents
+    surprise: float | None = None  # squared L2 between predicted and seen latent
+    norm_low: float | None = None  # shell of latent norms
+    norm_high: float | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """All of config.json."""
+
+    model: ModelConfig
+    image: ImageSpec
+    action: ActionSpec
+    period: float  # seconds, of one control step
+    block: int  # control steps in one model step
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    training: dict = field(default_factory=dict)  # provenance: task, data, seed, commit, steps
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def history(self) -> int:
+        """Frames the predictor sees at most."""
+        return self.model.history
+
+    def validate(self) -> None:
+        """Raise UserError where the numbers contradict each other."""
+        action, problems = self.action, []
+        if self.format_version != FORMAT_VERSION:
+            problems.append(f"format_version is {self.format_version}, this version reads {FORMAT_VERSION}")
+        lengths = {name: len(getattr(action, name)) for name in ("names", "mean", "std", "low", "high")}
+        if len(set(lengths.values())) != 1 or not action.names:
+            problems.append(f"action lists differ in length: {lengths}")
+        else:
+            values = [*action.mean, *action.std, *action.low, *action.high]
+            if not all(math.isfinite(v) for v in values):
+                problems.append("action statistics and limits must be finite")
+            if any(std <= 0 for std in action.std):
+                problems.append(f"action std must be positive, it is {list(action.std)}")
+            if any(lo >= hi for lo, hi in zip(action.low, action.high, strict=True)):
+                problems.append(f"action low {list(action.low)} is not below high {list(action.high)}")
+            if self.model.action_dim != self.block * action.dim:
+                problems.append(
+                    f"model.action_dim is {self.model.action_dim}, block x action names is "
+                    f"{self.block} x {action.dim}"
+                )
+        if action.kind not in ("joint_velocity", "twist"):
+            problems.append(f"action kind {action.kind!r} is neither joint_velocity nor twist")
+        if self.image.resize not in ("area", "bilinear"):
+            problems.append(f"image resize {self.image.resize!r} is neither area nor bilinear")
+        if self.image.size != self.model.image_size:
+            problems.append(
+                f"image size {self.image.size} differs from model.image_size {self.model.image_size}"
+            )
+        if not (math.isfinite(self.period) and self.period > 0) or self.block < 1:
+            problems.append(f"period {self.period} s and block {self.block} must be positive")
+        if problems:
+            raise UserError("the checkpoint's config.json contradicts itself: " + "; ".join(problems) + ".")
+
+    def to_json(self) -> str:
+        """Return the text of config.json."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def _build(cls, values, where: str):
+    """Build dataclass ``cls`` from a JSON object, strict about names and types' shapes."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be an object, it is {type(values).__name__}.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(
+        name
+        for name, f in fields.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    )
+    if unknown or missing:
+        raise UserError(
+            f"{where} does not fit this version: missing {missing or 'nothing'}, "
+            f"unknown {unknown or 'nothing'}."
+        )
+    built = {}
+    for name, value in values.items():
+        expected = fields[name].type
+        if dataclasses.is_dataclass(expected):
+            value = _build(expected, value, f"{where}: {name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        _check_type(expected, value, f"{where}: {name}")
+        built[name] = float(value) if expected in (float, float | None) and value is not None else value
+    return cls(**built)
+
+
+def _check_type(expected, value, where: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        str: isinstance(value, str),
+        int: number and isinstance(value, int),
+        float: number,
+        float | None: number or value is None,
+        dict: isinstance(value, dict),
+    }.get(expected)
+    if fits is None and str(expected).startswith("tuple["):
+        wanted = str if "str" in str(expected) else int if "int" in str(expected) else (int, float)
+        fits = isinstance(value, tuple) and all(
+            isinstance(v, wanted) and not isinstance(v, bool) for v in value
+        )
+    if fits is False:
+        raise UserError(f"{where} has the wrong type: {value!r}.")
+
+
+def read_spec(folder: str | Path) -> CheckpointSpec:
+    """Read and check ``config.json`` of a checkpoint folder.
+
+    Raises UserError naming the file when it is missing, broken or contradicts itself.
+    """
+    path = Path(folder) / CONFIG_NAME
+    if not Path(folder).is_dir():
+        raise UserError(f"no checkpoint at {folder}: give a folder with {CONFIG_NAME} and {WEIGHTS_NAME}.")
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: a checkpoint folder holds {CONFIG_NAME} and {WEIGHTS_NAME}."
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): copy the checkpoint again or train a new one."
+        ) from None
+    if isinstance(values, dict) and "_target_" in values:
+        raise UserError(
+            f"{path} is a published LeWM configuration: turn it into a checkpoint with "
+            "`python -m world_model_ros import-checkpoint`."
+        )
+    spec = _build(CheckpointSpec, values, str(path))
+    spec.validate()
+    return spec

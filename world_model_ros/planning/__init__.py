@@ -1,0 +1,1 @@
+"""Model-predictive planning in the latent space: objective, solvers, receding horizon."""

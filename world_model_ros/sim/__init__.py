@@ -1,0 +1,1 @@
+"""pybullet worlds (reach, push), scripted explorers, collection of episodes."""

@@ -1,0 +1,1 @@
+"""Training: the loop, its losses and what is watched while it runs."""
