@@ -1,0 +1,74 @@
+"""Clips of frames and the action blocks between them, held in memory for training."""
+
+import numpy as np
+
+from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.data.frames import resize_frame
+from world_model_ros.data.normalisation import normalise
+from world_model_ros.errors import UserError
+from world_model_ros.model.config import ActionSpec
+
+
+class Clips:
+    """All clips of ``frames`` frames, one action block apart, of the chosen episodes (paper, 3).
+
+    Raises UserError when the block does not fit the file's rows or no episode is long enough.
+    """
+
+    def __init__(
+        self,
+        file: EpisodeFile,
+        action: ActionSpec,
+        block: int,
+        frames: int = 4,
+        episodes=None,
+        image_size: int | None = None,
+    ):
+        steps_per_row = file.attributes["steps_per_row"]
+        if block % steps_per_row:
+            raise UserError(
+                f"{file.path} has {steps_per_row} control steps a row: a block of {block} does not fit, "
+                f"choose a multiple of {steps_per_row}."
+            )
+        self.stride = block // steps_per_row
+        self.frames = frames
+        self.episodes = list(range(len(file)) if episodes is None else episodes)
+        pixels, blocks, starts, rows = [], [], [], 0
+        for episode in self.episodes:
+            frames_of_episode = file.pixels(episode)
+            if image_size is not None and frames_of_episode.shape[1:3] != (image_size, image_size):
+                frames_of_episode = np.stack([resize_frame(f, image_size) for f in frames_of_episode])
+            pixels.append(frames_of_episode)
+            blocks.append(_blocks(file.actions(episode), self.stride))
+            length = len(frames_of_episode)
+            starts.append(rows + np.arange(max(0, length - (frames - 1) * self.stride)))
+            rows += length
+        self.starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
+        if len(self.starts) == 0:
+            raise UserError(
+                f"{file.path} has no episode of {frames} frames {block} control steps apart: "
+                "record longer ones."
+            )
+        self.pixels = np.concatenate(pixels)
+        self.blocks = normalise(np.concatenate(blocks), action)
+        self._offsets = np.arange(frames) * self.stride
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def batch(self, indices) -> tuple[np.ndarray, np.ndarray]:
+        """Return clips: pixels uint8 (B, frames, H, W, 3), blocks float32 (B, frames, block * dim).
+
+        Block t leaves frame t; what would reach past the end of an episode is 0, the mean action.
+        """
+        rows = self.starts[np.asarray(indices)][:, None] + self._offsets
+        return self.pixels[rows], self.blocks[rows]
+
+
+def _blocks(actions: np.ndarray, stride: int) -> np.ndarray:
+    """Join ``stride`` action rows (T, A) into the block that leaves each row: (T, stride * A)."""
+    if stride == 1:
+        return actions
+    padding = np.full((stride - 1, actions.shape[1]), np.nan, actions.dtype)
+    padded = np.concatenate([actions, padding])
+    return np.concatenate([padded[i : i + len(actions)] for i in range(stride)], axis=1)

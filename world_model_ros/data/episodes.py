@@ -1,0 +1,271 @@
+"""Episodes in HDF5, in the published LeWM layout plus attributes that say what the numbers mean.
+
+One row per recorded frame, episodes contiguous: ``pixels`` uint8 (N, H, W, 3), ``action`` float32
+(N, A), ``state`` and ``proprio`` float32, ``episode_idx``, ``step_idx``, ``ep_len`` (E,), ``ep_offset``
+(E,). The attribute ``steps_per_row`` says how many control steps lie between two rows; an action row
+holds all of them, step by step. It is 1 in published files and for recorded robots; the sims render
+only the frames that a model step needs. The last action of an episode is NaN: nothing followed it.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from world_model_ros.errors import UserError
+
+_COLUMNS = {"pixels": np.uint8, "action": np.float32, "state": np.float32, "proprio": np.float32}
+_PART = re.compile(r"episode-(\d{8})\.h5")
+_DEFAULTS = {"steps_per_row": 1, "period": 0.05, "block": 5}
+
+
+def _decode(value):
+    """Return an HDF5 attribute as plain Python."""
+    if isinstance(value, np.ndarray):
+        return [_decode(v) for v in value]
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _open(path: Path, mode: str = "r") -> h5py.File:
+    try:
+        return h5py.File(path, mode)
+    except FileNotFoundError:
+        raise UserError(f"no episode file at {path}: make one with `collect`, or check the path.") from None
+    except OSError as error:
+        raise UserError(f"{path} is not a readable HDF5 episode file ({error}).") from None
+
+
+class EpisodeFile:
+    """Read-only view of an episode file, ours or a published one.
+
+    Raises UserError when the file is missing, unreadable or lacks a column.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._file = _open(self.path)
+        missing = [name for name in ("pixels", "action", "ep_len", "ep_offset") if name not in self._file]
+        if missing:
+            raise UserError(f"{self.path} lacks the datasets {missing}: it is not an episode file.")
+        self.lengths = self._file["ep_len"][:].astype(np.int64)
+        self.offsets = self._file["ep_offset"][:].astype(np.int64)
+        rows = len(self._file["pixels"])
+        if len(self.lengths) == 0:
+            raise UserError(f"{self.path} holds no episode: collect or record some first.")
+        if np.any(self.lengths < 1) or np.any(self.offsets < 0) or np.any(self.offsets + self.lengths > rows):
+            raise UserError(f"{self.path} is inconsistent: its episodes point outside its {rows} rows.")
+        self.attributes = {**_DEFAULTS, **{k: _decode(v) for k, v in self._file.attrs.items()}}
+        width = self._file["action"].shape[1]
+        steps = self.attributes["steps_per_row"]
+        names = self.attributes.setdefault("action_names", [f"action_{i}" for i in range(width // steps)])
+        if width != steps * len(names):
+            raise UserError(
+                f"{self.path} is inconsistent: action rows of {width} numbers do not hold "
+                f"{steps} steps of {names}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _rows(self, column: str, episode: int) -> np.ndarray:
+        if not 0 <= episode < len(self):
+            raise UserError(f"{self.path} has episodes 0 to {len(self) - 1}, there is no episode {episode}.")
+        start = self.offsets[episode]
+        try:
+            return self._file[column][start : start + self.lengths[episode]]
+        except KeyError:
+            raise UserError(f"{self.path} has no column {column!r}.") from None
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: {column} cannot be read ({error}); "
+                "files compressed with Blosc need `pip install hdf5plugin`."
+            ) from None
+
+    def pixels(self, episode: int) -> np.ndarray:
+        """Return the frames of an episode, uint8 (T, H, W, 3)."""
+        return self._rows("pixels", episode)
+
+    def actions(self, episode: int) -> np.ndarray:
+        """Return its action rows, float32 (T, steps_per_row * dim), physical units, the last NaN."""
+        return self._rows("action", episode)
+
+    def states(self, episode: int) -> np.ndarray:
+        """Return its states, float32 (T, S); UserError where none were recorded."""
+        return self._rows("state", episode)
+
+    @property
+    def has_states(self) -> bool:
+        """Whether states were recorded."""
+        return "state" in self._file
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a stored frame."""
+        return tuple(self._file["pixels"].shape[1:])
+
+
+class EpisodeWriter:
+    """Write episodes so that a killed process loses only the one in progress.
+
+    Every finished episode becomes a small file of its own in ``<path>.parts`` by an atomic rename;
+    ``finish`` merges them, in the order of their indices, behind what ``path`` already holds, and
+    renames the result into place. Opening the same path again with the same attributes continues.
+    Raises UserError when the attributes contradict those of an earlier run.
+    """
+
+    def __init__(self, path: str | Path, attributes: dict):
+        self.path = Path(path)
+        self.parts = self.path.with_name(self.path.name + ".parts")
+        self.attributes = json.loads(json.dumps(attributes))
+        self._merged = 0
+        if self.path.exists():
+            with EpisodeFile(self.path) as file:
+                self._check(file.attributes, self.path)
+                self._merged = len(file)
+        self.parts.mkdir(parents=True, exist_ok=True)
+        note = self.parts / "attributes.json"
+        if note.exists():
+            self._check(json.loads(note.read_text()), self.parts)
+        else:
+            _write_atomically(note, json.dumps(self.attributes, indent=2))
+        self._staged = {int(m[1]) for f in self.parts.iterdir() if (m := _PART.fullmatch(f.name))}
+
+    def _check(self, found: dict, where: Path) -> None:
+        differing = [
+            f"{key} {found.get(key)!r} there, {value!r} now"
+            for key, value in self.attributes.items()
+            if found.get(key) != value
+        ]
+        if differing:
+            raise UserError(
+                f"{where} was made with other settings ({'; '.join(differing)}): "
+                "choose another file or delete it."
+            )
+
+    @property
+    def done(self) -> set[int]:
+        """Indices of the episodes that are safe on disk."""
+        return set(range(self._merged)) | self._staged
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes that are safe on disk."""
+        return len(self.done)
+
+    def append(self, pixels, action, state=None, proprio=None, index: int | None = None) -> int:
+        """Store one finished episode; return its index (the next free one by default).
+
+        pixels uint8 (T, H, W, 3); action (T, steps_per_row * dim), physical units, the last row NaN;
+        state (T, S) and proprio (T, P) optional. Raises ValueError for other shapes.
+        """
+        columns = {"pixels": pixels, "action": action, "state": state, "proprio": proprio}
+        columns = {k: np.asarray(v, _COLUMNS[k]) for k, v in columns.items() if v is not None}
+        length = len(columns["pixels"])
+        if columns["pixels"].ndim != 4 or length == 0:
+            raise ValueError(f"pixels must be (T, H, W, 3), they are {columns['pixels'].shape}")
+        for name, values in columns.items():
+            if len(values) != length or (name != "pixels" and values.ndim != 2):
+                raise ValueError(f"{name} has shape {values.shape}, the episode has {length} rows")
+        if index is None:
+            index = max(self.done, default=-1) + 1
+        if index in self.done:
+            raise ValueError(f"episode {index} is stored already")
+        target = self.parts / f"episode-{index:08d}.h5"
+        temporary = target.with_suffix(".tmp")
+        with h5py.File(temporary, "w") as file:
+            for name, values in columns.items():
+                file[name] = values
+        os.replace(temporary, target)
+        self._staged.add(index)
+        return index
+
+    def finish(self) -> Path:
+        """Merge everything stored into the one file and return its path.
+
+        Raises UserError when nothing was stored or the episodes do not fit together.
+        """
+        if not self._staged:
+            self._remove_parts()
+            if not self._merged:
+                raise UserError(f"no episode was finished, so {self.path} was not written.")
+            return self.path
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        with h5py.File(temporary, "w") as out:
+            out.attrs.update(self.attributes)
+            lengths = []
+            if self._merged:
+                with EpisodeFile(self.path) as old:
+                    for episode in range(len(old)):
+                        columns = {c: old._rows(c, episode) for c in _COLUMNS if c in old._file}
+                        lengths.append(_extend(out, columns, len(lengths)))
+            for index in sorted(self._staged):
+                with h5py.File(self.parts / f"episode-{index:08d}.h5", "r") as part:
+                    lengths.append(_extend(out, {c: part[c][:] for c in part}, len(lengths)))
+            out["ep_len"] = np.asarray(lengths, np.int32)
+            out["ep_offset"] = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+        os.replace(temporary, self.path)
+        self._merged, self._staged = len(lengths), set()
+        self._remove_parts()
+        return self.path
+
+    def _remove_parts(self) -> None:
+        shutil.rmtree(self.parts, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.finish()
+
+
+def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int) -> int:
+    """Append the rows of one episode to the datasets of ``out``; return their number."""
+    length = len(columns["pixels"])
+    columns = {
+        **columns,
+        "episode_idx": np.full(length, episode, np.int64),
+        "step_idx": np.arange(length, dtype=np.int64),
+    }
+    if episode and set(columns) - set(out):
+        raise UserError(f"episode {episode} has columns that earlier ones lack: {set(columns) - set(out)}.")
+    for name, values in columns.items():
+        if name not in out:
+            # one compressed chunk a frame: clips are read frame by frame
+            pixels = name == "pixels"
+            out.create_dataset(
+                name,
+                data=values,
+                maxshape=(None, *values.shape[1:]),
+                chunks=(1, *values.shape[1:]) if pixels else (1024, *values.shape[1:]),
+                **({"compression": "gzip", "compression_opts": 1} if pixels else {}),
+            )
+            continue
+        data = out[name]
+        if data.shape[1:] != values.shape[1:]:
+            raise UserError(f"episode {episode}: {name} {values.shape[1:]} differs from {data.shape[1:]}.")
+        data.resize(len(data) + length, axis=0)
+        data[-length:] = values
+    return length
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)

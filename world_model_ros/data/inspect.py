@@ -1,0 +1,54 @@
+"""The ``inspect`` verb: what an episode file or a checkpoint folder holds."""
+
+import argparse
+from pathlib import Path
+
+from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.model.config import CARD_NAME, read_spec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's options."""
+    parser.add_argument("path", type=Path, help="an episode file (.h5) or a checkpoint folder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a summary; UserError for anything that is neither."""
+    print(describe_checkpoint(arguments.path) if arguments.path.is_dir() else describe_file(arguments.path))
+    return 0
+
+
+def describe_file(path: Path) -> str:
+    """Return a summary of an episode file, a line per fact."""
+    with EpisodeFile(path) as file:
+        attributes, lengths = file.attributes, file.lengths
+        seconds = float((lengths - 1).sum()) * attributes["steps_per_row"] * attributes["period"]
+        lines = [
+            f"{path}: {len(file)} episodes of {lengths.min()} to {lengths.max()} frames, "
+            f"{lengths.sum()} in all, {seconds / 60:.1f} minutes",
+            f"frames: {'x'.join(map(str, file.frame_shape))}",
+        ]
+        lines += [f"{key}: {attributes[key]}" for key in sorted(attributes)]
+    return "\n".join(lines)
+
+
+def describe_checkpoint(folder: Path) -> str:
+    """Return a summary of a checkpoint folder, a line per fact, and its card."""
+    spec = read_spec(folder)
+    action = spec.action
+    lines = [
+        f"{folder}: {spec.model.encoder} encoder, {spec.image.size} px, latent {spec.model.latent_dim}, "
+        f"history {spec.history}",
+        f"model step: {spec.block} control steps of {spec.period} s",
+        f"action: {action.kind} in {action.unit}, {action.frame or 'no frame'}",
+    ]
+    for i, name in enumerate(action.names):
+        lines.append(
+            f"  {name}: {action.low[i]:g} to {action.high[i]:g}, "
+            f"mean {action.mean[i]:.4g}, std {action.std[i]:.4g}"
+        )
+    lines.append(f"thresholds: {spec.thresholds}")
+    card = folder / CARD_NAME
+    if card.exists():
+        lines += ["", card.read_text().rstrip()]
+    return "\n".join(lines)
