@@ -38,6 +38,7 @@ class ModelConfig:
     predictor_head_dim: int
     predictor_mlp: int
     dropout: float
+    action_mixed: int = 0  # width after the action encoder's first layer, 0: action_dim
     # ViT only
     patch_size: int = 0
     encoder_depth: int = 0
@@ -68,6 +69,7 @@ class ModelConfig:
             encoder_depth=12,
             encoder_heads=3,
             encoder_mlp=768,
+            action_mixed=10,
         )
 
     @classmethod
@@ -90,6 +92,42 @@ class ModelConfig:
             dropout=0.0,
             channels=(48, 128, 256),
         )
+
+    def problems(self) -> list[str]:
+        """Return what is impossible about these dimensions, a sentence each."""
+        found = []
+        positive = [
+            "image_size", "action_dim", "latent_dim", "history", "encoder_width", "projector_hidden",
+            "action_hidden", "predictor_width", "predictor_depth", "predictor_heads", "predictor_head_dim",
+            "predictor_mlp",
+        ]  # fmt: skip
+        if self.encoder == "vit":
+            positive += ["patch_size", "encoder_depth", "encoder_heads", "encoder_mlp"]
+        elif self.encoder != "conv":
+            found.append(f"model.encoder {self.encoder!r} is neither vit nor conv")
+        found += [f"model.{name} must be positive" for name in positive if getattr(self, name) < 1]
+        if self.action_mixed < 0:
+            found.append("model.action_mixed must not be negative")
+        if not 0 <= self.dropout < 1:
+            found.append(f"model.dropout {self.dropout} is not in [0, 1)")
+        if found:
+            return found
+        if self.encoder == "vit" and self.image_size % self.patch_size:
+            found.append(f"model.image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.encoder == "vit" and self.encoder_width % self.encoder_heads:
+            found.append(
+                f"model.encoder_width {self.encoder_width} is no multiple of encoder_heads "
+                f"{self.encoder_heads}"
+            )
+        if self.encoder == "conv":
+            if not self.channels or any(c < 8 or c % 8 for c in self.channels):
+                found.append(f"model.channels {list(self.channels)} must be positive multiples of 8")
+            elif self.image_size % (2 << len(self.channels)):
+                found.append(
+                    f"model.image_size {self.image_size} is no multiple of {2 << len(self.channels)}, "
+                    f"which {len(self.channels)} convolutions need"
+                )
+        return found
 
 
 @dataclass(frozen=True)
@@ -155,7 +193,7 @@ class CheckpointSpec:
 
     def validate(self) -> None:
         """Raise UserError where the numbers contradict each other."""
-        action, problems = self.action, []
+        action, problems = self.action, self.model.problems()
         if self.format_version != FORMAT_VERSION:
             problems.append(f"format_version is {self.format_version}, this version reads {FORMAT_VERSION}")
         lengths = {name: len(getattr(action, name)) for name in ("names", "mean", "std", "low", "high")}

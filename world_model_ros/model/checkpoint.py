@@ -1,0 +1,154 @@
+"""A checkpoint is a folder: config.json, model.safetensors, card.md. Nothing in it is code."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from world_model_ros.errors import UserError
+from world_model_ros.model.config import (
+    CARD_NAME,
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    CheckpointSpec,
+    ModelConfig,
+    read_spec,
+)
+from world_model_ros.model.lewm import LeWorldModel
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm, kept as they are
+_STORED = {"float32": torch.float32, "float16": torch.float16}
+
+
+def save_checkpoint(
+    folder: str | Path,
+    model: LeWorldModel,
+    spec: CheckpointSpec,
+    card: str | None = None,
+    dtype: str = "float32",
+) -> Path:
+    """Write a checkpoint folder and return its path; the folder is complete or untouched.
+
+    ``dtype`` is "float32" or "float16" (half the size, no measurable loss) for the weights; BatchNorm's
+    statistics stay fp32. A checkpoint that was there is replaced; other files in the folder stay.
+    Raises UserError where ``folder`` is something else than a checkpoint, or a weight is not finite or
+    does not fit into fp16.
+    """
+    folder = Path(folder)
+    spec.validate()
+    if folder.exists() and not _replaceable(folder):
+        raise UserError(f"{folder} exists and is no checkpoint folder: choose another place.")
+    tensors = round_weights(model.state_dict(), dtype)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        staged.chmod(0o755)
+        if folder.exists():
+            ours = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
+            shutil.copytree(folder, staged, dirs_exist_ok=True, ignore=lambda *_: ours)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, staged / WEIGHTS_NAME)
+        (staged / WEIGHTS_NAME).chmod(0o644)
+        (staged / CONFIG_NAME).write_text(spec.to_json())
+        if card is not None:
+            (staged / CARD_NAME).write_text(card)
+        for path in staged.iterdir():
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        _swap(staged, folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return folder
+
+
+def load_checkpoint(folder: str | Path, device: str = "cpu") -> tuple[LeWorldModel, CheckpointSpec]:
+    """Read a checkpoint folder: the model in fp32 and evaluation mode, and what config.json says.
+
+    Strict both ways: UserError naming the file when it is missing, cut short or corrupt, when a tensor
+    is missing, unexpected, wrongly shaped, of another type or not finite.
+    """
+    spec = read_spec(folder)
+    path = Path(folder) / WEIGHTS_NAME
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: copy the whole checkpoint folder.") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): copy the checkpoint again.") from None
+    model = build_model(spec.model, tensors, path)
+    return model.to(device).eval(), spec
+
+
+def build_model(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> LeWorldModel:
+    """Return a model of ``config`` with exactly ``tensors`` as its state; UserError naming ``path``.
+
+    Shapes are compared before any memory is taken.
+    """
+    with torch.device("meta"):
+        model = LeWorldModel(config)
+    expected = model.state_dict()
+    problems = [f"{k} is missing" for k in expected if k not in tensors]
+    problems += [f"{k} is unexpected" for k in tensors if k not in expected]
+    for name, wanted in expected.items():
+        found = tensors.get(name)
+        if found is None:
+            continue
+        if found.shape != wanted.shape:
+            problems.append(f"{name} has shape {list(found.shape)}, the config asks for {list(wanted.shape)}")
+        elif found.is_floating_point() != wanted.is_floating_point() or found.is_complex():
+            problems.append(f"{name} has type {found.dtype}")
+        elif not torch.isfinite(found).all():
+            problems.append(f"{name} is not finite")
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"{path} does not fit its config: {'; '.join(problems[:3])}{more}: "
+            "copy the checkpoint again, config and weights together."
+        )
+    state = {k: v.to(expected[k].dtype).contiguous() for k, v in tensors.items()}
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def round_weights(state: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Return copies of a state dict on the CPU with the weights in ``dtype``, buffers as they are.
+
+    Raises UserError for a value that is not finite or does not fit.
+    """
+    if dtype not in _STORED:
+        raise UserError(f"weights cannot be stored as {dtype!r}: choose one of {', '.join(_STORED)}.")
+    rounded = {}
+    for name, value in state.items():
+        value = value.detach().cpu()
+        if not name.endswith(_BUFFERS):
+            value = value.to(_STORED[dtype])
+        if not torch.isfinite(value).all():
+            raise UserError(
+                f"{name} is not finite as {dtype}: nothing was saved; train again, or store as float32."
+            )
+        rounded[name] = value.clone()
+    return rounded
+
+
+def _replaceable(folder: Path) -> bool:
+    return folder.is_dir() and (not any(folder.iterdir()) or (folder / CONFIG_NAME).is_file())
+
+
+def _swap(staged: Path, folder: Path) -> None:
+    """Put ``staged`` in the place of ``folder`` by renames; what was there comes back if that fails."""
+    if not folder.exists():
+        staged.rename(folder)
+        return
+    retired = staged.with_name(staged.name + "-old")
+    folder.rename(retired)
+    try:
+        staged.rename(folder)
+    except OSError:
+        retired.rename(folder)
+        raise
+    shutil.rmtree(retired, ignore_errors=True)

@@ -1,0 +1,117 @@
+"""LeWorldModel (Maes et al. 2026, arXiv 2603.19312): a world model without pixels, z' = pred(z, a).
+
+An encoder turns a frame into a latent; a predictor turns the latents of the last frames and the action
+blocks that left them into the next latent. Both are trained together by the prediction error and
+SIGReg (sigreg.py), nothing else. Planning happens in latents alone: encode the camera and the goal,
+roll candidates out, compare the ends.
+
+Shapes: B batch, S candidates, T frames of context, H horizon in blocks, D latent, A one action block
+(control steps x action dimensions, z-scored).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from world_model_ros.model.config import ModelConfig
+from world_model_ros.model.conv import ConvEncoder
+from world_model_ros.model.predictor import Predictor
+from world_model_ros.model.vit import VisionTransformer
+
+
+class LeWorldModel(nn.Module):
+    """Encoder, action encoder, predictor; every latent passes through one of two projectors."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = VisionTransformer(config) if config.encoder == "vit" else ConvEncoder(config)
+        self.projector = _Projector(config.encoder_width, config.projector_hidden, config.latent_dim)
+        self.action_encoder = _ActionEncoder(config)
+        self.predictor = Predictor(config)
+        self.pred_proj = _Projector(config.latent_dim, config.projector_hidden, config.latent_dim)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""
+        lead = pixels.shape[:-3]
+        return self.projector(self.encoder(pixels.flatten(0, -4))).unflatten(0, lead)
+
+    def encode_actions(self, actions: Tensor) -> Tensor:
+        """Turn normalised action blocks (B, T, A) into embeddings (B, T, D), each on its own."""
+        return self.action_encoder(actions)
+
+    def predict(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Predict from latents (B, T, D) and the blocks leaving them (B, T, A), T <= history.
+
+        Entry t of the result (B, T, D) is the latent after action t, seen from frames up to t (causal).
+        Raises ValueError for other shapes.
+        """
+        if latents.shape[:2] != actions.shape[:2] or not 1 <= latents.shape[1] <= self.config.history:
+            raise ValueError(
+                f"latents {tuple(latents.shape)} and actions {tuple(actions.shape)} must agree in batch and "
+                f"time, with 1 to {self.config.history} frames"
+            )
+        conditions = self.predictor.conditions(self.encode_actions(actions))
+        return self._project(self.predictor(latents, conditions))
+
+    def rollout(self, latents: Tensor, history_actions: Tensor, candidates: Tensor) -> Tensor:
+        """Imagine every candidate: (B, S, H, A) -> the latents after each of its blocks (B, S, H, D).
+
+        latents (B, T, D) are the context, history_actions (B, T - 1, A) the blocks executed between
+        them; candidates begin with the block that leaves the last frame. The predictor sees a window of
+        the last ``history`` frames (paper, 4). Raises ValueError for other shapes.
+        """
+        batch, samples, horizon, _ = candidates.shape
+        context = latents.shape[1]
+        if history_actions.shape[:2] != (batch, context - 1) or len(latents) != batch:
+            raise ValueError(
+                f"latents {tuple(latents.shape)} need {context - 1} history actions and {batch} contexts, "
+                f"got {tuple(history_actions.shape)} for candidates {tuple(candidates.shape)}"
+            )
+        # the past is the same for all candidates: its AdaLN is computed once and repeated
+        past = self.predictor.conditions(self.encode_actions(history_actions))
+        future = self.predictor.conditions(self.encode_actions(candidates.flatten(0, 1)))
+        conditions = [
+            torch.cat([p.repeat_interleave(samples, 0), f], dim=1) for p, f in zip(past, future, strict=True)
+        ]
+        frames = latents.repeat_interleave(samples, 0)  # (B * S, T, D), grows by one a step
+        for _ in range(horizon):
+            end = frames.shape[1]
+            start = max(0, end - self.config.history)
+            following = self.predictor(
+                frames[:, start:], [c[:, start:end] for c in conditions], last_only=True
+            )
+            frames = torch.cat([frames, self._project(following)], dim=1)
+        return frames[:, context:].unflatten(0, (batch, samples))
+
+    def _project(self, predicted: Tensor) -> Tensor:
+        return self.pred_proj(predicted.flatten(0, 1)).unflatten(0, predicted.shape[:2])
+
+
+class _Projector(nn.Module):
+    """MLP with BatchNorm, which lets latents reach the distribution that SIGReg asks for (paper, 3)."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Linear(hidden, outputs)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.net(features)
+
+
+class _ActionEncoder(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        mixed = config.action_mixed or config.action_dim
+        self.patch_embed = nn.Conv1d(config.action_dim, mixed, kernel_size=1)
+        self.embed = nn.Sequential(
+            nn.Linear(mixed, config.action_hidden),
+            nn.SiLU(),
+            nn.Linear(config.action_hidden, config.latent_dim),
+        )
+
+    def forward(self, actions: Tensor) -> Tensor:
+        # a convolution of kernel 1 is a linear layer: no transposing back and forth
+        mixed = nn.functional.linear(actions, self.patch_embed.weight.squeeze(-1), self.patch_embed.bias)
+        return self.embed(mixed)

@@ -1,0 +1,118 @@
+"""The predictor: a causal transformer over latents, conditioned on actions by AdaLN-zero (paper, 3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from world_model_ros.model.config import ModelConfig
+
+
+class Predictor(nn.Module):
+    """Latents and action embeddings of a window of at most ``history`` frames to next latents."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.randn(1, config.history, config.latent_dim))
+        self.transformer = _Transformer(config)
+
+    def conditions(self, actions: Tensor) -> list[Tensor]:
+        """Turn action embeddings (B, T, D) into each layer's shifts, scales and gates (B, T, 6 * width).
+
+        They depend on the action alone, so a rollout computes them once, not once a window.
+        """
+        embedded = self.transformer.cond_proj(actions)
+        return [layer.adaLN_modulation(embedded) for layer in self.transformer.layers]
+
+    def forward(self, latents: Tensor, conditions: list[Tensor], last_only: bool = False) -> Tensor:
+        """Predict (B, T, D) from latents (B, T, D) and ``conditions`` of the same T.
+
+        ``last_only`` returns the last entry alone, (B, 1, D), and skips the work for the others.
+        """
+        tokens = self.transformer.input_proj(latents + self.pos_embedding[:, : latents.shape[1]])
+        *inner, last = zip(self.transformer.layers, conditions, strict=True)
+        for layer, condition in inner:
+            tokens = layer(tokens, condition)
+        layer, condition = last
+        tokens = layer(tokens, condition, last_only)
+        return self.transformer.output_proj(self.transformer.norm(tokens))
+
+
+class _Transformer(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width, outer = config.predictor_width, config.latent_dim
+        self.input_proj, self.cond_proj, self.output_proj = (
+            (nn.Identity(), nn.Identity(), nn.Identity())
+            if width == outer
+            else (nn.Linear(outer, width), nn.Linear(outer, width), nn.Linear(width, outer))
+        )
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.predictor_depth))
+        self.norm = nn.LayerNorm(width)
+
+
+class _Layer(nn.Module):
+    """Attention and MLP, each shifted, scaled and gated by the action at its own position.
+
+    The gates start at zero: an untrained layer is the identity (Peebles & Xie 2023).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.predictor_width
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attn = _Attention(config)
+        self.mlp = _FeedForward(config)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        nn.init.zeros_(self.adaLN_modulation[1].weight)
+        nn.init.zeros_(self.adaLN_modulation[1].bias)
+
+    def forward(self, tokens: Tensor, condition: Tensor, last_only: bool = False) -> Tensor:
+        shift, scale, *_ = condition.chunk(6, dim=-1)
+        context = self.norm1(tokens) * (1 + scale) + shift
+        if last_only:
+            tokens, condition = tokens[:, -1:], condition[:, -1:]
+        _, _, attn_gate, mlp_shift, mlp_scale, mlp_gate = condition.chunk(6, dim=-1)
+        tokens = tokens + attn_gate * self.attn(context, last_only)
+        return tokens + mlp_gate * self.mlp(self.norm2(tokens) * (1 + mlp_scale) + mlp_shift)
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width, inner = config.predictor_width, config.predictor_heads * config.predictor_head_dim
+        self.heads, self.inner, self.dropout = config.predictor_heads, inner, config.dropout
+        self.norm = nn.LayerNorm(width)
+        self.to_qkv = nn.Linear(width, 3 * inner, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(inner, width), nn.Dropout(config.dropout))
+
+    def forward(self, tokens: Tensor, last_only: bool = False) -> Tensor:
+        tokens = self.norm(tokens)
+        if last_only:
+            weight_q, weight_kv = self.to_qkv.weight.split([self.inner, 2 * self.inner])
+            q = F.linear(tokens[:, -1:], weight_q)
+            k, v = F.linear(tokens, weight_kv).chunk(2, dim=-1)
+        else:
+            q, k, v = self.to_qkv(tokens).chunk(3, dim=-1)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=not last_only
+        )
+        return self.to_out(mixed.transpose(1, 2).flatten(2))
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width, hidden, dropout = config.predictor_width, config.predictor_mlp, config.dropout
+        self.net = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.net(tokens)

@@ -1,0 +1,99 @@
+"""The published image encoder: a ViT whose state-dict keys are those of the published weights."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from world_model_ros.model.config import ModelConfig
+
+_NORM_EPS = 1e-12
+
+
+class VisionTransformer(nn.Module):
+    """Pre-norm ViT with a CLS token and learned positions (Dosovitskiy et al. 2021)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.embeddings = _Embeddings(config)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.encoder_depth))
+        self.layernorm = nn.LayerNorm(config.encoder_width, eps=_NORM_EPS)
+        self.apply(_initialise)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Turn images (N, 3, H, W) into normalised tokens (N, 1 + patches, width), CLS first."""
+        tokens = self.embeddings(images)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.layernorm(tokens)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images (N, 3, H, W) into features (N, width): the CLS token after the last norm.
+
+        Raises ValueError when a side is no multiple of the patch.
+        """
+        return self.tokens(images)[:, 0]
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.grid = config.image_size // config.patch_size
+        width = config.encoder_width
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.position_embeddings = nn.Parameter(torch.empty(1, 1 + self.grid**2, width))
+        self.patch_embeddings = nn.ModuleDict(
+            {"projection": nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)}
+        )
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.position_embeddings, std=0.02)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(f"images of {height} x {width} do not divide into patches of {self.patch_size}")
+        patches = self.patch_embeddings["projection"](images)  # (N, width, rows, columns)
+        positions = self._positions(*patches.shape[-2:])
+        patches = patches.flatten(2).transpose(1, 2)
+        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + positions
+
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        if rows == columns == self.grid:
+            return self.position_embeddings
+        cls, patches = self.position_embeddings[:, :1], self.position_embeddings[:, 1:]
+        patches = patches.unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
+        patches = F.interpolate(patches, size=(rows, columns), mode="bicubic", align_corners=False)
+        return torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.encoder_width
+        self.heads = config.encoder_heads
+        self.attention = nn.ModuleDict(
+            {name: nn.Linear(width, width) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+        )
+        self.layernorm_before = nn.LayerNorm(width, eps=_NORM_EPS)
+        self.layernorm_after = nn.LayerNorm(width, eps=_NORM_EPS)
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(width, config.encoder_mlp), "fc2": nn.Linear(config.encoder_mlp, width)}
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self._attend(self.layernorm_before(tokens))
+        return tokens + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.layernorm_after(tokens))))
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        q, k, v = (
+            self.attention[name](tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (N, heads, tokens, head_dim)
+        return self.attention["o_proj"](mixed.transpose(1, 2).flatten(2))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
