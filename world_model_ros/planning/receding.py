@@ -1,0 +1,191 @@
+"""Receding-horizon planning: one solve a model step, for the block after the one that is running."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from world_model_ros.data.normalisation import denormalise, normalise
+from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.planning.cem import CEM, Noise
+from world_model_ros.planning.objective import GoalDistance, WorldModel
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Settings of the planner; the solver's sizes are for one CPU thread."""
+
+    samples: int = 64
+    elites: int = 8
+    iterations: int = 4
+    horizon: int = 5  # model steps
+    correlation: float = 0.9
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do after the running block, and what the model expects of it."""
+
+    actions: np.ndarray  # (horizon * block, dim), one row a control step, physical units, within limits
+    distance: float  # squared L2 between the latent now and the goal's
+    predicted_distance: float  # the same at the end of the plan
+    horizon: int  # model steps
+    milliseconds: float  # the solve took
+
+
+class RecedingHorizonPlanner:
+    """Plans towards a goal latent; keeps the history of latents and executed blocks.
+
+    Replanning with a constant horizon and a terminal cost procrastinates: each plan may arrive one
+    step later than the one before. So the moment of arrival is kept: the horizon shrinks by one a
+    model step, and starts anew at its full length only when it has run out away from the goal.
+    """
+
+    def __init__(self, model: WorldModel, spec: CheckpointSpec, config: PlannerConfig | None = None):
+        self.model = model
+        self.spec = spec
+        self.config = config or PlannerConfig()
+        if self.config.horizon < 1:
+            raise ValueError(f"horizon must be at least 1 model step, it is {self.config.horizon}")
+        self.solver = CEM(
+            self.config.samples,
+            self.config.elites,
+            self.config.iterations,
+            correlation=self.config.correlation,
+        )
+        action = spec.action
+        self.shape = (spec.block, action.dim)
+        self.limits = tuple(
+            torch.from_numpy(normalise(np.tile(values, spec.block), action))
+            for values in (action.low, action.high)
+        )
+        self.still = torch.from_numpy(normalise(np.zeros(spec.block * action.dim), action))
+        self._goal: Tensor | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget history and warm start, and begin the random draws anew."""
+        self.generator = torch.Generator().manual_seed(self.config.seed)
+        self._latents: list[Tensor] = []
+        self._blocks: list[Tensor] = []
+        self._forget_plan()
+
+    def _forget_plan(self) -> None:
+        self._previous: Tensor | None = None
+
+    def set_goal(self, latent: np.ndarray | None) -> None:
+        """Take the goal's latent (D,), encoded once; the history stays, the warm start goes."""
+        self._goal = None if latent is None else self._latent(latent)
+        self._forget_plan()
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether there is something to plan towards."""
+        return self._goal is not None
+
+    def warm_up(self) -> None:
+        """Solve once on zeros with a full history, so that the first plan is as fast as the tenth."""
+        goal, zeros = self._goal, np.zeros(self.spec.model.latent_dim, np.float32)
+        still = np.zeros(self.shape)
+        self.reset()
+        self.set_goal(zeros)
+        for k in range(self.spec.history):
+            self.plan(zeros, still if k else None, still)
+        self.reset()
+        self._goal = goal
+
+    def plan(
+        self,
+        latent: np.ndarray,
+        executed: np.ndarray | None,
+        running: np.ndarray | None,
+        horizon: int | None = None,
+    ) -> Plan:
+        """Plan the blocks that follow the running one; call once a model step.
+
+        latent (D,): of the frame at the start of the running block. executed (block, dim), physical
+        units: what was really done between the previous call's latent and this one; None at first and
+        after a gap, which forgets the history. running (block, dim): what is being done from this
+        frame on; None plans for right now, the robot waiting. horizon overrides the shrinking one.
+        Raises ValueError for wrong shapes, numbers that are not finite, or without a goal.
+        """
+        if self._goal is None:
+            raise ValueError("no goal to plan towards: call set_goal first")
+        start = time.perf_counter()
+        self._remember(self._latent(latent), None if executed is None else self._block(executed))
+        latents, blocks = list(self._latents), list(self._blocks)
+        if running is not None:
+            blocks.append(self._block(running))
+            latents.append(self._imagine(latents, blocks))
+            latents, blocks = latents[-self.spec.history :], blocks[-(self.spec.history - 1) :]
+        previous = self._previous
+        if horizon is None:
+            left = 0 if previous is None else len(previous) - 1
+            horizon = left if left > 0 else self.config.horizon
+        mean = self.still.repeat(horizon, 1)
+        if previous is not None:
+            shifted = previous[1 : 1 + horizon]
+            mean[: len(shifted)] = shifted
+        objective = GoalDistance(self.model, *_batched(latents, blocks, self.still), self._goal[None])
+        noise = Noise(
+            [self.generator],
+            (self.config.samples, horizon, len(self.still)),
+            self.spec.block,
+            self.config.correlation,
+        )
+        solution = self.solver.solve(objective, mean[None], noise, self.limits)
+        actions = solution.actions[0]
+        if not (torch.isfinite(actions).all() and torch.isfinite(solution.cost).all()):
+            raise ValueError("no candidate has a finite cost: the model or the latent is broken")
+        self._previous = actions
+        return Plan(
+            actions=self._physical(actions),
+            distance=float((self._latents[-1] - self._goal).square().sum()),
+            predicted_distance=float(solution.cost[0]),
+            horizon=horizon,
+            milliseconds=1e3 * (time.perf_counter() - start),
+        )
+
+    def _remember(self, latent: Tensor, executed: Tensor | None) -> None:
+        if executed is None:
+            self._latents, self._blocks = [latent], []
+        elif not self._latents:
+            self._latents = [latent]
+        else:
+            self._latents = [*self._latents, latent][-self.spec.history :]
+            self._blocks = [*self._blocks, executed][-(self.spec.history - 1) :]
+
+    @torch.inference_mode()
+    def _imagine(self, latents: list[Tensor], blocks: list[Tensor]) -> Tensor:
+        """Return the latent (D,) expected at the end of the last block."""
+        context, history = _batched(latents, blocks[:-1], self.still)
+        return self.model.rollout(context, history, blocks[-1][None, None, None])[0, 0, 0]
+
+    def _latent(self, values: np.ndarray) -> Tensor:
+        values = np.asarray(values, np.float32)
+        if values.shape != (self.spec.model.latent_dim,):
+            raise ValueError(f"a latent has shape ({self.spec.model.latent_dim},), this one {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError("the latent is not finite")
+        return torch.from_numpy(values.copy())
+
+    def _block(self, actions: np.ndarray) -> Tensor:
+        actions = np.asarray(actions, np.float32)
+        if actions.shape != self.shape:
+            raise ValueError(f"an action block has shape {self.shape}, this one {actions.shape}")
+        if not np.isfinite(actions).all():
+            raise ValueError("the action block is not finite")
+        return torch.from_numpy(normalise(actions.reshape(-1), self.spec.action))
+
+    def _physical(self, actions: Tensor) -> np.ndarray:
+        steps = denormalise(actions.numpy(), self.spec.action).reshape(-1, self.spec.action.dim)
+        return np.clip(steps.astype(np.float64), self.spec.action.low, self.spec.action.high)
+
+
+def _batched(latents: list[Tensor], blocks: list[Tensor], empty: Tensor) -> tuple[Tensor, Tensor]:
+    """Stack a context into (1, T, D) and (1, T-1, A)."""
+    history = torch.stack(blocks) if blocks else empty.new_zeros(0, len(empty))
+    return torch.stack(latents)[None], history[None]
