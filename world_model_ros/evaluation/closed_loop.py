@@ -1,5 +1,6 @@
 """Closed-loop problems: start here, get to what this picture shows, within a budget of control steps."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +40,25 @@ def make_problems(world, n: int, seed: int) -> list[Problem]:
     return problems
 
 
-def run_problem(world, policy: Policy, problem: Problem, budget: int) -> Outcome:
-    """Let ``policy`` act for ``budget`` control steps; the world judges every one of them."""
+def run_problem(
+    world,
+    policy: Policy,
+    problem: Problem,
+    budget: int,
+    watch: Callable[[np.ndarray], None] = lambda picture: None,
+) -> Outcome:
+    """Let ``policy`` act for ``budget`` control steps; the world judges every one of them.
+
+    ``watch`` sees each picture (H, W, 3) uint8 that the policy acts on.
+    """
     goal = np.asarray(problem.goal)
     world.reset(seed=problem.seed, state=np.asarray(problem.start))
     policy.start(world.goal_image(goal), problem.seed)
     start_distance, first, success, steps = float(world.distance(goal)), None, False, 0
     while steps < budget:
-        for action in policy.act(world.render())[: budget - steps]:
+        picture = world.render()
+        watch(picture)
+        for action in policy.act(picture)[: budget - steps]:
             world.step(action)
             steps += 1
             success = bool(world.success(goal))

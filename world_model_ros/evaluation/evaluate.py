@@ -10,6 +10,7 @@ from pathlib import Path
 
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.closed_loop import make_problems
+from world_model_ros.evaluation.filmstrip import save_filmstrip
 from world_model_ros.evaluation.statistics import percentile, wilson_interval
 from world_model_ros.evaluation.workers import Settings, run_in_workers
 from world_model_ros.model.config import CheckpointSpec, read_spec
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--correlation", type=float, default=planner.correlation, help="of the noise, in time"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--filmstrip", type=Path, metavar="PNG", help="draw the first problems there")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,8 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("n", "workers", "horizon", "iterations"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} must be at least 1, it is {getattr(arguments, name)}.")
-    if arguments.json and not arguments.json.parent.is_dir():
-        raise UserError(f"--json {arguments.json}: there is no folder {arguments.json.parent}.")
+    for option in ("json", "filmstrip"):
+        path = getattr(arguments, option)
+        if path and not path.parent.is_dir():
+            raise UserError(f"--{option} {path}: there is no folder {path.parent}, make it first.")
     settings = Settings(
         task=arguments.task,
         checkpoint=str(find_checkpoint(arguments.checkpoint or arguments.task)),
@@ -73,6 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         temporary.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(temporary, arguments.json)
         print(f"results: {arguments.json}")
+    if arguments.filmstrip:
+        save_filmstrip(arguments.filmstrip, settings, results["problems"])
+        print(f"pictures: {arguments.filmstrip}")
     return 0
 
 

@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -28,7 +29,7 @@ class Settings:
     planner: PlannerConfig
 
 
-class _Worker:
+class Worker:
     """The world and the policies of one process."""
 
     def __init__(self, settings: Settings):
@@ -39,7 +40,14 @@ class _Worker:
         self.planner = PlannerPolicy(model, spec, settings.planner, settings.pipelined)
         self.random = RandomPolicy(spec.action.low, spec.action.high, spec.block)
 
+    def watch(self, problem: Problem) -> list[np.ndarray]:
+        """Return the pictures the planner acts on, the last one after its last action."""
+        pictures: list[np.ndarray] = []
+        run_problem(self.world, self.planner, problem, self.budget, pictures.append)
+        return [*pictures, self.world.render()]
+
     def run(self, problem: Problem) -> tuple[dict[str, Outcome], list[float]]:
+        """Return the outcomes of planner and random policy, and the planning times in ms."""
         self.planner.planning_ms.clear()
         outcomes = {
             name: run_problem(self.world, policy, problem, self.budget)
@@ -48,12 +56,12 @@ class _Worker:
         return outcomes, list(self.planner.planning_ms)
 
 
-_worker: _Worker
+_worker: Worker
 
 
 def _start(settings: Settings) -> None:
     global _worker
-    _worker = _Worker(settings)
+    _worker = Worker(settings)
 
 
 def _run(problem: Problem) -> tuple[dict[str, Outcome], list[float]]:

@@ -17,26 +17,42 @@ class GoalDistance:
     """Cost of candidates: squared L2 between the last imagined latent and the goal's (paper, 3.3).
 
     latents (B, T, D) and history_actions (B, T-1, A) are the context, goal (B, D) the goal's latent.
+    With ``any_time`` the smallest distance along the way counts instead of the last one: the moment
+    of arrival is then free.
     """
 
-    def __init__(self, model: WorldModel, latents: Tensor, history_actions: Tensor, goal: Tensor):
+    def __init__(
+        self,
+        model: WorldModel,
+        latents: Tensor,
+        history_actions: Tensor,
+        goal: Tensor,
+        any_time: bool = False,
+    ):
         self.model = model
         self.latents = latents
         self.history_actions = history_actions
         self.goal = goal
+        self.any_time = any_time
 
-    @torch.inference_mode()
     def __call__(self, candidates: Tensor) -> Tensor:
         """Return the costs (B, S) of candidates (B, S, H, A); infinite where the model leaves the finite."""
+        distances = self.distances(candidates)
+        costs = distances.amin(-1) if self.any_time else distances[..., -1]
+        return torch.where(distances.isfinite().all(-1), costs, torch.inf)
+
+    @torch.inference_mode()
+    def distances(self, candidates: Tensor) -> Tensor:
+        """Return the squared distance to the goal after each block: (B, S, H)."""
         if candidates.device.type == "cpu":
             # One problem at a time: matrix products of another size round differently, and a plan must
             # not depend on which other problems happened to be solved beside it.
-            last = torch.cat([self._last(slice(i, i + 1), candidates) for i in range(len(candidates))])
+            latents = torch.cat([self._imagine(slice(i, i + 1), candidates) for i in range(len(candidates))])
         else:
-            last = self._last(slice(None), candidates)
-        costs = (last - self.goal[:, None]).square().sum(-1)
-        return torch.where(costs.isfinite(), costs, torch.inf)
+            latents = self._imagine(slice(None), candidates)
+        return (latents - self.goal[:, None, None]).square().sum(-1)
 
-    def _last(self, problems: slice, candidates: Tensor) -> Tensor:
-        latents, actions = self.latents[problems], self.history_actions[problems]
-        return self.model.rollout(latents, actions, candidates[problems])[:, :, -1]
+    def _imagine(self, problems: slice, candidates: Tensor) -> Tensor:
+        return self.model.rollout(
+            self.latents[problems], self.history_actions[problems], candidates[problems]
+        )

@@ -40,8 +40,9 @@ class RecedingHorizonPlanner:
     """Plans towards a goal latent; keeps the history of latents and executed blocks.
 
     Replanning with a constant horizon and a terminal cost procrastinates: each plan may arrive one
-    step later than the one before. So the moment of arrival is kept: the horizon shrinks by one a
-    model step, and starts anew at its full length only when it has run out away from the goal.
+    step later than the one before. So a plan keeps its moment of arrival: the first one chooses it
+    freely within the horizon, the next ones have a model step less, and when none is left, it is
+    chosen anew.
     """
 
     def __init__(self, model: WorldModel, spec: CheckpointSpec, config: PlannerConfig | None = None):
@@ -102,14 +103,13 @@ class RecedingHorizonPlanner:
         latent: np.ndarray,
         executed: np.ndarray | None,
         running: np.ndarray | None,
-        horizon: int | None = None,
     ) -> Plan:
         """Plan the blocks that follow the running one; call once a model step.
 
         latent (D,): of the frame at the start of the running block. executed (block, dim), physical
         units: what was really done between the previous call's latent and this one; None at first and
         after a gap, which forgets the history. running (block, dim): what is being done from this
-        frame on; None plans for right now, the robot waiting. horizon overrides the shrinking one.
+        frame on; None plans for right now, the robot waiting.
         Raises ValueError for wrong shapes, numbers that are not finite, or without a goal.
         """
         if self._goal is None:
@@ -122,30 +122,30 @@ class RecedingHorizonPlanner:
             latents.append(self._imagine(latents, blocks))
             latents, blocks = latents[-self.spec.history :], blocks[-(self.spec.history - 1) :]
         previous = self._previous
-        if horizon is None:
-            left = 0 if previous is None else len(previous) - 1
-            horizon = left if left > 0 else self.config.horizon
-        mean = self.still.repeat(horizon, 1)
-        if previous is not None:
-            shifted = previous[1 : 1 + horizon]
-            mean[: len(shifted)] = shifted
-        objective = GoalDistance(self.model, *_batched(latents, blocks, self.still), self._goal[None])
+        left = 0 if previous is None else len(previous) - 1
+        mean = self.still.repeat(left or self.config.horizon, 1)
+        if left:
+            mean[:] = previous[1:]
+        objective = GoalDistance(
+            self.model, *_batched(latents, blocks, self.still), self._goal[None], any_time=not left
+        )
         noise = Noise(
             [self.generator],
-            (self.config.samples, horizon, len(self.still)),
+            (self.config.samples, *mean.shape),
             self.spec.block,
             self.config.correlation,
         )
-        solution = self.solver.solve(objective, mean[None], noise, self.limits)
-        actions = solution.actions[0]
-        if not (torch.isfinite(actions).all() and torch.isfinite(solution.cost).all()):
+        actions = self.solver.solve(objective, mean[None], noise, self.limits).actions
+        expected = objective.distances(actions[:, None])[0, 0]
+        if not (actions.isfinite().all() and expected.isfinite().all()):
             raise ValueError("no candidate has a finite cost: the model or the latent is broken")
-        self._previous = actions
+        arrival = len(expected) if left else int(expected.argmin()) + 1
+        self._previous = actions[0, :arrival]
         return Plan(
-            actions=self._physical(actions),
+            actions=self._physical(self._previous),
             distance=float((self._latents[-1] - self._goal).square().sum()),
-            predicted_distance=float(solution.cost[0]),
-            horizon=horizon,
+            predicted_distance=float(expected[arrival - 1]),
+            horizon=arrival,
             milliseconds=1e3 * (time.perf_counter() - start),
         )
 

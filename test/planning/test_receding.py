@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import torch
+
+from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
+
+ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.01, 0.0), (0.2, 0.1), (-0.4, -0.4), (0.4, 0.3))
+SPEC = CheckpointSpec(ModelConfig.small(10), ImageSpec(64), ACTION, 0.05, 5)
+STILL = np.zeros((5, 2))
+
+
+class PointMass:
+    """A world known exactly: the first two numbers of the latent are a position in metres."""
+
+    def __init__(self):
+        self.contexts = []
+        self.mean, self.std = torch.tensor(ACTION.mean), torch.tensor(ACTION.std)
+
+    def rollout(self, latents, history_actions, candidates):
+        self.contexts.append((latents.clone(), history_actions.clone()))
+        steps = candidates.unflatten(-1, (5, 2)) * self.std + self.mean
+        moved = (0.05 * steps.sum(3)).cumsum(2)
+        out = latents[:, -1][:, None, None].repeat(1, *candidates.shape[1:3], 1)
+        out[..., :2] += moved
+        return out
+
+
+def latent(x, y):
+    values = np.zeros(SPEC.model.latent_dim, np.float32)
+    values[:2] = x, y
+    return values
+
+
+def drive(planner, start, blocks, pipelined=True):
+    """Close the loop on the exact world; return the positions at the model steps."""
+    position, running, executed, path = np.array(start), STILL, None, []
+    for _ in range(blocks):
+        path.append(position.copy())
+        plan = planner.plan(latent(*position), executed, running if pipelined else None)
+        executed = running if pipelined else plan.actions[:5]
+        position = position + 0.05 * executed.sum(0)
+        running = plan.actions[:5]
+    return np.array([*path, position])
+
+
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_arrives_and_stays(pipelined):
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(0.2, -0.15))
+    path = drive(planner, (0.0, 0.0), 12, pipelined)
+    distances = np.linalg.norm(path - [0.2, -0.15], axis=1)
+    assert distances[7:].max() < 0.02
+
+
+def test_plan_is_physical_and_within_limits():
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(9, 9))
+    plan = planner.plan(latent(0, 0), None, STILL)
+    assert plan.actions.shape == (25, 2)
+    assert (plan.actions >= ACTION.low).all()
+    assert (plan.actions <= ACTION.high).all()
+    assert plan.actions.mean(0)[0] > 0.2
+    assert plan.distance == pytest.approx(162)
+    assert plan.predicted_distance < plan.distance
+
+
+def test_new_plan_starts_at_the_end_of_the_running_block():
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(0.1, 0))
+    running = np.tile([0.4, 0.0], (5, 1))  # moves exactly to the goal
+    plan = planner.plan(latent(0, 0), None, running)
+    # 25 steps of at most 0.4 m/s reach 0.5 m: a plan from the old place would leave with 0.1 m
+    assert abs(0.05 * plan.actions.sum(0)[0]) < 0.03
+
+
+def test_history_holds_what_was_executed_not_what_was_planned():
+    model = PointMass()
+    planner = RecedingHorizonPlanner(model, SPEC)
+    planner.set_goal(latent(0.1, 0))
+    executed = np.full((5, 2), 0.05)
+    planner.plan(latent(0, 0), None, None)
+    model.contexts.clear()
+    planner.plan(latent(0.02, 0), executed, None)
+    latents, actions = model.contexts[-1]
+    assert latents.shape == (1, 2, 64)
+    expected = (0.05 - np.array(ACTION.mean)) / np.array(ACTION.std)
+    np.testing.assert_allclose(actions[0, 0].reshape(5, 2), np.tile(expected, (5, 1)), rtol=1e-4)
+
+
+def test_history_never_exceeds_the_models():
+    model = PointMass()
+    planner = RecedingHorizonPlanner(model, SPEC)
+    planner.set_goal(latent(0.1, 0))
+    for k in range(6):
+        planner.plan(latent(0, 0), STILL if k else None, STILL)
+    assert max(latents.shape[1] for latents, _ in model.contexts) == SPEC.history
+    assert all(a.shape[1] == z.shape[1] - 1 for z, a in model.contexts)
+
+
+def test_a_gap_forgets_the_history():
+    model = PointMass()
+    planner = RecedingHorizonPlanner(model, SPEC)
+    planner.set_goal(latent(0.1, 0))
+    planner.plan(latent(0, 0), None, None)
+    planner.plan(latent(0, 0), STILL, None)
+    model.contexts.clear()
+    planner.plan(latent(0, 0), None, None)
+    assert model.contexts[-1][0].shape[1] == 1
+
+
+def test_same_seed_same_plan_and_warm_up_changes_nothing():
+    plans = []
+    for warm in (False, True):
+        planner = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(seed=5))
+        planner.set_goal(latent(0.1, 0.1))
+        if warm:
+            planner.warm_up()
+        plans.append(planner.plan(latent(0, 0), None, STILL).actions)
+    np.testing.assert_array_equal(*plans)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros(3), None, None), "latent has shape"),
+        ((np.full(64, np.nan), None, None), "latent is not finite"),
+        ((np.zeros(64), np.zeros((4, 2)), None), "block has shape"),
+        ((np.zeros(64), None, np.full((5, 2), np.inf)), "block is not finite"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_the_planner_usable(arguments, message):
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(0.1, 0))
+    with pytest.raises(ValueError, match=message):
+        planner.plan(*arguments)
+    planner.plan(latent(0, 0), None, STILL)
+
+
+def test_no_goal_no_plan():
+    with pytest.raises(ValueError, match="set_goal"):
+        RecedingHorizonPlanner(PointMass(), SPEC).plan(latent(0, 0), None, None)
+
+
+def test_a_broken_model_yields_an_error_not_a_plan():
+    class Broken(PointMass):
+        def rollout(self, *arguments):
+            return super().rollout(*arguments) * torch.nan
+
+    planner = RecedingHorizonPlanner(Broken(), SPEC)
+    planner.set_goal(latent(0.1, 0))
+    with pytest.raises(ValueError, match="finite"):
+        planner.plan(latent(0, 0), None, None)
