@@ -45,7 +45,7 @@ def run_problem(
     policy: Policy,
     problem: Problem,
     budget: int,
-    watch: Callable[[np.ndarray], None] = lambda picture: None,
+    watch: Callable[[np.ndarray], None] = lambda _: None,
 ) -> Outcome:
     """Let ``policy`` act for ``budget`` control steps; the world judges every one of them.
 
