@@ -1,1 +1,3 @@
 """pybullet worlds (reach, push), scripted explorers, collection of episodes."""
+
+TASKS = ("reach", "push")

@@ -1,0 +1,197 @@
+"""One physics client with the arm, the table, perhaps the block, and the camera."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from world_model_ros.errors import UserError
+from world_model_ros.sim import block as block_shape
+from world_model_ros.sim import kinematics, robot_description
+
+PERIOD = 0.05  # of a control step, s
+SUBSTEPS = 12
+TIP_HEIGHT = 0.008  # of the stick's tip above the table, m
+WORKSPACE_CENTRE = np.array([0.50, 0.0])
+WORKSPACE_HALF = 0.18
+WORKSPACE_LOW = WORKSPACE_CENTRE - WORKSPACE_HALF
+WORKSPACE_HIGH = WORKSPACE_CENTRE + WORKSPACE_HALF
+
+_EYE, _TARGET, _FIELD_OF_VIEW = (0.89, 0.0, 0.66), (0.505, 0.0, 0.02), 37.0
+_TABLE_X, _TABLE_Y = 0.36, 0.45  # half sizes, m
+_TABLE_COLOUR = (0.55, 0.47, 0.40, 1)
+_MAT_HALF = 0.2
+_MAT_COLOUR = (0.82, 0.80, 0.74, 1)
+_TABLE_FRICTION, _BLOCK_FRICTION, _STICK_FRICTION = 0.8, 0.5, 0.5  # pybullet multiplies the two in contact
+_MAX_TORQUES = (87.0,) * 4 + (12.0,) * 3  # of the Panda's joints, N m
+_PARKED = (*WORKSPACE_CENTRE, 3.0)
+_PURE = (
+    "computeViewMatrix",
+    "computeProjectionMatrixFOV",
+    "getQuaternionFromEuler",
+    "getEulerFromQuaternion",
+)
+
+
+class Scene:
+    """The bodies and what can be done to them; a World decides what it means.
+
+    Every motion of the arm follows the closed-form inverse kinematics, so joint angles are a function of
+    the tip position. Each scene has a physics client of its own.
+    """
+
+    def __init__(self, with_block: bool, gui: bool = False):
+        import pybullet
+        import pybullet_data
+
+        self.client = _Client(pybullet, gui)
+        p = self.client
+        p.setPhysicsEngineParameter(
+            fixedTimeStep=PERIOD / SUBSTEPS, deterministicOverlappingPairs=1, numSolverIterations=20
+        )
+        p.setGravity(0, 0, -9.81)
+        panda = Path(pybullet_data.getDataPath()) / "franka_panda" / "panda.urdf"
+        with tempfile.TemporaryDirectory(prefix="world_model_ros-") as folder:
+            arm = Path(folder) / "arm.urdf"
+            arm.write_text(robot_description.arm_urdf(panda))
+            self.arm = p.loadURDF(str(arm), useFixedBase=True)
+            self.block = None
+            if with_block:
+                block = Path(folder) / "block.urdf"
+                block.write_text(block_shape.block_urdf())
+                self.block = p.loadURDF(str(block), [*WORKSPACE_CENTRE, block_shape.BLOCK_HEIGHT / 2])
+        self._add_table()
+        names = [p.getJointInfo(self.arm, i)[1].decode() for i in range(p.getNumJoints(self.arm))]
+        self._joints = [names.index(name) for name in kinematics.ARM_JOINTS]
+        p.changeDynamics(self.arm, self._joints[-1], lateralFriction=_STICK_FRICTION)
+        if with_block:
+            p.changeDynamics(
+                self.block, -1, lateralFriction=_BLOCK_FRICTION, linearDamping=0.0, angularDamping=0.0
+            )
+        self._view = p.computeViewMatrix(_EYE, _TARGET, (0, 0, 1))
+        self._projection = p.computeProjectionMatrixFOV(_FIELD_OF_VIEW, 1.0, 0.2, 2.0)
+        self._park()
+        self._clean = p.saveState()
+
+    def _add_table(self) -> None:
+        """A box to slide on, and four strips around a mat to look at: no pixel is shaded twice."""
+        p = self.client
+        box = p.createCollisionShape(p.GEOM_BOX, halfExtents=(_TABLE_X, _TABLE_Y, 0.02))
+        m, x, y = _MAT_HALF, _TABLE_X, _TABLE_Y
+        strips = self._rectangles(
+            [(-x, x, -y, -m), (-x, x, m, y), (-x, -m, -m, m), (m, x, -m, m)], _TABLE_COLOUR
+        )
+        table = p.createMultiBody(0, box, strips, [*WORKSPACE_CENTRE, -0.02])
+        p.changeDynamics(table, -1, lateralFriction=_TABLE_FRICTION)
+        p.createMultiBody(0, -1, self._rectangles([(-m, m, -m, m)], _MAT_COLOUR), [*WORKSPACE_CENTRE, -0.02])
+
+    def _rectangles(self, bounds: list[tuple[float, float, float, float]], colour) -> int:
+        """Visual shape of rectangles (x low, x high, y low, y high) that lie 0.02 m above its origin."""
+        corners = [(x, y, 0.02) for a, b, c, d in bounds for x, y in ((a, c), (b, c), (b, d), (a, d))]
+        triangles = [4 * k + i for k in range(len(bounds)) for i in (0, 1, 2, 0, 2, 3)]
+        return self.client.createVisualShape(
+            self.client.GEOM_MESH,
+            vertices=corners,
+            indices=triangles,
+            normals=[(0, 0, 1)] * len(corners),
+            rgbaColor=colour,
+        )
+
+    def _park(self) -> None:
+        """Lift the block out of every contact: pybullet starts a step from the contacts of the last one."""
+        if self.block is not None:
+            self.client.resetBasePositionAndOrientation(self.block, _PARKED, (0, 0, 0, 1))
+            self.client.resetBaseVelocity(self.block, (0, 0, 0), (0, 0, 0))
+            self.client.performCollisionDetection()
+
+    def place(self, tip: np.ndarray, block: np.ndarray | None = None) -> None:
+        """Put everything at rest: the tip at (2,), the block at (x, y, yaw).
+
+        What follows is the same to the bit whatever happened before. Raises ValueError where the arm
+        cannot reach.
+        """
+        p = self.client
+        self._park()
+        p.restoreState(self._clean)
+        angles = kinematics.inverse(tip, TIP_HEIGHT)
+        for joint, angle in zip(self._joints, angles, strict=True):
+            p.resetJointState(self.arm, joint, angle, 0.0)
+        if self.block is not None:
+            position = (block[0], block[1], block_shape.BLOCK_HEIGHT / 2)
+            p.resetBasePositionAndOrientation(
+                self.block, position, p.getQuaternionFromEuler((0, 0, block[2]))
+            )
+            p.resetBaseVelocity(self.block, (0, 0, 0), (0, 0, 0))
+
+    def move(self, start: np.ndarray, end: np.ndarray) -> None:
+        """Move the tip from `start` to `end` (2,) at constant speed within one control step."""
+        p = self.client
+        fractions = (np.arange(SUBSTEPS) + 1.0)[:, None] / SUBSTEPS
+        for angles in kinematics.inverse(start + fractions * (end - start), TIP_HEIGHT).tolist():
+            # With both gains at one the motor reaches its target within the substep, torque permitting.
+            p.setJointMotorControlArray(
+                self.arm,
+                self._joints,
+                p.POSITION_CONTROL,
+                targetPositions=angles,
+                forces=_MAX_TORQUES,
+                positionGains=(1.0,) * 7,
+                velocityGains=(1.0,) * 7,
+            )
+            p.stepSimulation()
+
+    def tip(self) -> np.ndarray:
+        """Position of the stick's tip, (2,) m."""
+        state = self.client.getLinkState(self.arm, self._joints[-1], computeForwardKinematics=True)
+        (x, y, _), (i, j, k, w) = state[4:6]
+        along = kinematics.HAND_OFFSET + kinematics.STICK_LENGTH
+        return np.array([x + along * 2 * (i * k + j * w), y + along * 2 * (j * k - i * w)])
+
+    def block_pose(self) -> np.ndarray:
+        """x, y in m and yaw in rad of the block, (3,)."""
+        position, orientation = self.client.getBasePositionAndOrientation(self.block)
+        return np.array([*position[:2], self.client.getEulerFromQuaternion(orientation)[2]])
+
+    def joints(self) -> tuple[np.ndarray, np.ndarray]:
+        """Angles (7,) rad and velocities (7,) rad/s of the arm."""
+        states = self.client.getJointStates(self.arm, self._joints)
+        return np.array([s[0] for s in states]), np.array([s[1] for s in states])
+
+    def picture(self, size: int) -> np.ndarray:
+        """What the camera sees, uint8 (size, size, 3) RGB."""
+        p = self.client
+        image = p.getCameraImage(
+            size,
+            size,
+            self._view,
+            self._projection,
+            shadow=0,
+            flags=p.ER_NO_SEGMENTATION_MASK,
+            renderer=p.ER_TINY_RENDERER,
+        )[2]
+        return np.ascontiguousarray(np.reshape(image, (size, size, 4))[..., :3], dtype=np.uint8)
+
+    def close(self) -> None:
+        """Disconnect from the physics engine."""
+        self.client.close()
+
+
+class _Client:
+    """One connection to the physics engine; its functions without the argument that names it."""
+
+    def __init__(self, engine, gui: bool):
+        self._engine = engine
+        self._number = engine.connect(engine.GUI if gui else engine.DIRECT)
+        if self._number < 0:
+            raise UserError("pybullet cannot open its window: run without the gui, or give it a display.")
+
+    def __getattr__(self, name: str):
+        found = getattr(self._engine, name)
+        if not callable(found) or name in _PURE:
+            return found
+        return functools.partial(found, physicsClientId=self._number)
+
+    def close(self) -> None:
+        if self._engine.isConnected(self._number):
+            self._engine.disconnect(self._number)
