@@ -1,0 +1,118 @@
+"""Thresholds of a checkpoint, from held-out episodes alone."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from world_model_ros.data.clips import Clips
+from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.model.config import CheckpointSpec, Thresholds
+from world_model_ros.model.image import normalise_pixels
+from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.training.metrics import encode_clips
+
+SURPRISE_QUANTILE = 0.999
+NORM_MARGIN = 0.1
+SAME_METRES = 0.015
+SAME_RADIANS = 0.1
+APART_METRES = 0.05
+GOAL_QUANTILE = 0.9
+_FEW = 50  # fewer pairs than this decide nothing
+_FRAMES = 4000
+_PAIRS = 2_000_000
+
+
+def calibrate(
+    model: LeWorldModel, file: EpisodeFile, clips: Clips, spec: CheckpointSpec, seed: int = 0
+) -> tuple[Thresholds, dict]:
+    """Return thresholds from held-out ``clips`` of ``file``, and figures that say how good they are.
+
+    surprise: the 0.999 quantile of the squared error of one step, predicted from a full history.
+    norm_low, norm_high: the central 99.8 % of latent norms, widened by a tenth.
+    goal_reached: the 0.9 quantile of squared latent distances between frames of different moments that
+    show the same place: every stored coordinate within 1.5 cm (0.1 rad for those named yaw). Where no
+    states are stored or too few such pairs exist: between consecutive frames with hardly any action
+    between them, and failing these the smallest twentieth of all steps.
+    """
+    latents, predictions = encode_clips(model, clips, spec.image)
+    errors = (predictions[:, -1] - latents[:, -1]).square().sum(-1).numpy()
+    norms = latents.flatten(0, 1).norm(dim=-1).numpy()
+    low, high = np.quantile(norms, [0.001, 0.999])
+    goal, figures = _from_states(model, file, clips, spec, seed)
+    if goal is None:
+        goal, figures = _from_standstill(latents, clips, spec)
+    thresholds = Thresholds(
+        goal_reached=goal,
+        surprise=float(np.quantile(errors, SURPRISE_QUANTILE)),
+        norm_low=float(low * (1 - NORM_MARGIN)),
+        norm_high=float(high * (1 + NORM_MARGIN)),
+    )
+    return thresholds, figures
+
+
+def _from_states(model, file, clips, spec, seed) -> tuple[float | None, dict]:
+    if not file.has_states:
+        return None, {}
+    states = np.concatenate([file.states(episode) for episode in clips.episodes])
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(states))[:_FRAMES]
+    states = states[rows]
+    latents = _encode_rows(model, clips.pixels[rows], spec)
+    names = file.attributes.get("state_names") or [""] * states.shape[1]
+    angles = np.array(["yaw" in name for name in names])
+    same = np.where(angles, SAME_RADIANS, SAME_METRES)
+    first, second = np.triu_indices(len(rows), 1)
+    if len(first) > _PAIRS:
+        some = rng.choice(len(first), _PAIRS, replace=False)
+        first, second = first[some], second[some]
+    gaps = np.abs(states[first] - states[second])
+    gaps[:, angles] = np.minimum(gaps[:, angles] % (2 * np.pi), -gaps[:, angles] % (2 * np.pi))
+    there = (gaps <= same).all(1)
+    apart = (gaps[:, ~angles] > APART_METRES).any(1)
+    if there.sum() < _FEW:
+        return None, {}
+    distances = _squared_distances(latents, first[there], second[there])
+    goal = float(np.quantile(distances, GOAL_QUANTILE))
+    far = np.flatnonzero(apart)[:100_000]
+    mistaken = _squared_distances(latents, first[far], second[far]) <= goal
+    return goal, {
+        "goal_reached_from": f"{int(there.sum())} held-out pairs of frames of the same place",
+        "goal_reached_mistaken": float(mistaken.mean()) if len(far) else 0.0,
+    }
+
+
+def _from_standstill(latents: Tensor, clips: Clips, spec: CheckpointSpec) -> tuple[float, dict]:
+    """Thresholds from steps of hardly any action; latents (N, T, D) of ``clips`` in order."""
+    steps = (latents[:, 1] - latents[:, 0]).square().sum(-1).numpy()
+    _, blocks = clips.batch(np.arange(len(clips)))
+    action = spec.action
+    # zero action in z-scores, and how far 5 % of the range lies from it
+    std = np.asarray(action.std, np.float32)
+    still = -np.asarray(action.mean, np.float32) / std
+    margin = 0.05 * (np.asarray(action.high) - np.asarray(action.low)) / std
+    first = blocks[:, 0].reshape(len(blocks), spec.block, action.dim)
+    quiet = (np.abs(first - still) <= margin).all((1, 2))
+    if quiet.sum() >= _FEW:
+        return float(np.quantile(steps[quiet], GOAL_QUANTILE)), {
+            "goal_reached_from": f"{int(quiet.sum())} held-out steps of standstill"
+        }
+    return float(np.quantile(steps, 0.05)), {"goal_reached_from": "the smallest twentieth of held-out steps"}
+
+
+@torch.no_grad()
+def _encode_rows(model: LeWorldModel, pixels: np.ndarray, spec: CheckpointSpec, batch: int = 256) -> Tensor:
+    device = next(model.parameters()).device
+    parts = [
+        model.encode(normalise_pixels(torch.from_numpy(pixels[i : i + batch]).to(device), spec.image)).cpu()
+        for i in range(0, len(pixels), batch)
+    ]
+    return torch.cat(parts)
+
+
+def _squared_distances(latents: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Squared L2 between rows ``first`` and ``second``, a slice at a time to bound memory."""
+    parts = [
+        (latents[first[i : i + 65536]] - latents[second[i : i + 65536]]).square().sum(-1).numpy()
+        for i in range(0, len(first), 65536)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
