@@ -48,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
-    for name in ("n", "workers", "horizon", "iterations"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} must be at least 1, it is {getattr(arguments, name)}.")
+    for option, value in (("-n", arguments.n), ("--workers", arguments.workers)):
+        if value < 1:
+            raise UserError(f"{option} must be at least 1, it is {value}.")
     for option in ("json", "filmstrip"):
         path = getattr(arguments, option)
         if path and not path.parent.is_dir():
@@ -68,6 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
             correlation=arguments.correlation,
         ),
     )
+    try:
+        settings.planner.solver()
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
     if settings.budget < 1:
         raise UserError(f"--budget must be at least 1 control step, it is {settings.budget}.")
     results = evaluate(settings, arguments.protocol, arguments.n, arguments.seed, arguments.workers)

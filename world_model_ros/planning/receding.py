@@ -24,6 +24,12 @@ class PlannerConfig:
     correlation: float = 0.9
     seed: int = 0
 
+    def solver(self) -> CEM:
+        """Return the solver; ValueError where the settings make no sense."""
+        if self.horizon < 1:
+            raise ValueError(f"horizon must be at least 1 model step, it is {self.horizon}")
+        return CEM(self.samples, self.elites, self.iterations, correlation=self.correlation)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -49,14 +55,7 @@ class RecedingHorizonPlanner:
         self.model = model
         self.spec = spec
         self.config = config or PlannerConfig()
-        if self.config.horizon < 1:
-            raise ValueError(f"horizon must be at least 1 model step, it is {self.config.horizon}")
-        self.solver = CEM(
-            self.config.samples,
-            self.config.elites,
-            self.config.iterations,
-            correlation=self.config.correlation,
-        )
+        self.solver = self.config.solver()
         action = spec.action
         self.shape = (spec.block, action.dim)
         self.limits = tuple(

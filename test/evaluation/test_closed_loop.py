@@ -1,0 +1,127 @@
+import json
+
+import numpy as np
+import pytest
+
+from world_model_ros.cli import main
+from world_model_ros.evaluation.closed_loop import Problem, make_problems, run_problem
+from world_model_ros.sim.worlds import make_world
+
+
+@pytest.fixture(scope="module")
+def world():
+    world = make_world("reach")
+    yield world
+    world.close()
+
+
+class Scripted:
+    """Moves straight to a point, full speed, told by the simulator where the tip is."""
+
+    planning_ms: list[float]
+
+    def __init__(self, world, targets):
+        self.world, self.targets, self.calls = world, targets, 0
+
+    def start(self, goal_image, seed):
+        self.goal_image = goal_image
+
+    def act(self, image):
+        target = self.targets[min(self.calls, len(self.targets) - 1)]
+        self.calls += 1
+        return np.tile((np.asarray(target) - self.world.state()[:2]) / 0.25, (5, 1))
+
+
+START, GOAL = (0.50, -0.10), (0.50, 0.10)
+PROBLEM = Problem(0, 1, START, GOAL)
+
+
+def test_reaching_and_staying_counts_twice(world):
+    outcome = run_problem(world, Scripted(world, [GOAL]), PROBLEM, 50)
+    assert outcome.success
+    assert outcome.success_at_end
+    assert outcome.start_distance == pytest.approx(0.2, abs=1e-3)
+    assert outcome.final_distance < 0.01
+    # 0.17 m at no more than 0.4 m/s take 9 control steps
+    assert 9 <= outcome.first_success <= 15
+
+
+def test_passing_through_counts_once(world):
+    outcome = run_problem(world, Scripted(world, [GOAL, GOAL, GOAL, START]), PROBLEM, 50)
+    assert outcome.success
+    assert not outcome.success_at_end
+
+
+def test_standing_still_fails(world):
+    outcome = run_problem(world, Scripted(world, [START]), PROBLEM, 20)
+    assert not outcome.success
+    assert outcome.first_success is None
+    assert outcome.final_distance == pytest.approx(0.2, abs=5e-3)
+
+
+@pytest.mark.parametrize("budget", [1, 7])
+def test_budget_is_counted_in_control_steps(world, budget, monkeypatch):
+    steps, step = [], world.step
+    monkeypatch.setattr(world, "step", lambda action: (steps.append(action), step(action)))
+    run_problem(world, Scripted(world, [GOAL]), PROBLEM, budget)
+    assert len(steps) == budget
+
+
+def test_policy_sees_a_picture_a_block(world):
+    pictures = []
+    run_problem(world, Scripted(world, [GOAL]), PROBLEM, 20, pictures.append)
+    assert len(pictures) == 4
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_problems_are_reproducible_and_unsolved(world):
+    problems = make_problems(world, 20, seed=3)
+    assert problems == make_problems(world, 20, seed=3)
+    assert problems[:5] == make_problems(world, 5, seed=3)
+    assert problems != make_problems(world, 20, seed=4)
+    for problem in problems:
+        assert np.linalg.norm(np.subtract(problem.start[:2], problem.goal[:2])) > 0.08
+
+
+def test_shipped_model_reaches_goals_and_workers_change_nothing(tmp_path):
+    results = []
+    for workers in (1, 2):
+        file = tmp_path / f"{workers}.json"
+        arguments = f"evaluate --task reach -n 10 --seed 11 --workers {workers} --json {file}"
+        assert main(arguments.split()) == 0
+        results.append(json.loads(file.read_text()))
+    one, two = results
+    assert one["outcomes"] == two["outcomes"]
+    assert one["problems"] == two["problems"]
+    assert one["success_rate"] >= 0.9
+    assert one["success_at_end"] >= 0.9
+    assert one["success_rate"] > one["floors"]["random"]["success_rate"] + 0.4
+    assert one["interval"][0] < one["success_rate"] <= one["interval"][1]
+    assert one["successes"] == sum(o["success"] for o in one["outcomes"])
+    keys = "task protocol n successes success_rate success_at_end interval floors planning_ms commit seed"
+    assert set(keys.split()) <= set(one)
+    assert 0 < one["planning_ms"]["p50"] <= one["planning_ms"]["p95"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("evaluate --task reach --checkpoint /nowhere", "no checkpoint at '/nowhere'"),
+        ("evaluate --task reach -n 0", "-n must be at least 1"),
+        ("evaluate --task reach --json /nowhere/x.json", "there is no folder /nowhere"),
+        ("evaluate --task reach --budget 0", "--budget must be at least 1"),
+        ("evaluate --task reach --elites 100", "elites"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+def test_unknown_task_is_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", "--task", "juggle"])
+    assert stop.value.code == 2
+    assert "reach" in capsys.readouterr().err
