@@ -86,7 +86,7 @@ setup(
     entry_points={
         "console_scripts": [
             *(f"{node} = {NAME}.nodes.entry:{node}" for node in NODES),
-            f"wm = {NAME}.cli:console",
+            f"wm = {NAME}.cli:main",
         ]
     },
 )

@@ -1,0 +1,62 @@
+"""The simulated robot and the nodes that see, plan and command; ends when one of them ends."""
+
+import os
+
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+CONFIG = os.path.join(os.path.dirname(HERE), "config")
+# Distributions up to Jazzy read the second, newer ones warn of it.
+PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+PROFILE = PROFILES[os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")]
+# name, default, type, meaning
+ARGUMENTS = (
+    ("goals", "0", int, "how many goals to try before ending; 0 goes on for ever"),
+    ("task", "reach", str, "reach or push"),
+    ("gui", "false", bool, "open a window"),
+    ("seed", "0", int, "of the start and of the goals"),
+    ("real_time_factor", "1.0", float, "speed of the clock; 0: as fast as the nodes keep up"),
+)
+
+
+def generate_launch_description():
+    """Return the graph: sim_node, encoder_node, planner_node, command_node."""
+    values = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, _, kind, _ in ARGUMENTS
+    }
+    checkpoint = {"checkpoint": ParameterValue(LaunchConfiguration("checkpoint"), value_type=str)}
+
+    def node(name, parameters):
+        return Node(
+            package="world_model_ros",
+            executable=name,
+            name=name,
+            parameters=[os.path.join(CONFIG, "sim.yaml"), parameters],
+            output="screen",
+            on_exit=Shutdown(reason=f"{name} ended"),
+        )
+
+    return LaunchDescription(
+        [
+            *(DeclareLaunchArgument(n, default_value=value, description=d) for n, value, _, d in ARGUMENTS),
+            DeclareLaunchArgument(
+                "checkpoint",
+                default_value=LaunchConfiguration("task"),
+                description="checkpoint folder, or the name of a shipped one",
+            ),
+            *(
+                []
+                if any(os.environ.get(profile) for profile in PROFILES)
+                else [SetEnvironmentVariable(PROFILE, os.path.join(CONFIG, "fastdds.xml"))]
+            ),
+            node("sim_node", values),
+            node("encoder_node", checkpoint),
+            node("planner_node", checkpoint),
+            node("command_node", checkpoint),
+        ]
+    )

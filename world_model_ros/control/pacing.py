@@ -1,0 +1,91 @@
+"""How the simulated robot keeps its clock in step with the nodes, and counts its goals.
+
+The loop must not depend on how fast the machine is: before time goes on, the simulation waits for what
+is due, as long as it keeps coming. A source that let it wait in vain is not waited for until it is heard
+again, so a killed node slows nothing.
+"""
+
+import statistics
+from dataclasses import dataclass
+
+
+class Source:
+    """One stream of stamped messages that the clock waits for; times are integer nanoseconds."""
+
+    def __init__(self):
+        self.newest: int | None = None
+        self.waited_for = False
+
+    def expect(self) -> None:
+        """Wait for it from now on: its publisher is there."""
+        self.waited_for = True
+
+    def heard(self, stamp: int) -> None:
+        """Note a message for the moment ``stamp``."""
+        self.newest = stamp if self.newest is None else max(stamp, self.newest)
+        self.waited_for = True
+
+    def missed(self) -> None:
+        """Stop waiting: patience ran out."""
+        self.waited_for = False
+
+    def ready(self, moment: int) -> bool:
+        """Return whether time may go on past ``moment``."""
+        return not self.waited_for or (self.newest is not None and self.newest >= moment)
+
+
+@dataclass(frozen=True)
+class GoalResult:
+    """How one goal ended."""
+
+    reached: bool
+    distance: float  # metres
+    steps: int  # control steps since its first plan
+
+
+class GoalCounter:
+    """Judges one goal, control step by control step.
+
+    Reached: ``success`` for ``settle`` control steps in a row. Missed: ``budget`` control steps after
+    the first plan; without a plan there is nothing to judge.
+    """
+
+    def __init__(self, budget: int, settle: int = 5):
+        self.budget = budget
+        self.settle = settle
+        self.planned = False
+        self.steps = 0
+        self._inside = 0
+
+    def first_plan(self) -> None:
+        """Begin to count: a plan for this goal is being played."""
+        self.planned = True
+
+    def step(self, success: bool, distance: float) -> GoalResult | None:
+        """Judge after one more control step; return the result once there is one."""
+        if not self.planned:
+            return None
+        self.steps += 1
+        self._inside = self._inside + 1 if success else 0
+        if self._inside >= self.settle:
+            return GoalResult(True, distance, self.steps)
+        if self.steps >= self.budget:
+            return GoalResult(False, distance, self.steps)
+        return None
+
+
+def goal_line(number: int, total: int, result: GoalResult, period: float, planning_ms: float | None) -> str:
+    """Return the line people read after a goal; ``total`` 0 means endlessly many."""
+    of = f"{number}/{total}" if total else f"{number}"
+    planning = "" if planning_ms is None else f", planning {planning_ms:.0f} ms"
+    return (
+        f"goal {of} {'reached' if result.reached else 'missed'}: {1000 * result.distance:.0f} mm, "
+        f"{result.steps} steps, {result.steps * period:.1f} s{planning}"
+    )
+
+
+def summary_line(results: list[GoalResult], seconds: float) -> str:
+    """Return the last line of a run; ``seconds`` is how long it took."""
+    reached = [result for result in results if result.reached]
+    steps = f", median {statistics.median(r.steps for r in reached):.0f} steps" if reached else ""
+    return f"{len(reached)} of {len(results)} goals reached{steps}, {seconds:.0f} s"

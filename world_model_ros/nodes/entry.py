@@ -1,0 +1,50 @@
+"""Where the executables begin: the signal handlers stand before anything heavy is imported."""
+
+import os
+import signal
+import sys
+
+
+def _quit(number, _frame):
+    os._exit(130 if number == signal.SIGINT else 0)
+
+
+signal.signal(signal.SIGINT, _quit)
+signal.signal(signal.SIGTERM, _quit)
+
+
+def start(name: str) -> int:
+    """Run node ``name`` until it ends; return its exit code (2 after a UserError)."""
+    import importlib
+
+    from world_model_ros.errors import UserError
+    from world_model_ros.nodes import environment
+
+    try:
+        environment.prepare()
+        running = importlib.import_module("world_model_ros.nodes.running")
+        module = importlib.import_module(f"world_model_ros.nodes.{name}")
+        return running.run(module.make_node)
+    except UserError as error:
+        print(f"{name}: error: {error}", file=sys.stderr, flush=True)
+        return 2
+
+
+def sim_node() -> int:
+    """Simulated robot, camera and goals."""
+    return start("sim_node")
+
+
+def encoder_node() -> int:
+    """Images to latents."""
+    return start("encoder_node")
+
+
+def planner_node() -> int:
+    """Latents to plans."""
+    return start("planner_node")
+
+
+def command_node() -> int:
+    """Plans to commands."""
+    return start("command_node")

@@ -1,0 +1,63 @@
+"""The surroundings a node needs, made by code so that nobody has to know them. No ROS in here."""
+
+import os
+import sys
+from pathlib import Path
+
+from world_model_ros.errors import UserError
+
+NAME = "world_model_ros"
+SOURCE = Path(__file__).resolve().parents[2]
+# where Fast DDS looks for a profile; the second is what distributions up to Jazzy read, and newer ones warn of
+PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+OLDER = ("humble", "iron", "jazzy")
+
+
+def share() -> Path:
+    """Return the folder with launch/, config/ and models/: the source tree or the installed share folder."""
+    if (SOURCE / "package.xml").is_file() and (SOURCE / "launch").is_dir():
+        return SOURCE
+    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    for prefix in (*Path(__file__).resolve().parents, *prefixes, Path(sys.prefix)):
+        if (prefix / "share" / NAME / "launch").is_dir():
+            return prefix / "share" / NAME
+    raise UserError(f"the launch and config files of {NAME} are not installed: install it again.")
+
+
+def checkpoint_folder(name: str) -> Path:
+    """Return the folder of a checkpoint: a path, or the name of a shipped one such as "reach"."""
+    if not name:
+        raise UserError(
+            "no checkpoint is given: set the parameter checkpoint to a folder or to a shipped name."
+        )
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.name != name:
+        raise UserError(f"no checkpoint at {path}: give a checkpoint folder or the name of a shipped one.")
+    shipped = share() / "models"
+    if (shipped / name).is_dir():
+        return shipped / name
+    names = sorted(p.name for p in shipped.iterdir() if p.is_dir()) if shipped.is_dir() else []
+    raise UserError(
+        f"no checkpoint is called {name!r} (shipped: {', '.join(names) or 'none'}): "
+        "give the path of a checkpoint folder."
+    )
+
+
+def prepare(local: bool = False) -> None:
+    """Complete os.environ before rclpy is imported; what the user has set stays.
+
+    A virtual environment with ROS 2 wheels is an ament prefix, but nothing says so. The Fast DDS profile
+    makes room for large images and announces quickly. ``local`` keeps the graph on this machine.
+    """
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    for prefix in (SOURCE / "install" / NAME, Path(sys.prefix)):
+        if (prefix / "share" / "ament_index").is_dir() and str(prefix) not in prefixes:
+            prefixes.append(str(prefix))
+    os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(prefixes)
+    if not any(os.environ.get(variable) for variable in PROFILES):
+        variable = PROFILES[os.environ.get("ROS_DISTRO") in OLDER]
+        os.environ[variable] = str(share() / "config" / "fastdds.xml")
+    if local:
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")

@@ -1,0 +1,207 @@
+"""The ``sim`` verb: the simulated robot and its nodes as real ROS 2 processes.
+
+With launch_ros it runs launch/sim.launch.py; without, it starts the same executables with the same
+parameters itself. Both stop everything as soon as one ends, or on SIGINT or SIGTERM.
+"""
+
+import argparse
+import ctypes
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from world_model_ros.errors import UserError
+from world_model_ros.nodes import environment
+
+NODES = ("sim_node", "encoder_node", "planner_node", "command_node")
+GRACE = 2.0  # seconds between SIGTERM and SIGKILL
+POLL = 0.02
+_PR_SET_PDEATHSIG = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``sim``; launch's spelling goals:=5 is understood too."""
+    parser.add_argument("--goals", type=int, default=0, help="goals to try before ending; 0 goes on for ever")
+    parser.add_argument("--task", default="reach", help="reach or push")
+    parser.add_argument("--gui", action="store_true", help="open a window")
+    parser.add_argument("--checkpoint", help="checkpoint folder or shipped name; as the task if not given")
+    parser.add_argument("--seed", type=int, default=0, help="of the start and of the goals")
+    parser.add_argument(
+        "--real-time-factor", type=float, default=1.0, help="speed of the clock; 0: as fast as nodes keep up"
+    )
+    parser.add_argument("words", nargs="*", metavar="name:=value", help="the same, as ros2 launch spells it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Start everything; return sim_node's exit code, or that of the node that ended first."""
+    values = launch_values(arguments)
+    check(values)
+    environment.prepare(local=True)
+    if importlib.util.find_spec("launch_ros") and _installed():
+        return _launch(values)
+    return _start(commands(values))
+
+
+def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the launch arguments, as words, that the command line asks for. Raises UserError."""
+    values = {
+        "goals": str(arguments.goals),
+        "task": arguments.task,
+        "gui": str(arguments.gui).lower(),
+        "seed": str(arguments.seed),
+        "real_time_factor": str(arguments.real_time_factor),
+        "checkpoint": arguments.checkpoint,
+    }
+    for word in arguments.words:
+        name, separator, value = word.partition(":=")
+        if not separator or name not in values:
+            raise UserError(f"{word!r} is not one of {', '.join(f'{n}:=...' for n in values)}.")
+        values[name] = value
+    values["checkpoint"] = values["checkpoint"] or values["task"]
+    return values
+
+
+def check(values: dict[str, str]) -> None:
+    """Raise UserError for what would make a node refuse to start, before anything is started."""
+    from world_model_ros.model.config import read_spec
+    from world_model_ros.sim import TASKS
+
+    if values["task"] not in TASKS:
+        raise UserError(f"there is no task {values['task']!r}: choose one of {', '.join(TASKS)}.")
+    for name, kind in (("goals", int), ("seed", int), ("real_time_factor", float)):
+        try:
+            fits = 0 <= kind(values[name]) < 2**31
+        except ValueError:
+            fits = False
+        if not fits:
+            raise UserError(f"{name} is {values[name]!r}: give a number that is not negative.")
+    values["real_time_factor"] = str(float(values["real_time_factor"]))
+    if values["gui"] not in ("true", "false"):
+        raise UserError(f"gui is {values['gui']!r}: give true or false.")
+    folder = environment.checkpoint_folder(values["checkpoint"])
+    read_spec(folder)
+    values["checkpoint"] = str(Path(folder).resolve())
+
+
+def commands(values: dict[str, str]) -> dict[str, list[str]]:
+    """Return the command line of every node: what sim.launch.py would start."""
+    parameters = str(environment.share() / "config" / "sim.yaml")
+    given = {name: ["checkpoint"] for name in NODES} | {
+        "sim_node": ["goals", "task", "gui", "seed", "real_time_factor"]
+    }
+    return {
+        node: [
+            *(sys.executable, "-m", "world_model_ros.nodes", node, "--ros-args"),
+            *("-r", f"__node:={node}", "--params-file", parameters),
+            *(word for name in given[node] for word in ("-p", f"{name}:={_yaml(name, values[name])}")),
+        ]
+        for node in NODES
+    }
+
+
+def _yaml(name: str, value: str) -> str:
+    return f"'{value}'" if name in ("task", "checkpoint") else value
+
+
+def _start(lines: dict[str, list[str]]) -> int:
+    """Run the command lines as processes until one ends or a signal comes; leave none behind."""
+    signalled = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: signalled.append(received))
+    surroundings = dict(os.environ)
+    surroundings["PYTHONPATH"] = os.pathsep.join(
+        p for p in (str(environment.SOURCE), surroundings.get("PYTHONPATH")) if p
+    )
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def end_with_parent():
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    processes = {}
+    try:
+        for name, line in lines.items():
+            if signalled:
+                break
+            # A group of its own: the terminal's Ctrl-C reaches it through us, once and in order.
+            processes[name] = subprocess.Popen(
+                line,
+                env=surroundings,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+        first = None
+        while not signalled and first is None:
+            first = next((n for n, p in processes.items() if p.poll() is not None), None)
+            time.sleep(POLL)
+    finally:
+        _stop(processes.values())
+    if signalled:
+        return 130 if signalled[0] == signal.SIGINT else 0
+    code = processes[first].returncode
+    if first != "sim_node":
+        print(f"{first} ended with exit code {code}: everything was stopped.", file=sys.stderr)
+        return code if code > 0 else 1
+    return code if code >= 0 else 128 - code
+
+
+def _stop(processes) -> None:
+    """End processes: SIGTERM, and SIGKILL for who takes longer than the grace."""
+    alive = [p for p in processes if p.poll() is None]
+    for process in alive:
+        process.terminate()
+    end = time.monotonic() + GRACE
+    while any(p.poll() is None for p in alive) and time.monotonic() < end:
+        time.sleep(POLL)
+    for process in alive:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _installed() -> bool:
+    """Return whether launch_ros would find our executables."""
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    return any((Path(p) / "lib" / environment.NAME / "sim_node").is_file() for p in prefixes if p)
+
+
+def _launch(values: dict[str, str]) -> int:
+    """Run launch/sim.launch.py in this process."""
+    from launch.actions import IncludeLaunchDescription, RegisterEventHandler
+    from launch.event_handlers import OnProcessExit
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    from launch import LaunchDescription, LaunchService
+
+    ended = []
+    signalled = []
+
+    def note(event, _context):
+        ended.append((event.process_name, event.returncode))
+
+    source = PythonLaunchDescriptionSource(str(environment.share() / "launch" / "sim.launch.py"))
+    service = LaunchService()
+    service.include_launch_description(
+        LaunchDescription(
+            [
+                RegisterEventHandler(OnProcessExit(on_exit=note)),
+                IncludeLaunchDescription(source, launch_arguments=values.items()),
+            ]
+        )
+    )
+    try:
+        code = service.run()
+    except KeyboardInterrupt:
+        signalled.append(signal.SIGINT)
+        code = 130
+    if not ended or signalled:
+        return code
+    name, returncode = ended[0]
+    if name.startswith("sim_node"):
+        return returncode if returncode >= 0 else 128 - returncode
+    return returncode if returncode > 0 else code

@@ -1,0 +1,69 @@
+"""The plan as actions that are due at a time; newer plans take over when their first action is due.
+
+Times are integer nanoseconds on one clock, which the caller reads; nothing here looks at a clock.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class StampedPlan:
+    """Actions (steps, dim) in physical units, the first one due at ``start``."""
+
+    start: int
+    actions: np.ndarray
+
+
+class ActionBuffer:
+    """Holds the plan being played and the ones that follow it.
+
+    A plan is used for at most ``max_age`` nanoseconds from its start, however long it is: driving on
+    without hearing from the planner is what ends in the table.
+    """
+
+    def __init__(self, period: int, max_age: int):
+        if period <= 0 or max_age < period:
+            raise ValueError(f"period {period} ns must be positive and max_age {max_age} ns not below it")
+        self.period = period
+        self.max_age = max_age
+        self.plans: list[StampedPlan] = []  # in order of their start
+
+    def put(self, start: int, actions: np.ndarray) -> None:
+        """Take a plan (steps, dim); it replaces every plan that starts at the same time or later.
+
+        Raises ValueError for an empty plan or numbers that are not finite.
+        """
+        actions = np.array(actions, np.float64)
+        if actions.ndim != 2 or 0 in actions.shape:
+            raise ValueError(f"a plan has shape (steps, dim), this one {actions.shape}")
+        if not np.isfinite(actions).all():
+            raise ValueError("the plan is not finite")
+        self.plans = [plan for plan in self.plans if plan.start < start]
+        self.plans.append(StampedPlan(start, actions))
+
+    def forget_before(self, time: int) -> None:
+        """Drop the plans that a later one has replaced by ``time``."""
+        while len(self.plans) > 1 and self.plans[1].start <= time:
+            self.plans.pop(0)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.plans = []
+
+    def action_at(self, time: int) -> np.ndarray | None:
+        """Return the action (dim,) due in the control step that begins at ``time``; None if there is none.
+
+        The moment is rounded to the plan's nearest control step, so that a tick that comes a little early
+        neither repeats nor skips an action. The newest plan that has started counts, also when it is used
+        up: an older one knew less.
+        """
+        time += self.period // 2
+        started = [plan for plan in self.plans if plan.start <= time]
+        if not started:
+            return None
+        row = (time - started[-1].start) // self.period
+        if row * self.period >= self.max_age:
+            return None
+        return started[-1].actions[row].copy() if row < len(started[-1].actions) else None
