@@ -16,6 +16,8 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "card.md"
 
+_DEEPEST = 256  # layers; a damaged file must not keep the reader building for hours
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -106,6 +108,8 @@ class ModelConfig:
         elif self.encoder != "conv":
             found.append(f"model.encoder {self.encoder!r} is neither vit nor conv")
         found += [f"model.{name} must be positive" for name in positive if getattr(self, name) < 1]
+        if max(self.encoder_depth, self.predictor_depth) > _DEEPEST:
+            found.append(f"more than {_DEEPEST} layers are not supported")
         if self.action_mixed < 0:
             found.append("model.action_mixed must not be negative")
         if not 0 <= self.dropout < 1:

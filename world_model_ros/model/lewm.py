@@ -32,8 +32,8 @@ class LeWorldModel(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""
-        lead = pixels.shape[:-3]
-        return self.projector(self.encoder(pixels.flatten(0, -4))).unflatten(0, lead)
+        lead, image = pixels.shape[:-3], pixels.shape[-3:]
+        return self.projector(self.encoder(pixels.reshape(-1, *image))).reshape(*lead, -1)
 
     def encode_actions(self, actions: Tensor) -> Tensor:
         """Turn normalised action blocks (B, T, A) into embeddings (B, T, D), each on its own."""

@@ -1,0 +1,228 @@
+"""The ``import-checkpoint`` verb: a published LeWM folder becomes a checkpoint.
+
+The folder holds ``config.json`` (Hydra) and ``weights.pt``. Of the configuration only numbers are
+read: its ``_target_`` strings name code and are never followed. The weights are read as plain tensors.
+Action statistics are not published with the weights, so they must be given: with wrong ones a planner
+is worse than chance.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from world_model_ros.errors import UserError
+from world_model_ros.model.checkpoint import build_model, save_checkpoint
+from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+
+CONFIG = "config.json"
+WEIGHTS = "weights.pt"
+
+# ViT sizes by name: width, layers, heads, MLP
+_SIZES = {
+    "tiny": (192, 12, 3, 768),
+    "small": (384, 12, 6, 1536),
+    "base": (768, 12, 12, 3072),
+    "large": (1024, 24, 16, 4096),
+}
+# the encoder's keys as transformers 4 spelled them, and as transformers 5 does
+_RESPELLED = [
+    (r"^encoder\.encoder\.layer\.(\d+)\.", r"encoder.layers.\1."),
+    (r"\.attention\.attention\.query\.", ".attention.q_proj."),
+    (r"\.attention\.attention\.key\.", ".attention.k_proj."),
+    (r"\.attention\.attention\.value\.", ".attention.v_proj."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"^(encoder\.layers\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
+]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's options."""
+    parser.add_argument("folder", type=Path, help=f"published folder with {CONFIG} and {WEIGHTS}")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    parser.add_argument(
+        "--action-stats",
+        type=Path,
+        help="JSON file with names, kind, unit, mean, std, low, high (and frame) of one control step",
+    )
+    parser.add_argument("--period", type=float, help="seconds of one control step")
+    parser.add_argument("--block", type=int, help="control steps in one model step")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored weights")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Import and say where the checkpoint is; UserError for anything that does not fit."""
+    missing = [f"--{n.replace('_', '-')}" for n in ("action_stats", "period", "block")
+               if getattr(arguments, n) is None]  # fmt: skip
+    if missing:
+        raise UserError(
+            f"{', '.join(missing)} must be given: published weights come without action statistics and "
+            "timing, and a planner with the wrong ones is worse than chance."
+        )
+    action = read_action_stats(arguments.action_stats)
+    model, config = read_published(arguments.folder)
+    spec = CheckpointSpec(
+        model=config,
+        image=ImageSpec(size=config.image_size, resize="bilinear"),
+        action=action,
+        period=arguments.period,
+        block=arguments.block,
+        training={"imported": str(arguments.folder)},
+    )
+    card = f"# {arguments.out.name}\n\nImported from published LeWM weights, {arguments.folder.name}.\n"
+    save_checkpoint(arguments.out, model, spec, card, arguments.dtype)
+    print(f"checkpoint: {arguments.out}")
+    return 0
+
+
+def read_published(folder: str | Path):
+    """Return (model in evaluation mode, ModelConfig) of a published LeWM folder.
+
+    Both key spellings are accepted, nothing missing or left over. Raises UserError naming the file.
+    """
+    folder = Path(folder)
+    config = _model_config(folder / CONFIG)
+    path = folder / WEIGHTS
+    state = respell(_read_weights(path))
+    # the one width that the configuration may leave to a default
+    mixing = state.get("action_encoder.patch_embed.weight")
+    if mixing is not None and mixing.ndim == 3:
+        config = dataclasses.replace(config, action_mixed=mixing.shape[0])
+    return build_model(config, state, path).eval(), config
+
+
+def respell(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with the encoder's keys as transformers 5 spells them.
+
+    Raises UserError where a tensor is there under both spellings.
+    """
+    respelled = {}
+    for key, value in state.items():
+        for pattern, replacement in _RESPELLED if key.startswith("encoder.") else ():
+            key = re.sub(pattern, replacement, key)
+        if key in respelled:
+            raise UserError(f"the weights hold {key} under two spellings: download them again.")
+        respelled[key] = value
+    return respelled
+
+
+def read_action_stats(path: Path) -> ActionSpec:
+    """Read the statistics of one control step; UserError naming the file."""
+    values = _read_json(path)
+    wanted = {f.name for f in dataclasses.fields(ActionSpec)}
+    missing, unknown = sorted(wanted - {"frame"} - set(values)), sorted(set(values) - wanted)
+    if missing or unknown:
+        raise UserError(f"{path}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}.")
+    for name in ("kind", "unit", "frame"):
+        if not isinstance(values.get(name, ""), str):
+            raise UserError(f"{path}: {name} must be a text.")
+    for name, kind in (("names", str), *((n, (int, float)) for n in ("mean", "std", "low", "high"))):
+        if not isinstance(values[name], list) or not all(
+            isinstance(v, kind) and not isinstance(v, bool) for v in values[name]
+        ):
+            content = "texts" if kind is str else "numbers"
+            raise UserError(f"{path}: {name} must be a list of {content}, one per dimension.")
+    numbers = {n: tuple(float(v) for v in values[n]) for n in ("mean", "std", "low", "high")}
+    return ActionSpec(
+        names=tuple(values["names"]),
+        kind=values["kind"],
+        unit=values["unit"],
+        frame=values.get("frame", ""),
+        **numbers,
+    )
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}).") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold a JSON object.")
+    return values
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how the file was pickled: nothing a user could mend
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: a published folder holds {CONFIG} and {WEIGHTS}.") from None
+    except Exception as error:  # unpickling a damaged or hostile file may raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is not a plain file of tensors, so it was not read ({reason[:160]}): "
+            "download it again from a source you trust."
+        ) from None
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
+        raise UserError(f"{path} must hold a flat dictionary of tensors.")
+    return state
+
+
+def _model_config(path: Path) -> ModelConfig:
+    """Read the dimensions out of a Hydra configuration, numbers only."""
+    root = _read_json(path)
+
+    def number(section: str, name: str, default=None, kind=int):
+        part = root.get(section)
+        if not isinstance(part, dict):
+            raise UserError(f"{path} has no section {section!r}: it is no published LeWM configuration.")
+        value = part.get(name, default)
+        allowed = int if kind is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            raise UserError(f"{path}: {section}.{name} must be a number, it is {value!r}.")
+        return kind(value)
+
+    # checks the section, too; a width without a name has to be spelled out
+    patch = number("encoder", "patch_size")
+    size = root["encoder"].get("size")
+    width, depth, heads, mlp = _SIZES.get(size, (None,) * 4) if isinstance(size, str) else (None,) * 4
+    latent = number("projector", "output_dim")
+    input_dim = number("predictor", "input_dim")
+    agreeing = {
+        "predictor.input_dim": input_dim,
+        "predictor.output_dim": number("predictor", "output_dim", input_dim),
+        "action_encoder.emb_dim": number("action_encoder", "emb_dim"),
+        "pred_proj.output_dim": number("pred_proj", "output_dim"),
+    }
+    other = [f"{name} {value}" for name, value in agreeing.items() if value != latent]
+    hidden = number("projector", "hidden_dim")
+    if number("pred_proj", "hidden_dim") != hidden:
+        other.append("pred_proj.hidden_dim differs from projector.hidden_dim")
+    if other:
+        raise UserError(f"{path} contradicts itself: projector.output_dim {latent}, but {'; '.join(other)}.")
+    config = ModelConfig(
+        encoder="vit",
+        image_size=number("encoder", "image_size"),
+        patch_size=patch,
+        encoder_width=number("encoder", "hidden_size", width),
+        encoder_depth=number("encoder", "num_hidden_layers", depth),
+        encoder_heads=number("encoder", "num_attention_heads", heads),
+        encoder_mlp=number("encoder", "intermediate_size", mlp),
+        action_dim=number("action_encoder", "input_dim"),
+        action_hidden=latent * number("action_encoder", "mlp_scale", 4),
+        latent_dim=latent,
+        history=number("predictor", "num_frames"),
+        projector_hidden=hidden,
+        predictor_width=number("predictor", "hidden_dim"),
+        predictor_depth=number("predictor", "depth"),
+        predictor_heads=number("predictor", "heads"),
+        predictor_head_dim=number("predictor", "dim_head", 64),
+        predictor_mlp=number("predictor", "mlp_dim"),
+        dropout=number("predictor", "dropout", 0.0, float),
+    )
+    problems = config.problems()
+    if problems:
+        raise UserError(f"{path} is impossible: {'; '.join(problems)}.")
+    return config
