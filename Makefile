@@ -32,7 +32,7 @@ $(VENV)/.installed: $(VENV)/.torch setup.py constraints.txt
 	@touch $@
 
 $(BUILT): $(VENV)/.installed setup.py setup.cfg package.xml
-	$(BIN)/python -m colcon --log-level error build --symlink-install --event-handlers console_cohesion- status-
+	$(BIN)/python -m colcon --log-level error build --symlink-install --event-handlers console_direct-
 	@touch $@
 
 sim: setup

@@ -81,7 +81,7 @@ setup(
             "ros-std-srvs",
             "ros-trajectory-msgs",
         ],
-        "build": ["setuptools<80", "colcon-core", "colcon-ros", "empy==3.3.4"],
+        "build": ["setuptools<80", "colcon-core", "colcon-bash", "colcon-ros", "empy==3.3.4"],
     },
     entry_points={
         "console_scripts": [

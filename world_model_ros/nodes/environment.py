@@ -8,7 +8,7 @@ from world_model_ros.errors import UserError
 
 NAME = "world_model_ros"
 SOURCE = Path(__file__).resolve().parents[2]
-# where Fast DDS looks for a profile; the second is what distributions up to Jazzy read, and newer ones warn of
+# Where Fast DDS looks for a profile; distributions up to Jazzy read the second, newer ones warn of it.
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 OLDER = ("humble", "iron", "jazzy")
 

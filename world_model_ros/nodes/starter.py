@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     check(values)
     environment.prepare(local=True)
     if importlib.util.find_spec("launch_ros") and _installed():
-        return _launch(values)
-    return _start(commands(values))
+        return start_launch(values)
+    return start_processes(commands(values))
 
 
 def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
@@ -107,7 +107,7 @@ def _yaml(name: str, value: str) -> str:
     return f"'{value}'" if name in ("task", "checkpoint") else value
 
 
-def _start(lines: dict[str, list[str]]) -> int:
+def start_processes(lines: dict[str, list[str]]) -> int:
     """Run the command lines as processes until one ends or a signal comes; leave none behind."""
     signalled = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -170,7 +170,7 @@ def _installed() -> bool:
     return any((Path(p) / "lib" / environment.NAME / "sim_node").is_file() for p in prefixes if p)
 
 
-def _launch(values: dict[str, str]) -> int:
+def start_launch(values: dict[str, str]) -> int:
     """Run launch/sim.launch.py in this process."""
     from launch.actions import IncludeLaunchDescription, RegisterEventHandler
     from launch.event_handlers import OnProcessExit
