@@ -87,12 +87,12 @@ class ModelConfig:
             projector_hidden=512,
             action_hidden=256,
             predictor_width=128,
-            predictor_depth=3,
+            predictor_depth=2,
             predictor_heads=4,
             predictor_head_dim=32,
-            predictor_mlp=512,
+            predictor_mlp=256,
             dropout=0.0,
-            channels=(48, 128, 256),
+            channels=(32, 64, 128),
         )
 
     def problems(self) -> list[str]:

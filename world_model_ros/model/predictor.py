@@ -16,12 +16,12 @@ class Predictor(nn.Module):
         self.transformer = _Transformer(config)
 
     def conditions(self, actions: Tensor) -> list[Tensor]:
-        """Turn action embeddings (B, T, D) into each layer's shifts, scales and gates (B, T, 6 * width).
+        """Turn action embeddings (B, T, D) into each layer's shifts, scales and gates (B, T, 6, width).
 
         They depend on the action alone, so a rollout computes them once, not once a window.
         """
         embedded = self.transformer.cond_proj(actions)
-        return [layer.adaLN_modulation(embedded) for layer in self.transformer.layers]
+        return [layer.condition(embedded) for layer in self.transformer.layers]
 
     def forward(self, latents: Tensor, conditions: list[Tensor], last_only: bool = False) -> Tensor:
         """Predict (B, T, D) from latents (B, T, D) and ``conditions`` of the same T.
@@ -67,14 +67,21 @@ class _Layer(nn.Module):
         nn.init.zeros_(self.adaLN_modulation[1].weight)
         nn.init.zeros_(self.adaLN_modulation[1].bias)
 
+    def condition(self, embedded: Tensor) -> Tensor:
+        """Return shift, scale and gate of attention, then of the MLP: (B, T, 6, width)."""
+        modulation = self.adaLN_modulation(embedded).unflatten(-1, (6, -1))
+        modulation[..., 1::3, :] += 1  # the two scales are around one
+        return modulation
+
     def forward(self, tokens: Tensor, condition: Tensor, last_only: bool = False) -> Tensor:
-        shift, scale, *_ = condition.chunk(6, dim=-1)
-        context = self.norm1(tokens) * (1 + scale) + shift
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = condition.unbind(-2)
+        context = torch.addcmul(shift, scale, self.norm1(tokens))
         if last_only:
-            tokens, condition = tokens[:, -1:], condition[:, -1:]
-        _, _, attn_gate, mlp_shift, mlp_scale, mlp_gate = condition.chunk(6, dim=-1)
-        tokens = tokens + attn_gate * self.attn(context, last_only)
-        return tokens + mlp_gate * self.mlp(self.norm2(tokens) * (1 + mlp_scale) + mlp_shift)
+            tokens = tokens[:, -1:]
+            gate, mlp_shift, mlp_scale, mlp_gate = (x[:, -1:] for x in (gate, mlp_shift, mlp_scale, mlp_gate))
+        tokens = torch.addcmul(tokens, gate, self.attn(context, last_only))
+        context = torch.addcmul(mlp_shift, mlp_scale, self.norm2(tokens))
+        return torch.addcmul(tokens, mlp_gate, self.mlp(context))
 
 
 class _Attention(nn.Module):
