@@ -373,3 +373,13 @@ def test_a_run_stops_only_by_its_own_error(tmp_path, tiny):
     with pytest.raises(UserError, match=r"settings\.steps 1 there, 2 now"):
         TrainingRun(tmp_path, tiny(4), TrainingSettings(steps=2))
     assert not issubclass(TrainingInterruptedError, UserError)
+
+
+def test_bf16_trains_to_nearly_the_same(data, tmp_path, tiny):
+    figures = {}
+    for precision in ("fp32", "bf16"):
+        assert main(command(data, tmp_path / precision, steps=40, precision=precision)) == 0
+        spec = load_checkpoint(tmp_path / precision / "out")[1]
+        assert spec.training["precision"] == precision
+        figures[precision] = spec.training["validation"]["prediction"]
+    assert figures["bf16"] == pytest.approx(figures["fp32"], rel=0.2)
