@@ -17,18 +17,16 @@ BLOCK_BOXES = (  # centre y, size, colour
     (BAR_Y, (BLOCK_LENGTH, BLOCK_WIDTH, BLOCK_HEIGHT), "0.10 0.25 0.95 1"),
     (STEM_Y, (BLOCK_WIDTH, BLOCK_LENGTH - BLOCK_WIDTH, BLOCK_HEIGHT), "0.10 0.75 0.20 1"),
 )
+_CENTRES = np.array([(0.0, y) for y, _, _ in BLOCK_BOXES])
+_HALVES = np.array([size[:2] for _, size, _ in BLOCK_BOXES]) / 2
 
 
-def clearance(point: np.ndarray, pose: np.ndarray) -> float:
-    """Distance in m from `point` (2,) to the T at `pose` (x, y, yaw); zero inside it."""
+def clearance(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Distance (...) in m from `points` (..., 2) to the T at `pose` (x, y, yaw); zero inside it."""
     cosine, sine = np.cos(pose[2]), np.sin(pose[2])
-    x, y = np.asarray(point, float) - np.asarray(pose[:2], float)
-    local = np.array([cosine * x + sine * y, cosine * y - sine * x])
-    distances = []
-    for centre, size, _ in BLOCK_BOXES:
-        outside = np.maximum(np.abs(local - (0.0, centre)) - np.array(size[:2]) / 2, 0.0)
-        distances.append(np.hypot(*outside))
-    return float(min(distances))
+    local = (np.asarray(points) - pose[:2]) @ np.array([[cosine, -sine], [sine, cosine]])
+    outside = np.maximum(np.abs(local[..., None, :] - _CENTRES) - _HALVES, 0.0)
+    return np.hypot(outside[..., 0], outside[..., 1]).min(axis=-1)
 
 
 def block_urdf() -> str:

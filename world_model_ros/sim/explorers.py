@@ -133,7 +133,7 @@ class PushExplorer(Explorer):
     def _around(self, tip: np.ndarray, target: np.ndarray, block: np.ndarray) -> np.ndarray:
         """Return `target`, or a place on the way to it beside the block when that is in between."""
         steps = tip + np.linspace(0.0, 1.0, 12)[:, None] * (target - tip)
-        if min(clearance(step, block) for step in steps[1:]) > self._CLEAR:
+        if np.all(clearance(steps[1:], block) > self._CLEAR):
             return target
         out = tip - block[:2]
         here = np.arctan2(out[1], out[0])

@@ -11,18 +11,20 @@ from world_model_ros.sim.kinematics import HAND_OFFSET, STICK_LENGTH
 
 STICK_RADIUS = 0.011
 _STICK_START = 0.05  # where the stick leaves the hand, m from the origin of panda_hand
+_UNSEEN = {f"panda_link{i}" for i in range(5)}  # by the camera of the scene
 _LAST_LINK_MASS = 1.1  # link 7, the hand and the stick, kg
 _STICK_COLOUR = "0.95 0.30 0.05 1"
 _HAND_COLOUR = "0.30 0.32 0.36 1"
 _ARM_COLOUR = "0.86 0.87 0.90 1"
 
 
-def arm_urdf(panda: Path) -> str:
+def arm_urdf(panda: Path, whole: bool = True) -> str:
     """Return the URDF of the Panda at `panda` with a stick in place of its fingers.
 
     The collision meshes serve as visuals, since the software renderer is four times faster with them.
     Only the stick collides, since nothing else comes near the table. Hand and stick are parts of link 7,
-    since links on fixed joints double the cost of a simulation step.
+    since links on fixed joints double the cost of a simulation step. Unless `whole`, the links that the
+    camera never sees have no visual, which makes a picture faster by a tenth.
     """
     robot = ET.parse(panda).getroot()
     kept = {f"panda_link{i}" for i in range(8)}
@@ -42,6 +44,8 @@ def arm_urdf(panda: Path) -> str:
             for old in visual.findall("material"):
                 visual.remove(old)
             visual.append(material(f"{name}_colour", colour))
+            if name in _UNSEEN and not whole:
+                link.remove(visual)
     last = links["panda_link7"]
     hand = links["panda_hand"].find("visual")
     hand.insert(0, ET.Element("origin", xyz=f"0 0 {HAND_OFFSET}", rpy=f"0 0 {-math.pi / 4}"))

@@ -1,17 +1,20 @@
 """One physics client with the arm, the table, perhaps the block, and the camera."""
 
 import functools
+import importlib
+import os
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from world_model_ros.errors import UserError
-from world_model_ros.sim import block as block_shape
 from world_model_ros.sim import kinematics, robot_description
+from world_model_ros.sim.block import BLOCK_HEIGHT, block_urdf
 
 PERIOD = 0.05  # of a control step, s
-SUBSTEPS = 12
+SUBSTEPS = 8
 TIP_HEIGHT = 0.008  # of the stick's tip above the table, m
 WORKSPACE_CENTRE = np.array([0.50, 0.0])
 WORKSPACE_HALF = 0.18
@@ -24,8 +27,7 @@ _TABLE_COLOUR = (0.55, 0.47, 0.40, 1)
 _MAT_HALF = 0.2
 _MAT_COLOUR = (0.82, 0.80, 0.74, 1)
 _TABLE_FRICTION, _BLOCK_FRICTION, _STICK_FRICTION = 0.8, 0.5, 0.5  # pybullet multiplies the two in contact
-_MAX_TORQUES = (87.0,) * 4 + (12.0,) * 3  # of the Panda's joints, N m
-_PARKED = (*WORKSPACE_CENTRE, 3.0)
+_TORQUES = (500.0,) * 7  # N m; more than the Panda has, for the tip to start and stop without overshoot
 _PURE = (
     "computeViewMatrix",
     "computeProjectionMatrixFOV",
@@ -42,11 +44,13 @@ class Scene:
     """
 
     def __init__(self, with_block: bool, gui: bool = False):
-        import pybullet
+        pybullet = _import_pybullet()
         import pybullet_data
 
         self.client = _Client(pybullet, gui)
         p = self.client
+        # The default broadphase drops pairs a few at a time, at a rhythm that outlives the episode.
+        p.resetSimulation(p.RESET_USE_SIMPLE_BROADPHASE)
         p.setPhysicsEngineParameter(
             fixedTimeStep=PERIOD / SUBSTEPS, deterministicOverlappingPairs=1, numSolverIterations=20
         )
@@ -54,25 +58,16 @@ class Scene:
         panda = Path(pybullet_data.getDataPath()) / "franka_panda" / "panda.urdf"
         with tempfile.TemporaryDirectory(prefix="world_model_ros-") as folder:
             arm = Path(folder) / "arm.urdf"
-            arm.write_text(robot_description.arm_urdf(panda))
+            arm.write_text(robot_description.arm_urdf(panda, whole=gui))
             self.arm = p.loadURDF(str(arm), useFixedBase=True)
-            self.block = None
-            if with_block:
-                block = Path(folder) / "block.urdf"
-                block.write_text(block_shape.block_urdf())
-                self.block = p.loadURDF(str(block), [*WORKSPACE_CENTRE, block_shape.BLOCK_HEIGHT / 2])
+        self.block: int | None = None
+        self._block_urdf = block_urdf() if with_block else None
         self._add_table()
         names = [p.getJointInfo(self.arm, i)[1].decode() for i in range(p.getNumJoints(self.arm))]
         self._joints = [names.index(name) for name in kinematics.ARM_JOINTS]
         p.changeDynamics(self.arm, self._joints[-1], lateralFriction=_STICK_FRICTION)
-        if with_block:
-            p.changeDynamics(
-                self.block, -1, lateralFriction=_BLOCK_FRICTION, linearDamping=0.0, angularDamping=0.0
-            )
         self._view = p.computeViewMatrix(_EYE, _TARGET, (0, 0, 1))
         self._projection = p.computeProjectionMatrixFOV(_FIELD_OF_VIEW, 1.0, 0.2, 2.0)
-        self._park()
-        self._clean = p.saveState()
 
     def _add_table(self) -> None:
         """A box to slide on, and four strips around a mat to look at: no pixel is shaded twice."""
@@ -98,13 +93,6 @@ class Scene:
             rgbaColor=colour,
         )
 
-    def _park(self) -> None:
-        """Lift the block out of every contact: pybullet starts a step from the contacts of the last one."""
-        if self.block is not None:
-            self.client.resetBasePositionAndOrientation(self.block, _PARKED, (0, 0, 0, 1))
-            self.client.resetBaseVelocity(self.block, (0, 0, 0), (0, 0, 0))
-            self.client.performCollisionDetection()
-
     def place(self, tip: np.ndarray, block: np.ndarray | None = None) -> None:
         """Put everything at rest: the tip at (2,), the block at (x, y, yaw).
 
@@ -112,30 +100,42 @@ class Scene:
         cannot reach.
         """
         p = self.client
-        self._park()
-        p.restoreState(self._clean)
-        angles = kinematics.inverse(tip, TIP_HEIGHT)
-        for joint, angle in zip(self._joints, angles, strict=True):
-            p.resetJointState(self.arm, joint, angle, 0.0)
+        self._set_arm(kinematics.inverse(tip, TIP_HEIGHT), np.zeros(7))
+        if self._block_urdf is None:
+            return
+        # pybullet remembers the contacts of a block that is only moved, hence a new one; it must not meet
+        # the stick where that was before.
         if self.block is not None:
-            position = (block[0], block[1], block_shape.BLOCK_HEIGHT / 2)
-            p.resetBasePositionAndOrientation(
-                self.block, position, p.getQuaternionFromEuler((0, 0, block[2]))
-            )
-            p.resetBaseVelocity(self.block, (0, 0, 0), (0, 0, 0))
+            p.removeBody(self.block)
+        p.performCollisionDetection()
+        with tempfile.NamedTemporaryFile("w", prefix="world_model_ros-", suffix=".urdf") as file:
+            file.write(self._block_urdf)
+            file.flush()
+            position = (block[0], block[1], BLOCK_HEIGHT / 2)
+            self.block = p.loadURDF(file.name, position, p.getQuaternionFromEuler((0, 0, block[2])))
+        p.changeDynamics(
+            self.block, -1, lateralFriction=_BLOCK_FRICTION, linearDamping=0.0, angularDamping=0.0
+        )
+
+    def _set_arm(self, angles: np.ndarray, velocities: np.ndarray) -> None:
+        for joint, angle, velocity in zip(self._joints, angles.tolist(), velocities.tolist(), strict=True):
+            self.client.resetJointState(self.arm, joint, angle, velocity)
 
     def move(self, start: np.ndarray, end: np.ndarray) -> None:
         """Move the tip from `start` to `end` (2,) at constant speed within one control step."""
         p = self.client
-        fractions = (np.arange(SUBSTEPS) + 1.0)[:, None] / SUBSTEPS
-        for angles in kinematics.inverse(start + fractions * (end - start), TIP_HEIGHT).tolist():
+        fractions = np.linspace(0.0, 1.0, SUBSTEPS + 1)[:, None]
+        way = kinematics.inverse(start + fractions * (end - start), TIP_HEIGHT)
+        # Set, the speed is right from the first substep; the solver alone would need many iterations.
+        self._set_arm(way[0], (way[1] - way[0]) * SUBSTEPS / PERIOD)
+        for angles in way[1:].tolist():
             # With both gains at one the motor reaches its target within the substep, torque permitting.
             p.setJointMotorControlArray(
                 self.arm,
                 self._joints,
                 p.POSITION_CONTROL,
                 targetPositions=angles,
-                forces=_MAX_TORQUES,
+                forces=_TORQUES,
                 positionGains=(1.0,) * 7,
                 velocityGains=(1.0,) * 7,
             )
@@ -175,6 +175,23 @@ class Scene:
     def close(self) -> None:
         """Disconnect from the physics engine."""
         self.client.close()
+
+
+def _import_pybullet():
+    """Import pybullet without the line it prints, which would tear progress bars."""
+    if "pybullet" not in sys.modules:
+        sys.stderr.flush()
+        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            return importlib.import_module("pybullet")
+        except ImportError:
+            raise UserError("the simulated worlds need pybullet: `pip install pybullet==3.2.7`.") from None
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nowhere)
+    return sys.modules["pybullet"]
 
 
 class _Client:

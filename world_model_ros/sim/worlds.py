@@ -18,7 +18,6 @@ from world_model_ros.sim.scene import (
     Scene,
 )
 
-_LEASH = 0.005  # how far the commanded tip may run ahead of a blocked one, m
 _OUTSIDE = 0.01  # how far outside the workspace a given state may lie before it is refused, m
 
 REACHED = 0.03  # tip to goal, m
@@ -72,7 +71,7 @@ class World(abc.ABC):
         self._command = WORKSPACE_CENTRE.copy()
         self.reset(seed)
 
-    def reset(self, seed: int | None = None, state: np.ndarray | None = None) -> None:
+    def reset(self, seed: int | tuple[int, ...] | None = None, state: np.ndarray | None = None) -> None:
         """Start an episode: from `state`, or from a random one drawn from `seed`.
 
         Without either, the next random start of the last seed given. Raises ValueError for a state of
@@ -95,9 +94,6 @@ class World(abc.ABC):
         velocity = np.clip(action, self.action_low, self.action_high)
         end = np.clip(self._command + velocity * self.period, WORKSPACE_LOW, WORKSPACE_HIGH)
         self._scene.move(self._command, end)
-        tip = self._scene.tip()
-        if np.hypot(*(tip - end)) > _LEASH:
-            end = np.clip(tip, WORKSPACE_LOW, WORKSPACE_HIGH)
         self._command = end
 
     def render(self) -> np.ndarray:
