@@ -14,7 +14,7 @@ signal.signal(signal.SIGTERM, _quit)
 
 
 def start(name: str) -> int:
-    """Run node ``name`` until it ends; return its exit code (2 after a UserError)."""
+    """Run node ``name`` until it ends, and leave with its exit code; return 2 if it cannot be imported."""
     import importlib
 
     from world_model_ros.errors import UserError
@@ -24,7 +24,7 @@ def start(name: str) -> int:
         environment.prepare()
         running = importlib.import_module("world_model_ros.nodes.running")
         module = importlib.import_module(f"world_model_ros.nodes.{name}")
-        return running.run(module.make_node)
+        running.run(module.make_node)
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr, flush=True)
         return 2

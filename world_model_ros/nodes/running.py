@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from typing import NoReturn
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -38,8 +39,8 @@ class Life:
         self.executor.spin_once(timeout_sec=max(0.0, min(seconds, SPIN)))
 
 
-def run(make_node) -> int:
-    """Run the node that ``make_node()`` returns; return its exit code.
+def run(make_node) -> NoReturn:
+    """Run the node that ``make_node()`` returns, and leave the process with its exit code.
 
     A node has ``close()``: stop accepting, stop the worker, safe command last. It may have
     ``live(life)``, its own main loop, which returns an exit code.
@@ -70,9 +71,10 @@ def run(make_node) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     sys.stdout.flush()
-    if node is not None and getattr(node, "worker", None) and node.worker.alive:
-        os._exit(code)  # it did not stop in time; the safe command is out
-    return code
+    sys.stderr.flush()
+    # Everything is said and closed; taking torch and DDS apart costs up to a second, and a worker that
+    # did not stop in time would hold it up.
+    os._exit(code)
 
 
 def parameter(node: Node, name: str, default, description: str, *, low=None, high=None, changeable=False):

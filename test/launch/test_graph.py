@@ -1,0 +1,101 @@
+"""Both ways of starting the simulation give the same graph."""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from world_model_ros.nodes import environment, starter
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT = (
+    "import sys; from world_model_ros.nodes import environment, starter; environment.prepare(local=True);"
+    "values = dict(word.split('=') for word in sys.argv[1:]);"
+    "raise SystemExit(starter.start_processes(starter.commands(values)))"
+)
+
+
+def values(checkpoint):
+    return {
+        "goals": "0",
+        "task": "reach",
+        "gui": "false",
+        "seed": "1",
+        "real_time_factor": "1.0",
+        "checkpoint": checkpoint,
+    }
+
+
+def test_the_starter_starts_every_node_of_the_launch_file_with_its_parameters():
+    text = (ROOT / "launch" / "sim.launch.py").read_text()
+    assert tuple(re.findall(r'^ +node\("(\w+)"', text, re.M)) == starter.NODES
+    arguments = set(re.findall(r'^    \("(\w+)", ', text, re.M)) | {"checkpoint"}
+    assert arguments == set(values(""))
+    lines = starter.commands(values("/somewhere"))
+    assert "goals:=0" in lines["sim_node"]
+    assert all("checkpoint:='/somewhere'" in lines[name] for name in starter.NODES[1:])
+    assert all("--params-file" in line for line in lines.values())
+
+
+def test_launch_words_and_options_mean_the_same():
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    starter.add_arguments(parser)
+    options = ["--goals", "5", "--gui", "--seed", "2", "--real-time-factor", "0"]
+    words = ["goals:=5", "gui:=true", "seed:=2", "real_time_factor:=0.0", "task:=reach"]
+    assert starter.launch_values(parser.parse_args(options)) == starter.launch_values(
+        parser.parse_args(words)
+    )
+
+
+def test_the_environment_keeps_what_the_user_has_set(monkeypatch):
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/mine.xml")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    environment.prepare(local=True)
+    assert os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] == "/mine.xml"
+    assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE")
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    environment.prepare()
+    profile = Path(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"])
+    assert "16777216" in profile.read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.skipif(not importlib.util.find_spec("launch_ros"), reason="launch_ros is not installed here")
+def test_both_ways_give_the_same_graph(processes, observer, checkpoint):
+    from trajectory_msgs.msg import JointTrajectory
+
+    def graph():
+        node = observer.node
+        names = {n for n, _ in node.get_node_names_and_namespaces()}
+        return {
+            name: (
+                sorted(node.get_publisher_names_and_types_by_node(name, "/")),
+                sorted(node.get_subscriber_names_and_types_by_node(name, "/")),
+                sorted(node.get_service_names_and_types_by_node(name, "/")),
+            )
+            for name in names & set(starter.NODES)
+        }
+
+    plans = observer.collect(JointTrajectory, "plan")
+    graphs = []
+    words = [f"{name}={value}" for name, value in values(checkpoint).items()]
+    for line in (
+        ("-m", "world_model_ros", "sim", "--checkpoint", checkpoint, "--seed", "1"),
+        ("-c", WITHOUT, *words),
+    ):
+        plans.clear()
+        started = processes.start(*line)
+        observer.until(lambda: len(plans) > 2)
+        graphs.append(graph())
+        assert set(graphs[-1]) == set(starter.NODES)
+        started.terminate()
+        observer.until(lambda: processes.started[-1].poll() is not None, seconds=5)
+        observer.until(lambda: graph() == {}, seconds=30)
+    assert "process started with pid" in processes.started[0].log.read_text()
+    assert graphs[0] == graphs[1]

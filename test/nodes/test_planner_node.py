@@ -1,0 +1,105 @@
+"""The planner: goals, enabling, diagnostics; latents it cannot use."""
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+DIM = 64
+
+
+def latent(time, value=0.0, dim=DIM):
+    from sensor_msgs.msg import Image
+
+    data = np.full(dim, value, np.float32).tobytes()
+    message = Image(height=1, width=dim, encoding="32FC1", step=4 * dim, data=data)
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(time, 1_000_000_000)
+    return message
+
+
+@pytest.fixture
+def planner(processes, observer, checkpoint):
+    words = ("-m", "world_model_ros.nodes", "planner_node", "--ros-args", "-p", f"checkpoint:={checkpoint}")
+    return processes.start(*words)
+
+
+class Feed:
+    def __init__(self, observer):
+        from sensor_msgs.msg import Image
+
+        self.latents = observer.node.create_publisher(Image, "latent", 10)
+        self.goals = observer.node.create_publisher(Image, "goal/latent", 10)
+        self.time = 1_000_000_000
+
+    def next(self):
+        self.time += 250_000_000
+        self.latents.publish(latent(self.time, 0.1))
+
+
+def test_plans_for_the_block_after_the_latent_once_there_is_a_goal(planner, observer):
+    from diagnostic_msgs.msg import DiagnosticArray
+    from std_msgs.msg import Float32
+    from std_srvs.srv import SetBool
+    from trajectory_msgs.msg import JointTrajectory
+
+    plans = observer.collect(JointTrajectory, "plan")
+    distances = observer.collect(Float32, "goal/distance")
+    reports = observer.collect(DiagnosticArray, "/diagnostics")
+    feed = Feed(observer)
+    observer.until(lambda: feed.latents.get_subscription_count() and feed.goals.get_subscription_count())
+    feed.next()
+    feed.goals.publish(latent(1, 1.0))
+    observer.until(lambda: plans, again=feed.next)
+    stamps = [p.header.stamp.sec * 1_000_000_000 + p.header.stamp.nanosec for p in plans]
+    assert all(stamp % 250_000_000 == 0 for stamp in stamps)
+    assert stamps[0] >= 1_750_000_000  # nothing was planned for the latent before the goal
+    observer.until(lambda: distances)
+    assert distances[0].data == pytest.approx(DIM * 0.9**2, rel=1e-4)
+
+    def values():
+        return {v.key: v.value for r in reports for s in r.status for v in s.values}
+
+    observer.until(lambda: "planning_ms_p50" in values())
+    assert float(values()["planning_ms_p50"]) > 0
+
+    assert observer.call(SetBool, "planner/enable", SetBool.Request(data=False)).success
+    count = len(plans)
+    sent = feed.time
+    observer.until(lambda: feed.time > sent + 10 * 250_000_000, again=feed.next)
+    assert len(plans) == count
+    assert observer.call(SetBool, "planner/enable", SetBool.Request(data=True)).success
+    observer.until(lambda: len(plans) > count, again=feed.next)
+
+
+def test_latents_of_another_model_are_rejected_with_the_remedy(planner, observer):
+    from trajectory_msgs.msg import JointTrajectory
+
+    plans = observer.collect(JointTrajectory, "plan")
+    feed = Feed(observer)
+    observer.until(lambda: feed.latents.get_subscription_count() and feed.goals.get_subscription_count())
+    feed.goals.publish(latent(1, 1.0, dim=32))
+    observer.until(lambda: "the same checkpoint" in planner.log.read_text(), again=feed.next)
+    feed.goals.publish(latent(1, float("nan")))
+    observer.until(lambda: "not finite" in planner.log.read_text(), again=feed.next)
+    assert plans == []
+    feed.goals.publish(latent(2, 1.0))
+    observer.until(lambda: plans, again=feed.next)
+
+
+def test_what_the_camera_sees_becomes_the_goal(planner, observer):
+    from std_msgs.msg import Float32
+    from std_srvs.srv import Trigger
+
+    distances = observer.collect(Float32, "goal/distance")
+    feed = Feed(observer)
+    answer = observer.call(Trigger, "planner/goal_from_camera")
+    assert not answer.success
+    assert "encoder_node" in answer.message
+
+    def seen():
+        feed.next()
+        answers.append(observer.call(Trigger, "planner/goal_from_camera").success)
+
+    answers = []
+    observer.until(lambda: any(answers), again=seen)
+    observer.until(lambda: distances, again=feed.next)
+    assert distances[0].data == pytest.approx(0.0, abs=1e-6)
