@@ -9,12 +9,24 @@ NODES = ("sim_node", "encoder_node", "planner_node", "command_node")
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / NAME / "__init__.py").read_text()).group(1)
 
-# A wheel puts console scripts into bin/, where ros2 run does not look.
-STUB = """#!/bin/sh
-python="$(dirname "$(readlink -f "$0")")/../../bin/python3"
-[ -x "$python" ] || python=python3
-exec "$python" -m {module} "$@"
+WHEEL = "bdist_wheel" in sys.argv
+
+# What ros2 run and ros2 launch start. Without site (-S) Python is up within milliseconds, and until the
+# node's own handlers stand, a Ctrl-C ends it without a word.
+NODE = """#!/bin/sh
+exec {python} -S -c 'import _signal, sys
+_signal.signal(2, 0)
+sys.path[:] = filter(None, sys.path)
+import site
+site.main()
+from world_model_ros.nodes.entry import start
+raise SystemExit(start("{name}"))' "$@"
 """
+COMMAND_LINE = """#!/bin/sh
+exec {python} -m world_model_ros "$@"
+"""
+# A wheel does not know yet which interpreter it will lie beside.
+PYTHON = '"$(dirname "$(readlink -f "$0")")/../../bin/python3"' if WHEEL else f'"{sys.executable}"'
 
 
 def tree(folder: str) -> list[tuple[str, list[str]]]:
@@ -27,15 +39,15 @@ def tree(folder: str) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
-def stubs() -> list[tuple[str, list[str]]]:
-    """Write the executables that ros2 run starts; return them as data_files."""
-    modules = {node: f"{NAME}.nodes {node}" for node in NODES} | {"wm": NAME}
-    folder = Path("build") / "stubs"
+def executables() -> list[str]:
+    """Write the executables of lib/world_model_ros; return their paths."""
+    folder = Path("build") / "executables"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, module in modules.items():
-        (folder / name).write_text(STUB.format(module=module))
+    for name in (*NODES, "wm"):
+        text = (COMMAND_LINE if name == "wm" else NODE).format(python=PYTHON, name=name)
+        (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    return [(f"lib/{NAME}", [str(folder / name) for name in modules])]
+    return [str(folder / name) for name in (*NODES, "wm")]
 
 
 data_files = [
@@ -45,8 +57,8 @@ data_files = [
     *tree("config"),
     *tree("models"),
 ]
-if "bdist_wheel" in sys.argv:
-    data_files += stubs()
+if WHEEL:  # its scripts go to bin/, where ros2 run does not look
+    data_files.append((f"lib/{NAME}", executables()))
 
 setup(
     name=NAME,
@@ -83,10 +95,6 @@ setup(
         ],
         "build": ["setuptools<80", "colcon-core", "colcon-bash", "colcon-ros", "empy==3.3.4"],
     },
-    entry_points={
-        "console_scripts": [
-            *(f"{node} = {NAME}.nodes.entry:{node}" for node in NODES),
-            f"wm = {NAME}.cli:main",
-        ]
-    },
+    scripts=[] if WHEEL else executables(),
+    entry_points={"console_scripts": [f"wm = {NAME}.cli:main"]} if WHEEL else {},
 )

@@ -28,23 +28,3 @@ def start(name: str) -> int:
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr, flush=True)
         return 2
-
-
-def sim_node() -> int:
-    """Simulated robot, camera and goals."""
-    return start("sim_node")
-
-
-def encoder_node() -> int:
-    """Images to latents."""
-    return start("encoder_node")
-
-
-def planner_node() -> int:
-    """Latents to plans."""
-    return start("planner_node")
-
-
-def command_node() -> int:
-    """Plans to commands."""
-    return start("command_node")

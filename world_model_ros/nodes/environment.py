@@ -49,7 +49,8 @@ def prepare(local: bool = False) -> None:
     """Complete os.environ before rclpy is imported; what the user has set stays.
 
     A virtual environment with ROS 2 wheels is an ament prefix, but nothing says so. The Fast DDS profile
-    makes room for large images and announces quickly. ``local`` keeps the graph on this machine.
+    makes room for large images and announces quickly. ``local`` is for who starts nodes: they find this
+    package, and the graph stays on this machine.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     for prefix in (SOURCE / "install" / NAME, Path(sys.prefix)):
@@ -60,4 +61,7 @@ def prepare(local: bool = False) -> None:
         variable = PROFILES[os.environ.get("ROS_DISTRO") in OLDER]
         os.environ[variable] = str(share() / "config" / "fastdds.xml")
     if local:
+        paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+        if str(SOURCE) not in paths:
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCE), *paths])
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")

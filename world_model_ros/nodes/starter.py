@@ -112,10 +112,6 @@ def start_processes(lines: dict[str, list[str]]) -> int:
     signalled = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: signalled.append(received))
-    surroundings = dict(os.environ)
-    surroundings["PYTHONPATH"] = os.pathsep.join(
-        p for p in (str(environment.SOURCE), surroundings.get("PYTHONPATH")) if p
-    )
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def end_with_parent():
@@ -130,7 +126,6 @@ def start_processes(lines: dict[str, list[str]]) -> int:
             # A group of its own: the terminal's Ctrl-C reaches it through us, once and in order.
             processes[name] = subprocess.Popen(
                 line,
-                env=surroundings,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 preexec_fn=end_with_parent,
