@@ -1,5 +1,6 @@
 """Receding-horizon planning: one solve a model step, for the block after the one that is running."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -119,7 +120,7 @@ class RecedingHorizonPlanner:
         if running is not None:
             blocks.append(self._block(running))
             latents.append(self._imagine(latents, blocks))
-            latents, blocks = latents[-self.spec.history :], blocks[-(self.spec.history - 1) :]
+            latents, blocks = self._recent(latents, blocks)
         previous = self._previous
         left = 0 if previous is None else len(previous) - 1
         mean = self.still.repeat(left or self.config.horizon, 1)
@@ -134,17 +135,20 @@ class RecedingHorizonPlanner:
             self.spec.block,
             self.config.correlation,
         )
-        actions = self.solver.solve(objective, mean[None], noise, self.limits).actions
-        expected = objective.distances(actions[:, None])[0, 0]
-        if not (actions.isfinite().all() and expected.isfinite().all()):
+        solution = self.solver.solve(objective, mean[None], noise, self.limits)
+        actions, expected = solution.actions[0], float(solution.cost[0])
+        if not (actions.isfinite().all() and math.isfinite(expected)):
             raise ValueError("no candidate has a finite cost: the model or the latent is broken")
-        arrival = len(expected) if left else int(expected.argmin()) + 1
-        self._previous = actions[0, :arrival]
+        if not left:
+            distances = objective.distances(actions[None, None])[0, 0]
+            arrival = int(distances.argmin())
+            actions, expected = actions[: arrival + 1], float(distances[arrival])
+        self._previous = actions
         return Plan(
-            actions=self._physical(self._previous),
+            actions=self._physical(actions),
             distance=float((self._latents[-1] - self._goal).square().sum()),
-            predicted_distance=float(expected[arrival - 1]),
-            horizon=arrival,
+            predicted_distance=expected,
+            horizon=len(actions),
             milliseconds=1e3 * (time.perf_counter() - start),
         )
 
@@ -154,8 +158,12 @@ class RecedingHorizonPlanner:
         elif not self._latents:
             self._latents = [latent]
         else:
-            self._latents = [*self._latents, latent][-self.spec.history :]
-            self._blocks = [*self._blocks, executed][-(self.spec.history - 1) :]
+            self._latents, self._blocks = self._recent([*self._latents, latent], [*self._blocks, executed])
+
+    def _recent(self, latents: list[Tensor], blocks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Cut a context to what the predictor sees: ``history`` latents and the blocks between them."""
+        latents = latents[-self.spec.history :]
+        return latents, blocks[len(blocks) - len(latents) + 1 :]
 
     @torch.inference_mode()
     def _imagine(self, latents: list[Tensor], blocks: list[Tensor]) -> Tensor:
