@@ -80,7 +80,14 @@ def test_noise_has_unit_variance_and_the_stated_correlation(correlation):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"elites": 1}, {"elites": 65}, {"iterations": 0}, {"correlation": 1.0}, {"correlation": -0.1}],
+    [
+        {"elites": 1},
+        {"elites": 65},
+        {"iterations": 0},
+        {"correlation": 1.0},
+        {"correlation": -0.1},
+        {"initial_std": 0},
+    ],
 )
 def test_senseless_settings_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             elites=arguments.elites,
             iterations=arguments.iterations,
             horizon=arguments.horizon,
+            initial_std=arguments.initial_std,
             correlation=arguments.correlation,
         ),
     )

@@ -11,6 +11,7 @@ def _quit(number, _frame):
 
 signal.signal(signal.SIGINT, _quit)
 signal.signal(signal.SIGTERM, _quit)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # the starter may block one
 
 
 def start(name: str) -> int:

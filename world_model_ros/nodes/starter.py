@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -138,11 +139,7 @@ def start_processes(lines: dict[str, list[str]]) -> int:
         _stop(processes.values())
     if signalled:
         return 130 if signalled[0] == signal.SIGINT else 0
-    code = processes[first].returncode
-    if first != "sim_node":
-        print(f"{first} ended with exit code {code}: everything was stopped.", file=sys.stderr)
-        return code if code > 0 else 1
-    return code if code >= 0 else 128 - code
+    return _exit_code(first, processes[first].returncode)
 
 
 def _stop(processes) -> None:
@@ -173,30 +170,34 @@ def start_launch(values: dict[str, str]) -> int:
 
     from launch import LaunchDescription, LaunchService
 
+    # On SIGTERM launch leaves its processes behind, on SIGINT it ends them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_interrupt_on_sigterm, daemon=True).start()
     ended = []
-    signalled = []
-
-    def note(event, _context):
-        ended.append((event.process_name, event.returncode))
-
     source = PythonLaunchDescriptionSource(str(environment.share() / "launch" / "sim.launch.py"))
+    note = OnProcessExit(on_exit=lambda event, _: ended.append((event.process_name, event.returncode)))
     service = LaunchService()
     service.include_launch_description(
         LaunchDescription(
             [
-                RegisterEventHandler(OnProcessExit(on_exit=note)),
+                RegisterEventHandler(note),
                 IncludeLaunchDescription(source, launch_arguments=values.items()),
             ]
         )
     )
-    try:
-        code = service.run()
-    except KeyboardInterrupt:
-        signalled.append(signal.SIGINT)
-        code = 130
-    if not ended or signalled:
-        return code
-    name, returncode = ended[0]
-    if name.startswith("sim_node"):
-        return returncode if returncode >= 0 else 128 - returncode
-    return returncode if returncode > 0 else code
+    code = service.run()
+    name, returncode = ended[0] if ended else ("", 0)
+    return _exit_code(name.rpartition("-")[0], returncode) or code
+
+
+def _interrupt_on_sigterm() -> None:
+    signal.sigwait({signal.SIGTERM})
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _exit_code(first: str, code: int) -> int:
+    """Return the exit code of everything: that of the node that ended first."""
+    if first not in ("", "sim_node"):
+        print(f"{first} ended with exit code {code}: everything was stopped.", file=sys.stderr)
+        return code if code > 0 else 1
+    return code if code >= 0 else 128 - code

@@ -39,6 +39,8 @@ class CEM:
             )
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, they are {self.iterations}")
+        if not 0 < self.initial_std < float("inf"):
+            raise ValueError(f"initial_std must be positive and finite, it is {self.initial_std}")
         if not 0 <= self.correlation < 1:
             raise ValueError(f"correlation must lie in [0, 1), it is {self.correlation}")
 

@@ -22,14 +22,15 @@ class PlannerConfig:
     elites: int = 8
     iterations: int = 4
     horizon: int = 5  # model steps
-    correlation: float = 0.9
+    initial_std: float = 1.0  # of the first candidates, in z-scores
+    correlation: float = 0.9  # of the noise, between neighbouring control steps
     seed: int = 0
 
     def solver(self) -> CEM:
         """Return the solver; ValueError where the settings make no sense."""
         if self.horizon < 1:
             raise ValueError(f"horizon must be at least 1 model step, it is {self.horizon}")
-        return CEM(self.samples, self.elites, self.iterations, correlation=self.correlation)
+        return CEM(self.samples, self.elites, self.iterations, self.initial_std, self.correlation)
 
 
 @dataclass(frozen=True)
