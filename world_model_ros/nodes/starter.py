@@ -173,21 +173,24 @@ def start_launch(values: dict[str, str]) -> int:
     # On SIGTERM launch leaves its processes behind, on SIGINT it ends them.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_interrupt_on_sigterm, daemon=True).start()
-    ended = []
+    ended = []  # of their own accord
+
+    def note(event, context):
+        if not context.is_shutdown:
+            ended.append((event.process_name.rpartition("-")[0], event.returncode))
+
     source = PythonLaunchDescriptionSource(str(environment.share() / "launch" / "sim.launch.py"))
-    note = OnProcessExit(on_exit=lambda event, _: ended.append((event.process_name, event.returncode)))
     service = LaunchService()
     service.include_launch_description(
         LaunchDescription(
             [
-                RegisterEventHandler(note),
+                RegisterEventHandler(OnProcessExit(on_exit=note)),
                 IncludeLaunchDescription(source, launch_arguments=values.items()),
             ]
         )
     )
     code = service.run()
-    name, returncode = ended[0] if ended else ("", 0)
-    return _exit_code(name.rpartition("-")[0], returncode) or code
+    return _exit_code(*ended[0]) if ended else code
 
 
 def _interrupt_on_sigterm() -> None:
@@ -197,7 +200,7 @@ def _interrupt_on_sigterm() -> None:
 
 def _exit_code(first: str, code: int) -> int:
     """Return the exit code of everything: that of the node that ended first."""
-    if first not in ("", "sim_node"):
+    if first != "sim_node":
         print(f"{first} ended with exit code {code}: everything was stopped.", file=sys.stderr)
         return code if code > 0 else 1
     return code if code >= 0 else 128 - code
