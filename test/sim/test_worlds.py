@@ -4,7 +4,14 @@ import pytest
 from world_model_ros.errors import UserError
 from world_model_ros.sim import TASKS
 from world_model_ros.sim.explorers import make_explorer
-from world_model_ros.sim.scene import TIP_HEIGHT, WORKSPACE_CENTRE, WORKSPACE_HIGH, WORKSPACE_LOW
+from world_model_ros.sim.scene import (
+    PUSH_STICK,
+    REACH_STICK,
+    TIP_HEIGHT,
+    WORKSPACE_CENTRE,
+    WORKSPACE_HIGH,
+    WORKSPACE_LOW,
+)
 from world_model_ros.sim.worlds import make_world, yaw_difference
 
 
@@ -208,19 +215,36 @@ def test_the_picture_shows_stick_and_block(push):
     assert ((green > 80) & (red < 60) & (blue < 100)).sum() > 20
 
 
+def test_the_hand_hides_little_of_the_block(push):
+    rng = np.random.default_rng(0)
+
+    def block_pixels(tip, pose):
+        picture = push.goal_image((*tip, *pose)).astype(int)
+        red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
+        return np.sum((red < 60) & ((blue > 100) | (green > 80)))
+
+    for _ in range(40):
+        pose = np.append(WORKSPACE_CENTRE + rng.uniform(-0.1, 0.1, 2), rng.uniform(-np.pi, np.pi))
+        angle = rng.uniform(-np.pi, np.pi)
+        tip = pose[:2] + 0.08 * np.array([np.cos(angle), np.sin(angle)])
+        far = (WORKSPACE_LOW[0], np.copysign(0.18, -pose[1]))
+        seen = block_pixels(np.clip(tip, WORKSPACE_LOW, WORKSPACE_HIGH), pose)
+        assert seen > 0.4 * block_pixels(far, pose)
+
+
 def test_an_unknown_task_is_named():
     with pytest.raises(UserError, match="'fly'.*reach, push"):
         make_world("fly")
 
 
-def test_the_hand_points_down_at_the_tip():
-    world = make_world("reach", image_size=16)
+def test_the_hand_points_down_at_the_tip(world):
+    stick = {"reach": REACH_STICK, "push": PUSH_STICK}[world.task]
     rng = np.random.default_rng(0)
     for tip in rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH, (20, 2)):
-        world.reset(state=tip)
-        np.testing.assert_allclose(world.state(), tip, atol=1e-6)
+        world.reset(state=np.append(tip, np.zeros(len(world.state_names) - 2)))
+        np.testing.assert_allclose(world.state()[:2], tip, atol=1e-6)
         client, scene = world._scene.client, world._scene
         height, rotation = client.getLinkState(scene.arm, 6, computeForwardKinematics=True)[4:6]
         down = np.array(client.getMatrixFromQuaternion(rotation)).reshape(3, 3)[:, 2]
         np.testing.assert_allclose(down, (0, 0, -1), atol=1e-6)
-        assert abs(height[2] - 0.107 - 0.25 - TIP_HEIGHT) < 1e-6
+        assert abs(height[2] - 0.107 - stick - TIP_HEIGHT) < 1e-6

@@ -9,7 +9,6 @@ import numpy as np
 
 ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 HAND_OFFSET = 0.107  # joint 7 to the origin of panda_hand
-STICK_LENGTH = 0.25  # from the origin of panda_hand to the tip, m
 
 _SHOULDER = 0.333  # height of joint 2
 _UPPER, _FORE, _OFFSET = 0.316, 0.384, 0.0825  # joint 2 to 4, joint 4 to 6, and the elbow's sideways offset
@@ -20,14 +19,15 @@ _UPPER_TILT = np.arctan2(_OFFSET, _UPPER)
 _FORE_TILT = np.arctan2(_OFFSET, _FORE)
 
 
-def inverse(tip: np.ndarray, height: float) -> np.ndarray:
-    """Joint angles (..., 7) in rad that hold the stick's tip at `tip` (..., 2) and `height`, m, panda_link0.
+def inverse(tip: np.ndarray, hand_height: float) -> np.ndarray:
+    """Joint angles (..., 7) in rad that hold the stick over `tip` (..., 2), the hand at `hand_height`.
 
+    Both in m in panda_link0; the hand's place is the origin of panda_hand.
     Raises ValueError where the arm cannot reach.
     """
     tip = np.asarray(tip, float)
     radius = np.hypot(tip[..., 0], tip[..., 1]) - _WRIST
-    rise = height + STICK_LENGTH + HAND_OFFSET - _SHOULDER
+    rise = hand_height + HAND_OFFSET - _SHOULDER
     cosine = (_UPPER_REACH**2 + _FORE_REACH**2 - radius**2 - rise**2) / (2 * _UPPER_REACH * _FORE_REACH)
     if not np.all(np.abs(cosine) < 1):
         raise ValueError("the tip position is out of the arm's reach")

@@ -7,7 +7,7 @@ import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from world_model_ros.sim.kinematics import HAND_OFFSET, STICK_LENGTH
+from world_model_ros.sim.kinematics import HAND_OFFSET
 
 STICK_RADIUS = 0.011
 _STICK_START = 0.05  # where the stick leaves the hand, m from the origin of panda_hand
@@ -18,13 +18,14 @@ _HAND_COLOUR = "0.30 0.32 0.36 1"
 _ARM_COLOUR = "0.86 0.87 0.90 1"
 
 
-def arm_urdf(panda: Path, whole: bool = True) -> str:
+def arm_urdf(panda: Path, stick_length: float, whole: bool = True) -> str:
     """Return the URDF of the Panda at `panda` with a stick in place of its fingers.
 
-    The collision meshes serve as visuals, since the software renderer is four times faster with them.
-    Only the stick collides, since nothing else comes near the table. Hand and stick are parts of link 7,
-    since links on fixed joints double the cost of a simulation step. Unless `whole`, the links that the
-    camera never sees have no visual, which makes a picture faster by a tenth.
+    `stick_length` in m is from the origin of panda_hand to the tip. The collision meshes serve as visuals,
+    since the software renderer is four times faster with them. Only the stick collides, since nothing else
+    comes near the table. Hand and stick are parts of link 7, since links on fixed joints double the cost
+    of a simulation step. Unless `whole`, the links that the camera never sees have no visual, which makes
+    a picture faster by a tenth.
     """
     robot = ET.parse(panda).getroot()
     kept = {f"panda_link{i}" for i in range(8)}
@@ -51,7 +52,7 @@ def arm_urdf(panda: Path, whole: bool = True) -> str:
     hand.insert(0, ET.Element("origin", xyz=f"0 0 {HAND_OFFSET}", rpy=f"0 0 {-math.pi / 4}"))
     last.append(hand)
     for tag in ("visual", "collision"):
-        last.append(ET.fromstring(_stick(tag)))
+        last.append(ET.fromstring(_stick(tag, stick_length)))
     last.find("inertial/origin").set("xyz", "0 0 0.14")
     last.find("inertial/mass").set("value", str(_LAST_LINK_MASS))
     for axis in ("ixx", "iyy", "izz"):
@@ -66,8 +67,8 @@ def material(name: str, colour: str) -> ET.Element:
     return material
 
 
-def _stick(tag: str) -> str:
-    length = STICK_LENGTH - _STICK_START
+def _stick(tag: str, stick_length: float) -> str:
+    length = stick_length - _STICK_START
     middle = HAND_OFFSET + _STICK_START + length / 2
     look = ET.tostring(material("stick_colour", _STICK_COLOUR), encoding="unicode")
     return f"""<{tag}><origin xyz="0 0 {middle}"/>

@@ -15,6 +15,8 @@ from world_model_ros.sim.block import BLOCK_HEIGHT, block_urdf
 
 PERIOD = 0.05  # of a control step, s
 SUBSTEPS = 8
+# From the origin of panda_hand to the tip, m. The longer one keeps the hand from hiding the block.
+REACH_STICK, PUSH_STICK = 0.25, 0.32
 TIP_HEIGHT = 0.008  # of the stick's tip above the table, m
 WORKSPACE_CENTRE = np.array([0.50, 0.0])
 WORKSPACE_HALF = 0.18
@@ -49,6 +51,7 @@ class Scene:
 
         self.client = _Client(pybullet, gui)
         p = self.client
+        self._stick = PUSH_STICK if with_block else REACH_STICK
         # The default broadphase drops pairs a few at a time, at a rhythm that outlives the episode.
         p.resetSimulation(p.RESET_USE_SIMPLE_BROADPHASE)
         p.setPhysicsEngineParameter(
@@ -58,7 +61,7 @@ class Scene:
         panda = Path(pybullet_data.getDataPath()) / "franka_panda" / "panda.urdf"
         with tempfile.TemporaryDirectory(prefix="world_model_ros-") as folder:
             arm = Path(folder) / "arm.urdf"
-            arm.write_text(robot_description.arm_urdf(panda, whole=gui))
+            arm.write_text(robot_description.arm_urdf(panda, self._stick, whole=gui))
             self.arm = p.loadURDF(str(arm), useFixedBase=True)
         self.block: int | None = None
         self._block_urdf = block_urdf() if with_block else None
@@ -100,7 +103,7 @@ class Scene:
         cannot reach.
         """
         p = self.client
-        self._set_arm(kinematics.inverse(tip, TIP_HEIGHT), np.zeros(7))
+        self._set_arm(kinematics.inverse(tip, TIP_HEIGHT + self._stick), np.zeros(7))
         if self._block_urdf is None:
             return
         # pybullet remembers the contacts of a block that is only moved, hence a new one; it must not meet
@@ -125,7 +128,7 @@ class Scene:
         """Move the tip from `start` to `end` (2,) at constant speed within one control step."""
         p = self.client
         fractions = np.linspace(0.0, 1.0, SUBSTEPS + 1)[:, None]
-        way = kinematics.inverse(start + fractions * (end - start), TIP_HEIGHT)
+        way = kinematics.inverse(start + fractions * (end - start), TIP_HEIGHT + self._stick)
         # Set, the speed is right from the first substep; the solver alone would need many iterations.
         self._set_arm(way[0], (way[1] - way[0]) * SUBSTEPS / PERIOD)
         for angles in way[1:].tolist():
@@ -145,7 +148,7 @@ class Scene:
         """Position of the stick's tip, (2,) m."""
         state = self.client.getLinkState(self.arm, self._joints[-1], computeForwardKinematics=True)
         (x, y, _), (i, j, k, w) = state[4:6]
-        along = kinematics.HAND_OFFSET + kinematics.STICK_LENGTH
+        along = kinematics.HAND_OFFSET + self._stick
         return np.array([x + along * 2 * (i * k + j * w), y + along * 2 * (j * k - i * w)])
 
     def block_pose(self) -> np.ndarray:
