@@ -38,8 +38,8 @@ def generate_launch_description():
             name=name,
             parameters=[os.path.join(CONFIG, "sim.yaml"), parameters],
             output="screen",
-            sigterm_timeout="1.5",
-            sigkill_timeout="1.0",
+            sigterm_timeout="0.5",
+            sigkill_timeout="2.0",
             on_exit=Shutdown(reason=f"{name} ended"),
         )
 
