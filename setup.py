@@ -9,7 +9,7 @@ NODES = ("sim_node", "encoder_node", "planner_node", "command_node")
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / NAME / "__init__.py").read_text()).group(1)
 
-WHEEL = "bdist_wheel" in sys.argv
+COLCON = not {"install", "develop"}.isdisjoint(sys.argv)  # else a wheel, or only its metadata
 
 # What ros2 run and ros2 launch start. Without site (-S) Python is up within milliseconds, and until the
 # node's own handlers stand, a Ctrl-C ends it without a word.
@@ -25,8 +25,8 @@ raise SystemExit(start("{name}"))' "$@"
 COMMAND_LINE = """#!/bin/sh
 exec {python} -m world_model_ros "$@"
 """
-# A wheel does not know yet which interpreter it will lie beside.
-PYTHON = '"$(dirname "$(readlink -f "$0")")/../../bin/python3"' if WHEEL else f'"{sys.executable}"'
+# A wheel does not know yet which interpreter it will lie beside: the one two folders up.
+PYTHON = f'"{sys.executable}"' if COLCON else '"$(dirname "$(readlink -f "$0")")/../../bin/python3"'
 
 
 def tree(folder: str) -> list[tuple[str, list[str]]]:
@@ -57,7 +57,7 @@ data_files = [
     *tree("config"),
     *tree("models"),
 ]
-if WHEEL:  # its scripts go to bin/, where ros2 run does not look
+if not COLCON:  # a wheel's scripts go to bin/, where ros2 run does not look
     data_files.append((f"lib/{NAME}", executables()))
 
 setup(
@@ -95,6 +95,6 @@ setup(
         ],
         "build": ["setuptools<80", "colcon-core", "colcon-bash", "colcon-ros", "empy==3.3.4"],
     },
-    scripts=[] if WHEEL else executables(),
-    entry_points={"console_scripts": [f"wm = {NAME}.cli:main"]} if WHEEL else {},
+    scripts=executables() if COLCON else [],
+    entry_points={} if COLCON else {"console_scripts": [f"wm = {NAME}.cli:main"]},
 )
