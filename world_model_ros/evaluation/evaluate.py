@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--elites", type=int, default=planner.elites)
     parser.add_argument("--iterations", type=int, default=planner.iterations)
     parser.add_argument("--horizon", type=int, default=planner.horizon, help="model steps")
+    parser.add_argument("--initial-std", type=float, default=planner.initial_std, help="in z-scores")
     parser.add_argument(
         "--correlation", type=float, default=planner.correlation, help="of the noise, in time"
     )

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from world_model_ros.evaluation.closed_loop import Outcome, Problem, run_problem
 from world_model_ros.evaluation.policies import PlannerPolicy, RandomPolicy
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.receding import PlannerConfig
+from world_model_ros.sim.collect import end_with_parent
 from world_model_ros.sim.worlds import make_world
 
 
@@ -61,6 +63,7 @@ _worker: Worker
 
 def _start(settings: Settings) -> None:
     global _worker
+    threading.Thread(target=end_with_parent, daemon=True).start()
     _worker = Worker(settings)
 
 

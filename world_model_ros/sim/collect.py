@@ -187,11 +187,12 @@ _world: World
 
 def _start(task: str) -> None:
     global _world
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     _world = make_world(task)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Wait for the parent of this worker process to die, then end the worker."""
     # A killed parent tells nobody, and the executor's workers would wait for work for ever.
     wait_for([multiprocessing.parent_process().sentinel])
     os._exit(1)
