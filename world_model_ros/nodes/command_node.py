@@ -115,10 +115,11 @@ class CommandNode(Node):
             self.get_logger().info(f"{decision.state.name}: {decision.reason}")
         if decision.action is None:
             return
-        self.send(now, decision.action, decision.state is State.RUNNING)
+        # The label first: what the command brings about must not overtake it.
         message = JointState(name=list(self.spec.action.names), velocity=decision.action.tolist())
         set_stamp(message.header.stamp, now)
         self.executed.publish(message)
+        self.send(now, decision.action, decision.state is State.RUNNING)
 
     def send(self, now: int, action: np.ndarray, moving: bool) -> None:
         """Publish one action (dim,) on the interface; standing still keeps the measured positions."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float32
@@ -34,6 +35,7 @@ from world_model_ros.planning.action_buffer import ActionBuffer
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
 
+ACKNOWLEDGE = Duration(seconds=0.05)
 STOP_SECONDS = 1.0  # for the plan in flight, when ending
 
 
@@ -116,6 +118,22 @@ class PlannerNode(Node):
             ),
             horizon=parameter(
                 self, "horizon", default.horizon, "Model steps that a plan looks ahead.", low=1, high=50
+            ),
+            initial_std=parameter(
+                self,
+                "initial_std",
+                default.initial_std,
+                "Of the first draw, in z-scores.",
+                low=0.01,
+                high=10.0,
+            ),
+            correlation=parameter(
+                self,
+                "correlation",
+                default.correlation,
+                "Of the noise between neighbouring control steps.",
+                low=0.0,
+                high=0.999,
             ),
             seed=parameter(self, "seed", default.seed, "Seed of the draws.", low=0, high=2**31 - 1),
         )
@@ -210,6 +228,8 @@ class PlannerNode(Node):
             self.plans.publish(message)
             self.milliseconds.append(plan.milliseconds)
             self.counts["plans"] += 1
+        # Whoever hears the distance may count on everybody having the plan; a slow reader costs a moment.
+        self.plans.wait_for_all_acked(ACKNOWLEDGE)
         self.distances.publish(Float32(data=plan.distance))
         if goal is not job.goal:
             self.report()

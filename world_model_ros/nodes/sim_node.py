@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -72,6 +73,7 @@ class SimNode(Node):
         self.commands = Source()
         self.goal_encoded = Source()
         self.actions: dict[int, np.ndarray] = {}  # commands by the step they are for
+        self.due: int | None = None  # of the newest plan, until command_node has it for sure
         self.first_due: int | None = None  # when the goal's first plan is due
         self.planning_ms: float | None = None
         self.goal: np.ndarray | None = None
@@ -84,6 +86,7 @@ class SimNode(Node):
         self.joint_states = self.create_publisher(JointState, "joint_states", RELIABLE)
         self.command_in = self.create_subscription(TwistStamped, "command/twist", self.on_command, HISTORY)
         self.create_subscription(JointTrajectory, "plan", self.on_plan, RELIABLE)
+        self.create_subscription(Float32, "goal/distance", self.on_distance, RELIABLE)
         self.create_subscription(Image, "goal/latent", self.on_goal_latent, RELIABLE)
         self.create_subscription(DiagnosticArray, "/diagnostics", self.on_diagnostics, 10)
         self.create_service(Trigger, "sim/reset", lambda _, answer: self.ask("reset", answer))
@@ -99,8 +102,17 @@ class SimNode(Node):
         self.commands.heard(stamp)
 
     def on_plan(self, message: JointTrajectory) -> None:
-        """Note for which moment there is a plan; from the first one on, commands are due too."""
-        due = nanoseconds(message.header.stamp)
+        """Remember for which moment there is a plan."""
+        self.due = nanoseconds(message.header.stamp)
+
+    def on_distance(self, _message: Float32) -> None:
+        """Note the plan: by now command_node has it too, which the plan's own arrival here does not tell.
+
+        From the first one on, commands are due as well.
+        """
+        due, self.due = self.due, None
+        if due is None:
+            return
         if not self.plans.waited_for and self.count_publishers(self.command_in.topic_name):
             self.commands.expect()
         self.plans.heard(due)
