@@ -35,7 +35,7 @@ def test_one_plan_a_model_step_and_a_line_a_goal(processes, observer, checkpoint
     steps = [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
     assert len(stamps) >= 2 * 75 // 5
     assert all(step > 0 and step % BLOCK == 0 for step in steps)
-    assert sum(step == BLOCK for step in steps) >= 0.9 * len(steps)
+    assert sum(step != BLOCK for step in steps) <= 1  # at most where the first plan came too late
     for plan in plans:
         assert list(plan.joint_names) == ["linear_x", "linear_y"]
         times = [nanoseconds(point.time_from_start) for point in plan.points]
@@ -53,8 +53,8 @@ def test_one_plan_a_model_step_and_a_line_a_goal(processes, observer, checkpoint
             said[start + i * 50_000_000] = list(point.velocities)
     done = {nanoseconds(m.header.stamp): list(m.velocity) for m in executed}
     both = sorted(set(said) & set(done))
-    assert len(both) >= 0.9 * len(said)
-    assert sum(said[t] == done[t] for t in both) >= 0.95 * len(both)
+    assert len(both) >= 0.95 * len(said)
+    assert sum(said[t] != done[t] for t in both) <= 5  # the first block, likewise
 
 
 @pytest.mark.skipif(not (ROOT / "models/reach").is_dir(), reason="models/reach is not shipped in this tree")
