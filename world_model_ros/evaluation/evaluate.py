@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import subprocess
 from pathlib import Path
 
 from world_model_ros.errors import UserError
@@ -16,6 +15,7 @@ from world_model_ros.evaluation.workers import Settings, run_in_workers
 from world_model_ros.model.config import CheckpointSpec, read_spec
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.planning.receding import PlannerConfig
+from world_model_ros.provenance import source_commit
 from world_model_ros.sim import TASKS
 from world_model_ros.sim.worlds import make_world
 
@@ -70,10 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
             correlation=arguments.correlation,
         ),
     )
-    try:
-        settings.planner.solver()
-    except ValueError as error:
-        raise UserError(f"{error}.") from None
     if settings.budget < 1:
         raise UserError(f"--budget must be at least 1 control step, it is {settings.budget}.")
     results = evaluate(settings, arguments.protocol, arguments.n, arguments.seed, arguments.workers)
@@ -129,7 +125,7 @@ def evaluate(settings: Settings, protocol: str, n: int, seed: int, workers: int 
         "pipelined": settings.pipelined,
         "planner": dataclasses.asdict(settings.planner),
         "checkpoint": spec.training | {"name": Path(settings.checkpoint).name},
-        "commit": _commit(),
+        "commit": source_commit(),
         "seed": seed,
         "problems": [dataclasses.asdict(p) for p in problems],
         "outcomes": [dataclasses.asdict(o) for o in planned],
@@ -176,14 +172,3 @@ def _check_actions(spec: CheckpointSpec, world) -> None:
             "the checkpoint does not fit the task: action names, kind, period and block are "
             f"{theirs} in the checkpoint and {ours} in the world."
         )
-
-
-def _commit() -> str | None:
-    """Return the commit of the source tree, marked where it has changes; None when installed."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")

@@ -9,7 +9,8 @@ from world_model_ros.errors import UserError
 
 def _shares() -> list[Path]:
     """Folders that may hold shipped models: the source tree, then every installed prefix."""
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    ament = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    prefixes = [*Path(__file__).resolve().parents, *ament, sys.prefix]
     shares = [Path(prefix, "share", "world_model_ros", "models") for prefix in prefixes if prefix]
     return [Path(__file__).resolve().parents[2] / "models", *shares]
 
@@ -19,6 +20,8 @@ def find_checkpoint(name: str | Path) -> Path:
 
     Raises UserError that lists the shipped names when there is neither.
     """
+    if not str(name):
+        raise UserError("no checkpoint is given: name a checkpoint folder or a shipped model such as reach.")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder

@@ -16,7 +16,7 @@ from world_model_ros.control.interfaces import check_interface
 from world_model_ros.control.joints import match_joints
 from world_model_ros.control.limits import Limits
 from world_model_ros.model.config import read_spec
-from world_model_ros.nodes.environment import checkpoint_folder
+from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.running import (
     FRESH,
     HISTORY,
@@ -51,7 +51,7 @@ class CommandNode(Node):
             low=0.01,
             high=60.0,
         )
-        spec = read_spec(checkpoint_folder(checkpoint))
+        spec = read_spec(find_checkpoint(checkpoint))
         check_interface(spec.action, self.interface)
         self.spec = spec
         self.period = round(spec.period * 1e9)

@@ -15,7 +15,7 @@ from world_model_ros.control.images import (
 )
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.image import prepare_images
-from world_model_ros.nodes.environment import checkpoint_folder
+from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.latents import latent_message
 from world_model_ros.nodes.running import FRESH, LATCHED, RELIABLE, parameter, subscribe_latched
 
@@ -33,7 +33,7 @@ class EncoderNode(Node):
         )
         threads = parameter(self, "torch_threads", 1, "CPU threads of the encoder.", low=1, high=256)
         torch.set_num_threads(threads)
-        model, self.spec = load_checkpoint(checkpoint_folder(checkpoint))
+        model, self.spec = load_checkpoint(find_checkpoint(checkpoint))
         self.encode = torch.nn.Sequential(model.encoder, model.projector)  # lets the predictor go
         self.complaints = Complaints()
         self.frame_shape = None  # of the camera's last frame

@@ -24,27 +24,6 @@ def share() -> Path:
     raise UserError(f"the launch and config files of {NAME} are not installed: install it again.")
 
 
-def checkpoint_folder(name: str) -> Path:
-    """Return the folder of a checkpoint: a path, or the name of a shipped one such as "reach"."""
-    if not name:
-        raise UserError(
-            "no checkpoint is given: set the parameter checkpoint to a folder or to a shipped name."
-        )
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.name != name:
-        raise UserError(f"no checkpoint at {path}: give a checkpoint folder or the name of a shipped one.")
-    shipped = share() / "models"
-    if (shipped / name).is_dir():
-        return shipped / name
-    names = sorted(p.name for p in shipped.iterdir() if p.is_dir()) if shipped.is_dir() else []
-    raise UserError(
-        f"no checkpoint is called {name!r} (shipped: {', '.join(names) or 'none'}): "
-        "give the path of a checkpoint folder."
-    )
-
-
 def prepare(local: bool = False) -> None:
     """Complete os.environ before rclpy is imported; what the user has set stays.
 

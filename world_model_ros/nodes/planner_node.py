@@ -20,7 +20,7 @@ from world_model_ros.control.images import Complaints, ImageRejectedError
 from world_model_ros.control.joints import integrate, match_joints
 from world_model_ros.control.worker import Worker
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.nodes.environment import checkpoint_folder
+from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.running import (
     FRESH,
@@ -55,7 +55,7 @@ class PlannerNode(Node):
     def __init__(self):
         super().__init__("planner_node")
         config = self.declare()
-        model, self.spec = load_checkpoint(checkpoint_folder(self.checkpoint))
+        model, self.spec = load_checkpoint(find_checkpoint(self.checkpoint))
         self.planner = RecedingHorizonPlanner(model, self.spec, config)
         self.planner.warm_up()
         self.period = round(self.spec.period * 1e9)
@@ -110,7 +110,7 @@ class PlannerNode(Node):
                 "elites",
                 default.elites,
                 "Best candidates that the next draw follows.",
-                low=1,
+                low=2,
                 high=1000,
             ),
             iterations=parameter(

@@ -69,6 +69,7 @@ def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
 def check(values: dict[str, str]) -> None:
     """Raise UserError for what would make a node refuse to start, before anything is started."""
     from world_model_ros.model.config import read_spec
+    from world_model_ros.model.shipped import find_checkpoint
     from world_model_ros.sim import TASKS
 
     if values["task"] not in TASKS:
@@ -83,7 +84,7 @@ def check(values: dict[str, str]) -> None:
     values["real_time_factor"] = str(float(values["real_time_factor"]))
     if values["gui"] not in ("true", "false"):
         raise UserError(f"gui is {values['gui']!r}: give true or false.")
-    folder = environment.checkpoint_folder(values["checkpoint"])
+    folder = find_checkpoint(values["checkpoint"])
     read_spec(folder)
     values["checkpoint"] = str(Path(folder).resolve())
 

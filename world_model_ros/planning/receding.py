@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from world_model_ros.data.normalisation import denormalise, normalise
+from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.planning.cem import CEM, Noise
 from world_model_ros.planning.objective import GoalDistance, WorldModel
@@ -28,10 +29,17 @@ class PlannerConfig:
     correlation: float = 0.97  # between neighbouring control steps
     seed: int = 0
 
-    def solver(self) -> CEM:
-        """Return the solver; ValueError where the settings make no sense."""
+    def __post_init__(self):
+        """Raise UserError where the settings make no sense: people choose them."""
         if self.horizon < 1:
-            raise ValueError(f"horizon must be at least 1 model step, it is {self.horizon}")
+            raise UserError(f"horizon must be at least 1 model step, it is {self.horizon}.")
+        try:
+            self.solver()
+        except ValueError as error:
+            raise UserError(f"{error}.") from None
+
+    def solver(self) -> CEM:
+        """Return the solver with these settings."""
         return CEM(self.samples, self.elites, self.iterations, self.initial_std, self.correlation)
 
 

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from world_model_ros.data.normalisation import action_spec
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import build_model, round_weights, save_checkpoint
 from world_model_ros.model.config import CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.provenance import source_commit
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import write_card
 from world_model_ros.training.loop import (
@@ -192,7 +192,7 @@ def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile) -> dict:
         "episodes": len(file),
         "held_out_share": arguments.val,
         "command": _command(arguments),
-        "commit": arguments.commit or _commit(),
+        "commit": arguments.commit or source_commit(),
         "torch": torch.__version__,
         "device": trainer.device.type,
         "threads": torch.get_num_threads(),
@@ -212,17 +212,6 @@ def _command(arguments: argparse.Namespace) -> str:
         if name not in ("restart", "run", "commit", "threads") and value != parser.get_default(name):
             words += [f"--{name}", str(value)]
     return shlex.join(words)
-
-
-def _commit() -> str:
-    """Return the commit of the source tree this package runs from, "" outside one."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _forget(folder: Path) -> None:
