@@ -23,7 +23,9 @@ WORKSPACE_HALF = 0.18
 WORKSPACE_LOW = WORKSPACE_CENTRE - WORKSPACE_HALF
 WORKSPACE_HIGH = WORKSPACE_CENTRE + WORKSPACE_HALF
 
-_EYE, _TARGET, _FIELD_OF_VIEW = (0.89, 0.0, 0.66), (0.505, 0.0, 0.02), 37.0
+# Eye and target in m, field of view in degrees. The lower camera looks under the hand, at the block.
+_REACH_VIEW = (0.89, 0.0, 0.66), (0.505, 0.0, 0.02), 37.0
+_PUSH_VIEW = (0.92, 0.0, 0.50), (0.50, 0.0, 0.0), 40.0
 _TABLE_X, _TABLE_Y = 0.36, 0.45  # half sizes, m
 _TABLE_COLOUR = (0.55, 0.47, 0.40, 1)
 _MAT_HALF = 0.2
@@ -69,8 +71,9 @@ class Scene:
         names = [p.getJointInfo(self.arm, i)[1].decode() for i in range(p.getNumJoints(self.arm))]
         self._joints = [names.index(name) for name in kinematics.ARM_JOINTS]
         p.changeDynamics(self.arm, self._joints[-1], lateralFriction=_STICK_FRICTION)
-        self._view = p.computeViewMatrix(_EYE, _TARGET, (0, 0, 1))
-        self._projection = p.computeProjectionMatrixFOV(_FIELD_OF_VIEW, 1.0, 0.2, 2.0)
+        self._eye, self._target, field_of_view = _PUSH_VIEW if with_block else _REACH_VIEW
+        self.move_camera(np.zeros(3))
+        self._projection = p.computeProjectionMatrixFOV(field_of_view, 1.0, 0.2, 2.0)
 
     def _add_table(self) -> None:
         """A box to slide on, and four strips around a mat to look at: no pixel is shaded twice."""
@@ -103,6 +106,7 @@ class Scene:
         cannot reach.
         """
         p = self.client
+        self.move_camera(np.zeros(3))
         self._set_arm(kinematics.inverse(tip, TIP_HEIGHT + self._stick), np.zeros(7))
         if self._block_urdf is None:
             return
@@ -119,6 +123,27 @@ class Scene:
         p.changeDynamics(
             self.block, -1, lateralFriction=_BLOCK_FRICTION, linearDamping=0.0, angularDamping=0.0
         )
+
+    def move_camera(self, offset: np.ndarray) -> None:
+        """Shift the camera by (3,) m from where it belongs, until the next `place`."""
+        eye, target = np.add(self._eye, offset).tolist(), np.add(self._target, offset).tolist()
+        self._view = self.client.computeViewMatrix(eye, target, (0, 0, 1))
+
+    def move_block(self, pose: np.ndarray, height: float = BLOCK_HEIGHT / 2) -> None:
+        """Put the block at rest at (x, y, yaw), its centre `height` m above the table; the arm stays."""
+        p = self.client
+        orientation = p.getQuaternionFromEuler((0, 0, pose[2]))
+        p.resetBasePositionAndOrientation(self.block, (pose[0], pose[1], height), orientation)
+        p.resetBaseVelocity(self.block, (0, 0, 0), (0, 0, 0))
+
+    def paint_block(self, colour: tuple[float, float, float, float]) -> None:
+        """Give the whole block one colour (RGBA in 0..1), until the next `place`."""
+        self.client.changeVisualShape(self.block, -1, rgbaColor=colour)
+
+    def make_block_ghostly(self) -> None:
+        """Let the arm pass through the block, which still lies on the table, until the next `place`."""
+        # pybullet's groups: 1 is what moves, 2 what does not. Here only the latter may touch the block.
+        self.client.setCollisionFilterGroupMask(self.block, -1, 1, 2)
 
     def _set_arm(self, angles: np.ndarray, velocities: np.ndarray) -> None:
         for joint, angle, velocity in zip(self._joints, angles.tolist(), velocities.tolist(), strict=True):
