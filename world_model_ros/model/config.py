@@ -48,6 +48,7 @@ class ModelConfig:
     encoder_mlp: int = 0
     # convolutional only: channels of the stages, the first of stride 4, the others of stride 2
     channels: tuple[int, ...] = ()
+    encoder_norm: str = "group"  # or "batch"
 
     @classmethod
     def full(cls, action_dim: int) -> "ModelConfig":
@@ -95,6 +96,18 @@ class ModelConfig:
             channels=(32, 64, 128),
         )
 
+    @classmethod
+    def medium(cls, action_dim: int) -> "ModelConfig":
+        """Return a model for CPUs that sees more and predicts contact: ``small``, a layer deeper each."""
+        return dataclasses.replace(
+            cls.small(action_dim),
+            channels=(32, 64, 128, 256),
+            encoder_norm="batch",
+            predictor_depth=3,
+            predictor_mlp=512,
+            dropout=0.1,
+        )
+
     def problems(self) -> list[str]:
         """Return what is impossible about these dimensions, a sentence each."""
         found = []
@@ -124,6 +137,8 @@ class ModelConfig:
                 f"{self.encoder_heads}"
             )
         if self.encoder == "conv":
+            if self.encoder_norm not in ("group", "batch"):
+                found.append(f"model.encoder_norm {self.encoder_norm!r} is neither group nor batch")
             if not self.channels or any(c < 8 or c % 8 for c in self.channels):
                 found.append(f"model.channels {list(self.channels)} must be positive multiples of 8")
             elif self.image_size % (2 << len(self.channels)):

@@ -9,7 +9,8 @@ from world_model_ros.model.config import ModelConfig
 class ConvEncoder(nn.Module):
     """Strided convolutions (4x4/4, then 3x3/2 each), one linear layer, LayerNorm.
 
-    GroupNorm, not BatchNorm: the features of an image must not depend on the batch it came in.
+    With ``encoder_norm`` "group" GroupNorm and SiLU follow each convolution; with "batch" BatchNorm and
+    ReLU, which train twice as fast in bf16 on CPUs (and fold into the convolutions at run time).
     """
 
     def __init__(self, config: ModelConfig):
@@ -17,11 +18,11 @@ class ConvEncoder(nn.Module):
         stages, inputs = [], 3
         for index, outputs in enumerate(config.channels):
             kernel, stride, padding = (4, 4, 0) if index == 0 else (3, 2, 1)
-            stages += [
-                nn.Conv2d(inputs, outputs, kernel, stride, padding),
-                nn.GroupNorm(8, outputs),
-                nn.SiLU(),
-            ]
+            stages.append(nn.Conv2d(inputs, outputs, kernel, stride, padding))
+            if config.encoder_norm == "group":
+                stages += [nn.GroupNorm(8, outputs), nn.SiLU()]
+            else:
+                stages += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
             inputs = outputs
         self.stages = nn.Sequential(*stages)
         side = config.image_size // (2 << len(config.channels))

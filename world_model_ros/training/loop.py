@@ -1,7 +1,7 @@
 """The training loop: resumable, and the same whether it was interrupted or not.
 
-Everything random in a step (batch, SIGReg's directions, dropout) follows from the seed and the step's
-number alone, so a resumed run needs no generator's state.
+Everything random in a step (batch, SIGReg's directions, disturbances, dropout) follows from the seed and
+the step's number alone, so a resumed run needs no generator's state.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from world_model_ros.model.config import ImageSpec, ModelConfig
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.sigreg import draw_directions
+from world_model_ros.training.augment import augment
 from world_model_ros.training.loss import Losses, training_loss
 from world_model_ros.training.metrics import latent_figures, looks_collapsed, validate
 
@@ -44,6 +45,7 @@ class TrainingSettings:
     lr: float = 1e-3
     sigreg: float = 0.09  # weight of the regulariser, belongs to batches of 128
     projections: int = 1024
+    augment: float = 0.0  # chance of each disturbance of a frame, see augment.py
     seed: int = 0
     weight_decay: float = 1e-3
     clip: float = 1.0
@@ -171,12 +173,15 @@ class TrainingRun:
         generator = torch.Generator().manual_seed((settings.seed + 1) * 1_000_003 + self.step)
         torch.manual_seed(generator.initial_seed())
         directions = draw_directions(self.model.config.latent_dim, settings.projections, generator)
+        pixels = torch.from_numpy(pixels)
+        if settings.augment:
+            pixels = augment(pixels, settings.augment, generator)
         for group in self.optimiser.param_groups:
             group["lr"] = settings.lr * learning_rate(self.step, settings.steps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bf16):
             losses = training_loss(
                 self.model,
-                normalise_pixels(torch.from_numpy(pixels).to(self.device), image),
+                normalise_pixels(pixels.to(self.device), image),
                 torch.from_numpy(blocks).to(self.device),
                 directions.to(self.device),
                 settings.sigreg,
