@@ -140,11 +140,6 @@ class Scene:
         """Give the whole block one colour (RGBA in 0..1), until the next `place`."""
         self.client.changeVisualShape(self.block, -1, rgbaColor=colour)
 
-    def make_block_ghostly(self) -> None:
-        """Let the arm pass through the block, which still lies on the table, until the next `place`."""
-        # pybullet's groups: 1 is what moves, 2 what does not. Here only the latter may touch the block.
-        self.client.setCollisionFilterGroupMask(self.block, -1, 1, 2)
-
     def _set_arm(self, angles: np.ndarray, velocities: np.ndarray) -> None:
         for joint, angle, velocity in zip(self._joints, angles.tolist(), velocities.tolist(), strict=True):
             self.client.resetJointState(self.arm, joint, angle, velocity)

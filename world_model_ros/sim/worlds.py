@@ -104,6 +104,10 @@ class World(abc.ABC):
     def state(self) -> np.ndarray:
         """Present state, float64, as `state_names` says; m and rad in panda_link0."""
 
+    def move_camera(self, offset: np.ndarray) -> None:
+        """Shift the camera by (3,) m from where it belongs; `reset` puts it back."""
+        self._scene.move_camera(offset)
+
     def joints(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions (7,) rad and velocities (7,) rad/s of `joint_names`."""
         return self._scene.joints()
@@ -205,6 +209,18 @@ class PushWorld(World):
     def state(self) -> np.ndarray:
         """Position of the tip and pose of the block, (5,)."""
         return np.concatenate([self._scene.tip(), self._scene.block_pose()])
+
+    def place_block(self, pose: np.ndarray) -> None:
+        """Put the block at rest at (x, y, yaw) in m and rad; the arm goes on as it was."""
+        self._scene.move_block(pose)
+
+    def remove_block(self) -> None:
+        """Take the block out of sight and reach until `reset`."""
+        self._scene.move_block(self._scene.block_pose(), height=-1.0)
+
+    def paint_block(self, colour: tuple[float, float, float, float]) -> None:
+        """Give the block another colour (RGBA in 0..1) until `reset`."""
+        self._scene.paint_block(colour)
 
     def sample_goal(self, rng: np.random.Generator) -> np.ndarray:
         """Return a state (5,) that pushing for at most four seconds leads to from the present one."""

@@ -1,0 +1,259 @@
+"""What a model knows: probes of its latents, imagination without looking, the geometry of its latents."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.errors import UserError
+from world_model_ros.evaluation.open_loop import open_loop, straightness
+from world_model_ros.evaluation.probes import MLP, Ridge, r2
+from world_model_ros.evaluation.recordings import (
+    FRESH_KNOWLEDGE,
+    Recording,
+    all_frames,
+    encode_frames,
+    fresh_recordings,
+    held_out_split,
+    per_recording,
+    read_recordings,
+)
+from world_model_ros.evaluation.surprise import corrupted
+from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.model.image import normalise_pixels
+from world_model_ros.model.lewm import LeWorldModel
+
+EPISODES = 200  # fresh ones without a file: half to fit the probes, half to judge them
+HELD_OUT_EPISODES = 150
+FITTED_FRAMES = 8000
+VALIDATION_SHARE = 0.2  # of the episodes that the probes are fitted on
+PIXELS = 16  # side of the pictures that are probed beside the latents
+SCATTER = 300
+MOVING = 0.01  # what the tip moves at least in a model step that counts as moving, m
+_QUANTILES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
+
+
+def measure(
+    checkpoint: str, task: str, data: Path | None = None, n: int | None = None, seed: int = 0
+) -> dict:
+    """Return what the checkpoint knows about held-out episodes, as plain data.
+
+    With ``data``, the file of the training, probes are fitted on episodes the model was trained on and
+    everything is judged on at most ``n`` (150) held-out ones. Without, ``n`` (200) fresh episodes are
+    recorded; probes are fitted on the first half, judged on the second. UserError where the checkpoint
+    does not fit the task or the file.
+    """
+    if n is not None and n < 4:
+        raise UserError(f"-n {n} episodes are too few to judge by: give at least 4.")
+    model, spec = load_checkpoint(checkpoint)
+    fitted, held_out, source = _episodes(spec, task, data, n, seed)
+    inputs = {
+        "latent": _Features(lambda frames: encode_frames(model, frames, spec).numpy()),
+        "pixels": _Features(shrunk_pixels),
+    }
+    untrained = untrained_encoder(spec, all_frames(fitted), seed)
+    inputs["untrained"] = _Features(lambda frames: encode_frames(untrained, frames, spec).numpy())
+    fitted_inputs = {name: features(fitted) for name, features in inputs.items()}
+    judged_inputs = {name: features(held_out) for name, features in inputs.items()}
+    probes, scatter = probe(
+        {name: np.concatenate(found) for name, found in fitted_inputs.items()},
+        quantities(task, np.concatenate([r.states for r in fitted])),
+        _validation_rows(fitted),
+        {name: np.concatenate(found) for name, found in judged_inputs.items()},
+        quantities(task, np.concatenate([r.states for r in held_out])),
+        seed,
+    )
+    moving = [np.linalg.norm(np.diff(r.states[:, :2], axis=0), axis=1) > MOVING for r in held_out]
+    paths = {**judged_inputs, "end effector": [r.states[:, :2] for r in held_out]}
+    latents = [torch.from_numpy(z) for z in judged_inputs["latent"]]
+    return {
+        "task": task,
+        "protocol": "knowledge",
+        "seed": seed,
+        "episodes": {
+            **source,
+            "fitted_frames": sum(len(r.pixels) for r in fitted),
+            "judged_episodes": len(held_out),
+            "judged_frames": sum(len(r.pixels) for r in held_out),
+        },
+        "probes": probes,
+        "scatter": scatter,
+        "open_loop": open_loop(
+            model, latents, [torch.from_numpy(r.blocks) for r in held_out], spec.history, seed=seed
+        ),
+        "straightness": {name: straightness(path, moving) for name, path in paths.items()},
+        "norms": norm_shell(model, spec, all_frames(held_out), torch.cat(latents), seed),
+    }
+
+
+def summary(results: dict) -> str:
+    """Return the results as a few lines for people."""
+    episodes = results["episodes"]
+    lines = [
+        f"{results['task']}, knowledge, seed {results['seed']}: probes fitted on "
+        f"{episodes['fitted_frames']} frames ({episodes['fitted_on']}), judged on "
+        f"{episodes['judged_frames']} ({episodes['judged_on']})",
+    ]
+    for kind, inputs in results["probes"].items():
+        for name, found in inputs.items():
+            figures = ", ".join(f"{quantity} {value:.3f}" for quantity, value in found.items())
+            lines.append(f"  R2 {kind:<6} of {name:<9} {figures}")
+    found = results["open_loop"]
+    for steps, error, ratio in zip(found["steps"], found["error"], found["ratio"], strict=True):
+        if steps in (1, 2, 5, 8):
+            lines.append(f"  {steps} steps ahead: error {error:.4f}, {ratio:.3f} of copying")
+    lines.append("  straightness: " + ", ".join(f"{k} {v:.3f}" for k, v in results["straightness"].items()))
+    norms = results["norms"]
+    if norms["outside"] is not None:
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in norms["outside"].items())
+        lines.append(f"  norms outside {norms['low']:.2f} to {norms['high']:.2f}: {shares}")
+    return "\n".join(lines)
+
+
+def quantities(task: str, states: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what is probed of simulator states (N, S): m, and the angle as sine and cosine, (N, 2) each."""
+    found = {"end effector": states[:, :2]}
+    if task == "push":
+        yaw = states[:, 4]
+        found["block position"] = states[:, 2:4]
+        found["block angle"] = np.stack([np.sin(yaw), np.cos(yaw)], axis=1)
+    return found
+
+
+def probe(
+    fitted: dict[str, np.ndarray],
+    targets: dict[str, np.ndarray],
+    validation: np.ndarray,
+    judged: dict[str, np.ndarray],
+    truth: dict[str, np.ndarray],
+    seed: int,
+) -> tuple[dict, dict]:
+    """Return R2 by probe, input and quantity, and points of the MLP on latents for a plot.
+
+    fitted and judged hold the inputs (N, D) by name, targets and truth the quantities (N, 2) of the same
+    rows; ``validation`` (N,) marks the rows of ``fitted`` that choose strength and stopping.
+    """
+    names = list(targets)
+    y = np.concatenate([targets[name] for name in names], axis=1)
+    results: dict = {"linear": {}, "mlp": {}}
+    scatter = {}
+    for name in tqdm(fitted, desc="probe", unit="input", leave=False, disable=None):
+        x = fitted[name].astype(np.float64)
+        parts = x[~validation], y[~validation], x[validation], y[validation]
+        for kind, regression in (("linear", Ridge(*parts)), ("mlp", MLP(*parts, seed))):
+            predicted = regression.predict(judged[name].astype(np.float64))
+            columns = dict(zip(names, np.split(predicted, len(names), axis=1), strict=True))
+            results[kind][name] = {q: r2(truth[q], columns[q]) for q in names}
+            if kind == "mlp" and name == "latent":
+                scatter = _scatter(truth, columns, seed)
+    return results, scatter
+
+
+def untrained_encoder(spec: CheckpointSpec, frames: np.ndarray, seed: int) -> LeWorldModel:
+    """Return a model of the same architecture with random weights, as fair a baseline as can be.
+
+    Its BatchNorm statistics are those of ``frames`` (N, H, W, 3): with the initial ones the latents would
+    not be normalised as a trained model's are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LeWorldModel(spec.model)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = None  # a plain average over all batches
+    order = np.random.default_rng(seed).permutation(len(frames))[:2048]
+    with torch.no_grad():
+        for rows in np.array_split(order, max(1, len(order) // 128)):
+            model.encode(normalise_pixels(torch.from_numpy(frames[rows]), spec.image))
+    return model.eval()
+
+
+def shrunk_pixels(frames: np.ndarray) -> np.ndarray:
+    """Return frames uint8 (N, H, W, 3) as rows of 16 x 16 RGB in 0..1, (N, 768) float32."""
+    small = [cv2.resize(frame, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA) for frame in frames]
+    return np.stack(small).reshape(len(frames), -1).astype(np.float32) / 255
+
+
+def norm_shell(
+    model: LeWorldModel, spec: CheckpointSpec, frames: np.ndarray, latents: torch.Tensor, seed: int
+) -> dict:
+    """Return quantiles of the norms of held-out latents (N, D) and the shares outside the shell.
+
+    ``outside`` is None where the checkpoint has no shell.
+    """
+    low, high = spec.thresholds.norm_low, spec.thresholds.norm_high
+    norms = {"held out": latents.norm(dim=-1)}
+    for name, pictures in corrupted(frames, seed).items():
+        if name != "normal":
+            norms[name] = encode_frames(model, pictures, spec).norm(dim=-1)
+    has_shell = low is not None and high is not None
+    return {
+        "low": low,
+        "high": high,
+        "quantiles": {
+            name: {str(q): float(np.quantile(found.numpy(), q)) for q in _QUANTILES}
+            for name, found in norms.items()
+        },
+        "outside": {name: float(((f < low) | (f > high)).float().mean()) for name, f in norms.items()}
+        if has_shell
+        else None,
+    }
+
+
+class _Features:
+    """An encoder of frames, applied recording by recording."""
+
+    def __init__(self, encode):
+        self.encode = encode
+
+    def __call__(self, recordings: list[Recording]) -> list[np.ndarray]:
+        values = torch.from_numpy(self.encode(all_frames(recordings)))
+        return [part.numpy() for part in per_recording(values, recordings)]
+
+
+def _episodes(spec, task, data, n, seed) -> tuple[list[Recording], list[Recording], dict]:
+    if data is None:
+        count = EPISODES if n is None else n
+        recordings = fresh_recordings(task, spec, count, FRESH_KNOWLEDGE + seed)
+        source = {"fitted_on": "fresh episodes", "judged_on": "other fresh episodes"}
+        return recordings[: count // 2], recordings[count // 2 :], source
+    with EpisodeFile(data) as file:
+        training, held_out = held_out_split(spec, file)
+        rng = np.random.default_rng(seed)
+        training = rng.permutation(training)
+        enough = int(np.searchsorted(np.cumsum(file.lengths[training]), FITTED_FRAMES, side="right"))
+        chosen = rng.permutation(held_out)[: HELD_OUT_EPISODES if n is None else n]
+        fitted = read_recordings(file, training[: max(2, enough)].tolist(), spec, task)
+        judged = read_recordings(file, chosen.tolist(), spec, task)
+    source = {
+        "fitted_on": "episodes of the training",
+        "judged_on": "episodes held out",
+        "data": data.name,
+    }
+    return fitted, judged, source
+
+
+def _validation_rows(recordings: list[Recording]) -> np.ndarray:
+    """Mark the rows of the last fifth of the recordings, at least one of them."""
+    count = max(1, round(VALIDATION_SHARE * len(recordings)))
+    marked = [np.full(len(r.pixels), i >= len(recordings) - count) for i, r in enumerate(recordings)]
+    return np.concatenate(marked)
+
+
+def _scatter(truth: dict[str, np.ndarray], predicted: dict[str, np.ndarray], seed: int) -> dict:
+    """Points true and predicted, in m, the angle in degrees."""
+    rows = np.random.default_rng(seed).permutation(len(next(iter(truth.values()))))[:SCATTER]
+    points = {}
+    for name, values in truth.items():
+        pair = [values[rows], predicted[name][rows]]
+        if name == "block angle":
+            pair = [np.degrees(np.arctan2(p[:, :1], p[:, 1:])) for p in pair]
+        points[name] = {
+            key: np.round(p, 4).tolist() for key, p in zip(("true", "predicted"), pair, strict=True)
+        }
+    return points

@@ -1,0 +1,264 @@
+"""Violation of expectation: does the model notice what cannot happen, and stay calm at what does?
+
+The surprise of a step is the squared L2 between the latent predicted from a full history of seen latents
+and executed actions, and the latent that is seen (paper, surprise evaluation). The guard is the shell of
+latent norms that SIGReg makes: what lies outside is no picture of the known world.
+"""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.data.frames import resize_frame
+from world_model_ros.data.normalisation import normalise
+from world_model_ros.evaluation.events import Episode, Event, explore, kinds, make_event, replay
+from world_model_ros.evaluation.recordings import (
+    FRESH_EVENTS,
+    FRESH_NORMAL,
+    Recording,
+    all_frames,
+    check_world,
+    encode_frames,
+    fresh_recordings,
+    held_out_split,
+    one_step_errors,
+    per_recording,
+    read_recordings,
+)
+from world_model_ros.evaluation.statistics import wilson_interval
+from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.sim.worlds import World, make_world
+
+NORMAL_EPISODES = 200  # fresh ones; 18 steps each have a full history
+HELD_OUT_EPISODES = 100
+GUARD_FRAMES = 500
+EVENTS = 200
+_TRIES = 4  # episodes looked through for an event, for each one wanted
+_GREY = 128
+
+
+def measure(
+    checkpoint: str, task: str, data: Path | None = None, n: int | None = None, seed: int = 0
+) -> dict:
+    """Return how surprising ``n`` events of every kind and normal steps are, as plain data.
+
+    Normal steps and events come from fresh episodes of the simulator; with ``data``, the file of the
+    training, the false alarms on its held-out episodes are counted too. UserError where the checkpoint
+    does not fit the task or the file.
+    """
+    model, spec = load_checkpoint(checkpoint)
+    wanted = EVENTS if n is None else n
+    normal_recordings = fresh_recordings(task, spec, NORMAL_EPISODES, FRESH_NORMAL + seed)
+    normal = _errors(model, spec, normal_recordings)
+    with contextlib.closing(make_world(task)) as world:
+        check_world(spec, world)
+        found, missed = score_events(model, spec, world, wanted, seed)
+        example = example_series(model, spec, world, seed)
+    scores = {kind: errors for kind, errors in found.items() if len(errors)}
+    threshold = spec.thresholds.surprise
+    alarms = None if threshold is None else normal > threshold
+    results = {
+        "task": task,
+        "protocol": "surprise",
+        "n": wanted,
+        "seed": seed,
+        "auroc": {kind: auroc(found, normal) for kind, found in scores.items()},
+        "threshold": threshold,
+        "false_alarms": None if alarms is None else _alarms(alarms),
+        "detected": None
+        if threshold is None
+        else {kind: float((found > threshold).mean()) for kind, found in scores.items()},
+        "medians": {
+            "normal": float(np.median(normal)),
+            **{kind: float(np.median(found)) for kind, found in scores.items()},
+        },
+        "counts": {kind: len(errors) for kind, errors in found.items()},
+        "episodes_without_place": missed,
+        "normal_quantiles": {
+            q: float(np.quantile(normal, float(q))) for q in ("0.99", "0.995", "0.998", "0.999")
+        },
+        "scores": {
+            kind: [round(float(s), 4) for s in found] for kind, found in {"normal": normal, **scores}.items()
+        },
+        "guard": guard(model, spec, all_frames(normal_recordings), seed),
+        "example": example,
+    }
+    if data is not None and threshold is not None:
+        with EpisodeFile(data) as file:
+            _, held_out = held_out_split(spec, file)
+            errors = _errors(model, spec, read_recordings(file, held_out[:HELD_OUT_EPISODES], spec, task))
+        results["false_alarms_held_out"] = _alarms(errors > threshold)
+    return results
+
+
+def summary(results: dict) -> str:
+    """Return the results as a few lines for people."""
+    lines = [f"{results['task']}, surprise, {results['n']} events a kind, seed {results['seed']}"]
+    false = results["false_alarms"]
+    if false is not None:
+        low, high = (500 * bound for bound in false["interval"])
+        lines.append(
+            f"  false alarms      {false['alarms']} of {false['steps']} normal steps, "
+            f"{false['per_500']:.2f} in 500 [{low:.2f}, {high:.2f}], threshold {results['threshold']:.3f}"
+        )
+    normal = results["medians"]["normal"]
+    for kind, value in results["auroc"].items():
+        detected = (
+            "" if results["detected"] is None else f", detected {100 * results['detected'][kind]:5.1f} %"
+        )
+        times = results["medians"][kind] / max(normal, 1e-12)
+        lines.append(f"  {kind:<17} AUROC {value:.3f}{detected}, median {times:.1f} times a normal step's")
+    if results["guard"] is not None:
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in results["guard"].items())
+        lines.append(f"  outside the shell of norms: {shares}")
+    return "\n".join(lines)
+
+
+def auroc(events: np.ndarray, normal: np.ndarray) -> float:
+    """Return the chance that an event scores higher than a normal step, a tie counting half.
+
+    The area under the ROC curve is the rank statistic of Mann and Whitney. NaN where either is empty.
+    """
+    if len(events) == 0 or len(normal) == 0:
+        return float("nan")
+    ordered = np.sort(normal)
+    below = np.searchsorted(ordered, events, side="left")
+    up_to = np.searchsorted(ordered, events, side="right")
+    return float((below + up_to).mean() / (2 * len(normal)))
+
+
+def score_events(
+    model: LeWorldModel, spec: CheckpointSpec, world: World, n: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Return the surprise of the first step across ``n`` events of every kind, (n,) each.
+
+    Also the number of episodes in which a kind found no place. Fewer than ``n`` scores where too many
+    of them did not.
+    """
+    first = spec.history - 1
+    names = kinds(world.task)
+    clips: dict[str, list] = {kind: [] for kind in names}
+    missed = dict.fromkeys(names, 0)
+    rng = np.random.default_rng((FRESH_EVENTS + seed, 1))
+    with tqdm(total=n * len(names), desc="events", unit="event", leave=False, disable=None) as bar:
+        for index in range(_TRIES * n):
+            open_kinds = [kind for kind in names if len(clips[kind]) < n]
+            if not open_kinds:
+                break
+            episode = explore(world, (FRESH_EVENTS + seed, index))
+            for kind in open_kinds:
+                event = make_event(kind, world.task, episode, first, rng)
+                if event is None:
+                    missed[kind] += 1
+                    continue
+                clips[kind].append(_clip(world, spec, episode, event))
+                bar.update()
+    return {kind: _errors(model, spec, found) for kind, found in clips.items()}, missed
+
+
+def example_series(model: LeWorldModel, spec: CheckpointSpec, world: World, seed: int) -> dict:
+    """Return the surprise of every step of one episode with a jump of 8 cm in its middle.
+
+    ``scores`` begin at frame ``first_frame``; the jump happens between the frames ``step`` and ``step`` + 1.
+    ``example_pictures`` draws the episode again.
+    """
+    for index in range(1000):
+        episode = explore(world, (FRESH_EVENTS + seed, index), steps=20)
+        event = _example_event(world.task, episode)
+        if event is not None and event.step < 14:
+            break
+    pixels = _seen(replay(world, episode, range(len(episode.states)), event), spec)
+    recording = Recording(pixels, _blocks(episode, spec), episode.states)
+    return {
+        "kind": event.kind,
+        "seed": list(episode.seed),
+        "step": event.step,
+        "first_frame": spec.history,
+        "scores": [round(float(s), 4) for s in _errors(model, spec, [recording])],
+    }
+
+
+def example_pictures(task: str, example: dict) -> list[np.ndarray]:
+    """Return the pictures, uint8 (H, W, 3), of all frames of the episode that ``example_series`` scored."""
+    with contextlib.closing(make_world(task)) as world:
+        episode = explore(world, tuple(example["seed"]), steps=20)
+        return replay(world, episode, range(len(episode.states)), _example_event(task, episode))
+
+
+def guard(model: LeWorldModel, spec: CheckpointSpec, frames: np.ndarray, seed: int) -> dict | None:
+    """Return the shares of latents outside the checkpoint's shell of norms, by what was done to ``frames``.
+
+    None where the checkpoint has no shell.
+    """
+    low, high = spec.thresholds.norm_low, spec.thresholds.norm_high
+    if low is None or high is None:
+        return None
+    shares = {}
+    for name, pictures in corrupted(frames, seed).items():
+        norms = encode_frames(model, pictures, spec).norm(dim=-1)
+        shares[name] = float(((norms < low) | (norms > high)).float().mean())
+    return shares
+
+
+def corrupted(frames: np.ndarray, seed: int, count: int = GUARD_FRAMES) -> dict[str, np.ndarray]:
+    """Return ``count`` of ``frames`` (N, H, W, 3) as they are and made foreign in several ways."""
+    rng = np.random.default_rng((seed, 0x6A4D))
+    chosen = frames[rng.permutation(len(frames))[:count]]
+    size = chosen.shape[1]
+    occluded = chosen.copy()
+    for picture, (top, left) in zip(occluded, rng.integers(0, size // 2, (len(chosen), 2)), strict=True):
+        picture[top : top + size // 2, left : left + size // 2] = _GREY
+    return {
+        "normal": chosen,
+        "noise": rng.integers(0, 256, chosen.shape, np.uint8),
+        "inverted": 255 - chosen,
+        "black": np.zeros_like(chosen[:1]),
+        "occluded": occluded,
+    }
+
+
+def _errors(model: LeWorldModel, spec: CheckpointSpec, recordings: list[Recording]) -> np.ndarray:
+    """Surprise of all steps with a full history, recording after recording."""
+    if not recordings:
+        return np.zeros(0)
+    latents = per_recording(encode_frames(model, all_frames(recordings), spec), recordings)
+    found = [
+        one_step_errors(model, z, torch.from_numpy(r.blocks), spec.history)
+        for z, r in zip(latents, recordings, strict=True)
+    ]
+    return torch.cat(found).numpy()
+
+
+def _clip(world: World, spec: CheckpointSpec, episode: Episode, event: Event) -> Recording:
+    """A full history before the event and the one frame after it."""
+    rows = slice(event.step - spec.history + 1, event.step + 2)
+    pixels = _seen(replay(world, episode, range(rows.start, rows.stop), event), spec)
+    return Recording(pixels, _blocks(episode, spec)[rows.start : rows.stop - 1], episode.states[rows])
+
+
+def _seen(pictures: list[np.ndarray], spec: CheckpointSpec) -> np.ndarray:
+    return np.stack([resize_frame(picture, spec.image.size) for picture in pictures])
+
+
+def _blocks(episode: Episode, spec: CheckpointSpec) -> np.ndarray:
+    return normalise(episode.actions.reshape(len(episode.actions), -1), spec.action)
+
+
+def _example_event(task: str, episode: Episode) -> Event | None:
+    return make_event("teleport", task, episode, 8, np.random.default_rng(episode.seed))
+
+
+def _alarms(alarms: np.ndarray) -> dict:
+    count, steps = int(alarms.sum()), len(alarms)
+    return {
+        "steps": steps,
+        "alarms": count,
+        "per_500": 500 * count / steps,
+        "interval": wilson_interval(count, steps),
+    }
