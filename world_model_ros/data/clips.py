@@ -33,7 +33,7 @@ class Clips:
         self.stride = block // steps_per_row
         self.frames = frames
         self.episodes = list(range(len(file)) if episodes is None else episodes)
-        pixels, blocks, starts, rows = [], [], [], 0
+        pixels, blocks, starts, rows, lengths = [], [], [], 0, []
         for episode in self.episodes:
             frames_of_episode = file.pixels(episode)
             if image_size is not None and frames_of_episode.shape[1:3] != (image_size, image_size):
@@ -43,6 +43,7 @@ class Clips:
             length = len(frames_of_episode)
             starts.append(rows + np.arange(max(0, length - (frames - 1) * self.stride)))
             rows += length
+            lengths.append(length)
         self.starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
         if len(self.starts) == 0:
             raise UserError(
@@ -50,11 +51,18 @@ class Clips:
                 "record longer ones."
             )
         self.pixels = np.concatenate(pixels)
+        self.lengths = np.array(lengths)  # rows of each episode
         self.blocks = normalise(np.concatenate(blocks), action)
         self._offsets = np.arange(frames) * self.stride
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def model_steps(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows one model step apart, episode by episode, and how many each episode has."""
+        ends = np.cumsum(self.lengths)
+        rows = [np.arange(e - n, e, self.stride) for e, n in zip(ends, self.lengths, strict=True)]
+        return np.concatenate(rows), np.array([len(r) for r in rows])
 
     def batch(self, indices) -> tuple[np.ndarray, np.ndarray]:
         """Return clips: pixels uint8 (B, frames, H, W, 3), blocks float32 (B, frames, block * dim).

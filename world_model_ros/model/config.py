@@ -49,6 +49,7 @@ class ModelConfig:
     # convolutional only: channels of the stages, the first of stride 4, the others of stride 2
     channels: tuple[int, ...] = ()
     encoder_norm: str = "group"  # or "batch"
+    temporal_hidden: int = 0  # width of the temporal-distance head, 0: none
 
     @classmethod
     def full(cls, action_dim: int) -> "ModelConfig":
@@ -123,8 +124,8 @@ class ModelConfig:
         found += [f"model.{name} must be positive" for name in positive if getattr(self, name) < 1]
         if max(self.encoder_depth, self.predictor_depth) > _DEEPEST:
             found.append(f"more than {_DEEPEST} layers are not supported")
-        if self.action_mixed < 0:
-            found.append("model.action_mixed must not be negative")
+        optional = ("action_mixed", "temporal_hidden")
+        found += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
         if not 0 <= self.dropout < 1:
             found.append(f"model.dropout {self.dropout} is not in [0, 1)")
         if found:

@@ -15,11 +15,15 @@ from torch import Tensor, nn
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.conv import ConvEncoder
 from world_model_ros.model.predictor import Predictor
+from world_model_ros.model.temporal import TemporalDistance
 from world_model_ros.model.vit import VisionTransformer
 
 
 class LeWorldModel(nn.Module):
-    """Encoder, action encoder, predictor; every latent passes through one of two projectors."""
+    """Encoder, action encoder, predictor; every latent passes through one of two projectors.
+
+    ``temporal``, where there is one, judges pairs of latents; it learns after all the rest.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -29,6 +33,8 @@ class LeWorldModel(nn.Module):
         self.action_encoder = _ActionEncoder(config)
         self.predictor = Predictor(config)
         self.pred_proj = _Projector(config.latent_dim, config.projector_hidden, config.latent_dim)
+        hidden = config.temporal_hidden
+        self.temporal = TemporalDistance(config.latent_dim, hidden) if hidden else None
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""

@@ -135,6 +135,13 @@ class PlannerNode(Node):
                 low=0.0,
                 high=0.999,
             ),
+            objective=parameter(
+                self,
+                "objective",
+                default.objective,
+                "What candidates are judged by: squared (latent distance), temporal (model steps to the "
+                "goal), or auto: temporal where the checkpoint can.",
+            ),
             seed=parameter(self, "seed", default.seed, "Seed of the draws.", low=0, high=2**31 - 1),
         )
 

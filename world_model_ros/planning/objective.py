@@ -1,5 +1,6 @@
 """What a plan is worth: how near the imagined future comes to the goal, in the latent space."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -13,12 +14,18 @@ class WorldModel(Protocol):
         """(B, T, D), (B, T-1, A), (B, S, H, A) -> (B, S, H, D): the latent after each block."""
 
 
+def squared_distance(latents: Tensor, goals: Tensor) -> Tensor:
+    """Return the squared L2 distance (...) of latents (..., D) and goals (..., D), which broadcast."""
+    return (latents - goals).square().sum(-1)
+
+
 class GoalDistance:
-    """Cost of candidates: squared L2 between the last imagined latent and the goal's (paper, 3.3).
+    """Cost of candidates: from the last imagined latent to the goal's, squared L2 in the paper (3.3).
 
     latents (B, T, D) and history_actions (B, T-1, A) are the context, goal (B, D) the goal's latent.
     With ``any_time`` the smallest distance along the way counts instead of the last one: the moment
-    of arrival is then free.
+    of arrival is then free. ``metric`` is ``squared_distance`` or anything of its shape, such as the
+    model's TemporalDistance.
     """
 
     def __init__(
@@ -28,12 +35,14 @@ class GoalDistance:
         history_actions: Tensor,
         goal: Tensor,
         any_time: bool = False,
+        metric: Callable[[Tensor, Tensor], Tensor] = squared_distance,
     ):
         self.model = model
         self.latents = latents
         self.history_actions = history_actions
         self.goal = goal
         self.any_time = any_time
+        self.metric = metric
 
     def __call__(self, candidates: Tensor) -> Tensor:
         """Return the costs (B, S) of candidates (B, S, H, A); infinite where the model leaves the finite."""
@@ -41,18 +50,25 @@ class GoalDistance:
         costs = distances.amin(-1) if self.any_time else distances[..., -1]
         return torch.where(distances.isfinite().all(-1), costs, torch.inf)
 
-    @torch.inference_mode()
     def distances(self, candidates: Tensor) -> Tensor:
-        """Return the squared distance to the goal after each block: (B, S, H)."""
-        if candidates.device.type == "cpu":
-            # One problem at a time: matrix products of another size round differently, and a plan must
-            # not depend on which other problems happened to be solved beside it.
-            latents = torch.cat([self._imagine(slice(i, i + 1), candidates) for i in range(len(candidates))])
-        else:
-            latents = self._imagine(slice(None), candidates)
-        return (latents - self.goal[:, None, None]).square().sum(-1)
+        """Return the distance to the goal after each block: (B, S, H)."""
+        return self.measure(self.imagine(candidates))
 
-    def _imagine(self, problems: slice, candidates: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def measure(self, latents: Tensor) -> Tensor:
+        """Return the distance (B, S, H) of imagined latents (B, S, H, D) to the goal."""
+        return self.metric(latents, self.goal[:, None, None])
+
+    @torch.inference_mode()
+    def imagine(self, candidates: Tensor) -> Tensor:
+        """Return the latent after each block: (B, S, H, D)."""
+        if candidates.device.type != "cpu":
+            return self._rollout(slice(None), candidates)
+        # One problem at a time: matrix products of another size round differently, and a plan must not
+        # depend on which other problems happened to be solved beside it.
+        return torch.cat([self._rollout(slice(i, i + 1), candidates) for i in range(len(candidates))])
+
+    def _rollout(self, problems: slice, candidates: Tensor) -> Tensor:
         return self.model.rollout(
             self.latents[problems], self.history_actions[problems], candidates[problems]
         )

@@ -12,7 +12,9 @@ from world_model_ros.data.normalisation import denormalise, normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.planning.cem import CEM, Noise
-from world_model_ros.planning.objective import GoalDistance, WorldModel
+from world_model_ros.planning.objective import GoalDistance, WorldModel, squared_distance
+
+OBJECTIVES = ("auto", "squared", "temporal")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,15 @@ class PlannerConfig:
     # wide and nearly straight ones do.
     initial_std: float = 1.5  # in z-scores
     correlation: float = 0.97  # between neighbouring control steps
+    objective: str = "auto"  # squared, temporal, or temporal where the checkpoint has that head
     seed: int = 0
 
     def __post_init__(self):
         """Raise UserError where the settings make no sense: people choose them."""
         if self.horizon < 1:
             raise UserError(f"horizon must be at least 1 model step, it is {self.horizon}.")
+        if self.objective not in OBJECTIVES:
+            raise UserError(f"objective {self.objective!r} is unknown: choose {', '.join(OBJECTIVES)}.")
         try:
             self.solver()
         except ValueError as error:
@@ -68,6 +73,7 @@ class RecedingHorizonPlanner:
         self.spec = spec
         self.config = config or PlannerConfig()
         self.solver = self.config.solver()
+        self.metric = self._metric()
         action = spec.action
         self.shape = (spec.block, action.dim)
         self.limits = tuple(
@@ -77,6 +83,15 @@ class RecedingHorizonPlanner:
         self.still = torch.from_numpy(normalise(np.zeros(spec.block * action.dim), action))
         self._goal: Tensor | None = None
         self.reset()
+
+    def _metric(self):
+        head, wanted = getattr(self.model, "temporal", None), self.config.objective
+        if wanted == "temporal" and head is None:
+            raise UserError(
+                "the checkpoint has no temporal-distance head: train it with one, or plan with "
+                "objective squared."
+            )
+        return squared_distance if head is None or wanted == "squared" else head
 
     def reset(self) -> None:
         """Forget history and warm start, and begin the random draws anew."""
@@ -138,7 +153,11 @@ class RecedingHorizonPlanner:
         if left:
             mean[:] = previous[1:]
         objective = GoalDistance(
-            self.model, *_batched(latents, blocks, self.still), self._goal[None], any_time=not left
+            self.model,
+            *_batched(latents, blocks, self.still),
+            self._goal[None],
+            any_time=not left,
+            metric=self.metric,
         )
         # Choosing the arrival means finding the goal's valley: worth twice the candidates, once a while.
         solver = self.solver if left else replace(self.solver, samples=2 * self.solver.samples)
@@ -149,18 +168,18 @@ class RecedingHorizonPlanner:
             self.config.correlation,
         )
         solution = solver.solve(objective, mean[None], noise, self.limits)
-        actions, expected = solution.actions[0], float(solution.cost[0])
-        if not (actions.isfinite().all() and math.isfinite(expected)):
+        actions = solution.actions[0]
+        if not (actions.isfinite().all() and math.isfinite(float(solution.cost[0]))):
             raise ValueError("no candidate has a finite cost: the model or the latent is broken")
+        imagined = objective.imagine(actions[None, None])
         if not left:
-            distances = objective.distances(actions[None, None])[0, 0]
-            arrival = int(distances.argmin())
-            actions, expected = actions[: arrival + 1], float(distances[arrival])
+            actions = actions[: int(objective.measure(imagined).argmin()) + 1]
+        arrival = imagined[0, 0, len(actions) - 1]
         self._previous = actions
         return Plan(
             actions=self._physical(actions),
-            distance=float((self._latents[-1] - self._goal).square().sum()),
-            predicted_distance=expected,
+            distance=float(squared_distance(self._latents[-1], self._goal)),
+            predicted_distance=float(squared_distance(arrival, self._goal)),
             horizon=len(actions),
             milliseconds=1e3 * (time.perf_counter() - start),
         )

@@ -1,18 +1,16 @@
 """Thresholds of a checkpoint, from held-out episodes alone."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.config import CheckpointSpec, Thresholds
-from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.training.metrics import encode_clips
+from world_model_ros.training.metrics import encode_clips, encode_frames
 
 SURPRISE_QUANTILE = 0.999
-NORM_MARGIN = 0.1
+NORM_MARGIN = 0.0
 SAME_METRES = 0.015
 SAME_RADIANS = 0.1
 APART_METRES = 0.05
@@ -57,7 +55,7 @@ def _from_states(model, file, clips, spec, seed) -> tuple[float | None, dict]:
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(states))[:_FRAMES]
     states = states[rows]
-    latents = _encode_rows(model, clips.pixels[rows], spec)
+    latents = encode_frames(model, clips.pixels[rows], spec.image)
     names = file.attributes.get("state_names") or [""] * states.shape[1]
     angles = np.array(["yaw" in name for name in names])
     same = np.where(angles, SAME_RADIANS, SAME_METRES)
@@ -97,16 +95,6 @@ def _from_standstill(latents: Tensor, clips: Clips, spec: CheckpointSpec) -> tup
             "goal_reached_from": f"{int(quiet.sum())} held-out steps of standstill"
         }
     return float(np.quantile(steps, 0.05)), {"goal_reached_from": "the smallest twentieth of held-out steps"}
-
-
-@torch.no_grad()
-def _encode_rows(model: LeWorldModel, pixels: np.ndarray, spec: CheckpointSpec, batch: int = 256) -> Tensor:
-    device = next(model.parameters()).device
-    parts = [
-        model.encode(normalise_pixels(torch.from_numpy(pixels[i : i + batch]).to(device), spec.image)).cpu()
-        for i in range(0, len(pixels), batch)
-    ]
-    return torch.cat(parts)
 
 
 def _squared_distances(latents: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -4,13 +4,32 @@ from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.config import CheckpointSpec
 
 
+def _temporal_row(figures: dict) -> str:
+    estimates = {k.removeprefix("temporal_"): v for k, v in figures.items() if k.startswith("temporal_")}
+    if not estimates:
+        return ""
+    pairs = ", ".join(f"{value:.1f} for {offset}" for offset, value in estimates.items())
+    return f"| temporal distance, mean estimate in model steps | {pairs} |\n"
+
+
+def _collect_command(file: EpisodeFile) -> list[str]:
+    """Return the command that fills such a file, nothing for one that `collect` did not make."""
+    values = {name: file.attributes.get(name) for name in ("task", "length", "seed", "image_size")}
+    if "scripted explorer" not in str(file.attributes.get("source")) or None in values.values():
+        return []
+    return [
+        f"python -m world_model_ros collect --task {values['task']} --out {file.path.name} "
+        f"--episodes {len(file)} --length {values['length']} --seed {values['seed']} "
+        f"--size {values['image_size']}"
+    ]
+
+
 def write_card(
     name: str, spec: CheckpointSpec, file: EpisodeFile, command: str, held_out: int, figures: dict
 ) -> str:
     """Return the text of card.md; ``figures`` are those of ``validate`` and ``calibrate``."""
     attributes, thresholds, training = file.attributes, spec.thresholds, spec.training
-    collected = attributes.get("command")
-    commands = "\n".join([*([collected] if collected else []), command])
+    commands = "\n".join([*_collect_command(file), command])
     action = ", ".join(spec.action.names)
     mistaken = figures.get("goal_reached_mistaken")
     reached = f"{thresholds.goal_reached:.3f} ({figures['goal_reached_from']}"
@@ -35,8 +54,8 @@ source {attributes.get("source", "unknown")}, task {attributes.get("task", "unkn
 
 commit {training["commit"] or "unknown"}, torch {training["torch"]}, \
 {training["steps"]} steps of {training["batch"]} clips, SIGReg weight {training["sigreg"]:g}, \
-seed {training["seed"]}, {training["precision"]}, {training["minutes"]:.1f} minutes on \
-{training["device"]} ({training["threads"]} threads).
+disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training["precision"]}, \
+{training["minutes"]:.1f} minutes on {training["device"]} ({training["threads"]} threads).
 
 ## Measured on held-out episodes
 
@@ -47,6 +66,8 @@ seed {training["seed"]}, {training["precision"]}, {training["minutes"]:.1f} minu
 | ratio | {figures["ratio"]:.4f} |
 | latent standard deviation (1 is a normal's) | {figures["latent_std"]:.3f} |
 | effective rank of {spec.model.latent_dim} | {figures["effective_rank"]:.1f} |
+{_temporal_row(figures)}
+{training.get("worthiness", {}).get("verdict", "")}
 
 ## Thresholds
 

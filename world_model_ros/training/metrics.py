@@ -75,6 +75,17 @@ def encode_clips(
     return torch.cat(latents), torch.cat(predictions)
 
 
+@torch.no_grad()
+def encode_frames(model: LeWorldModel, pixels: np.ndarray, image: ImageSpec, batch: int = 256) -> Tensor:
+    """Return latents (N, D) of frames uint8 (N, H, W, 3), on the CPU, in the model's present mode."""
+    device = next(model.parameters()).device
+    parts = [
+        model.encode(normalise_pixels(torch.from_numpy(pixels[i : i + batch]).to(device), image)).cpu()
+        for i in range(0, len(pixels), batch)
+    ]
+    return torch.cat(parts)
+
+
 def validate(model: LeWorldModel, clips: Clips, image: ImageSpec, indices=None) -> dict[str, float]:
     """Return the figures of held-out clips: prediction, copy, ratio, latent_std, effective_rank."""
     latents, predictions = encode_clips(model, clips, image, indices)

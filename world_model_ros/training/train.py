@@ -15,7 +15,9 @@ from world_model_ros.data.normalisation import action_spec
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import build_model, round_weights, save_checkpoint
 from world_model_ros.model.config import CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import source_commit
+from world_model_ros.training import worthiness
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import write_card
 from world_model_ros.training.loop import (
@@ -25,10 +27,12 @@ from world_model_ros.training.loop import (
     TrainingRun,
     TrainingSettings,
 )
-from world_model_ros.training.metrics import validate
+from world_model_ros.training.metrics import encode_frames, validate
+from world_model_ros.training.temporal import HIDDEN, fit_temporal_distance, temporal_figures
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 _STORED = "float16"
+_TEMPORAL_FRAMES = 60_000  # of the training episodes, encoded for the temporal head
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--projections", type=int, default=defaults.projections, help="SIGReg's directions")
     parser.add_argument(
         "--augment", type=float, default=defaults.augment, help="chance of each disturbance of a frame"
+    )
+    parser.add_argument(
+        "--temporal-steps", type=int, default=3000, help="steps of the temporal-distance head, 0: no head"
     )
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights, split and batches")
     parser.add_argument("--val", type=float, default=0.1, help="share of the episodes held out")
@@ -106,7 +113,7 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
         print(f"stopped after step {trainer.step}; the same command goes on from there", file=sys.stderr)
         return 130
     spec = dataclasses.replace(spec, training=_provenance(arguments, trainer, file))
-    _export(arguments, trainer, spec, file, validation)
+    _export(arguments, trainer, spec, file, clips, validation)
     return 0
 
 
@@ -115,23 +122,63 @@ def _export(
     trainer: TrainingRun,
     spec: CheckpointSpec,
     file: EpisodeFile,
+    clips: Clips,
     held_out: Clips,
 ) -> None:
-    """Measure and calibrate the weights as they will be stored, then write the checkpoint."""
+    """Add the temporal head, measure and calibrate the weights as stored, write the checkpoint."""
     state = round_weights(trainer.model.state_dict(), _STORED)
     model = build_model(spec.model, state, arguments.out).to(trainer.device).eval()
     figures = validate(model, held_out, spec.image)
+    if arguments.temporal_steps:
+        spec = _add_temporal_head(arguments, spec, model, clips)
+        figures.update(temporal_figures(model.temporal, *_latents_by_episode(model, held_out, spec)))
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
     figures.update(judged)
-    spec = dataclasses.replace(spec, thresholds=thresholds, training={**spec.training, "validation": figures})
+    worth = _worthiness(arguments, model, spec, file, held_out)
+    noted = {**spec.training, "validation": figures, "worthiness": worth}
+    spec = dataclasses.replace(spec, thresholds=thresholds, training=noted)
     card = write_card(
         arguments.out.resolve().name, spec, file, _command(arguments), len(held_out.episodes), figures
     )
     save_checkpoint(arguments.out, model, spec, card, dtype=_STORED)
     print(
+        f"{worth['verdict']}\n"
         f"held-out error {figures['prediction']:.4f}, {figures['ratio']:.3f} of copying; "
         f"checkpoint: {arguments.out}"
     )
+
+
+def _worthiness(
+    arguments: argparse.Namespace,
+    model: LeWorldModel,
+    spec: CheckpointSpec,
+    file: EpisodeFile,
+    held_out: Clips,
+) -> dict:
+    frames = spec.history + worthiness.HORIZON
+    try:
+        windows = Clips(file, spec.action, spec.block, frames, held_out.episodes, spec.image.size)
+    except UserError:
+        return {"verdict": f"fitness to plan with not judged: no held-out episode has {frames} model steps"}
+    return worthiness.measure(model, spec, windows, arguments.seed)
+
+
+def _add_temporal_head(
+    arguments: argparse.Namespace, spec: CheckpointSpec, model: LeWorldModel, clips: Clips
+) -> CheckpointSpec:
+    """Fit the head to the latents of the training episodes; return the spec of the model that has it."""
+    latents, lengths = _latents_by_episode(model, clips, spec)
+    head = fit_temporal_distance(latents, lengths, arguments.temporal_steps, arguments.seed)
+    head.load_state_dict(round_weights(head.state_dict(), _STORED))
+    model.temporal = head.to(next(model.parameters()).device)
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, temporal_hidden=HIDDEN))
+
+
+def _latents_by_episode(model: LeWorldModel, clips: Clips, spec: CheckpointSpec):
+    rows, lengths = clips.model_steps()
+    kept = np.cumsum(lengths) <= _TEMPORAL_FRAMES
+    kept[:2] = True
+    return encode_frames(model, clips.pixels[rows[: lengths[kept].sum()]], spec.image), lengths[kept]
 
 
 def split_episodes(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -159,8 +206,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--augment is a chance between 0 and 1, it is {arguments.augment}.")
     if not 0 < arguments.val < 1:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
-    if arguments.threads < 0 or arguments.seed < 0:
-        raise UserError("--threads and --seed must not be negative.")
+    if min(arguments.threads, arguments.seed, arguments.temporal_steps) < 0:
+        raise UserError("--threads, --seed and --temporal-steps must not be negative.")
 
 
 def _device(name: str) -> str:
@@ -223,7 +270,7 @@ def _command(arguments: argparse.Namespace) -> str:
     words = ["python", "-m", "world_model_ros", "train"]
     for name, value in vars(arguments).items():
         if name not in ("restart", "run", "commit", "threads") and value != parser.get_default(name):
-            words += [f"--{name}", str(value)]
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
 
 
