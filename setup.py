@@ -79,6 +79,7 @@ setup(
         "safetensors",
         "tqdm",
         "pybullet",
+        "matplotlib",
     ],
     extras_require={
         "test": ["pytest==8.3.5", "pytest-timeout", "hypothesis", "ruff", "PyYAML"],

@@ -1,0 +1,126 @@
+"""What a report is made from: results of ``evaluate --json`` and the metrics of a training run."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from world_model_ros.errors import UserError
+from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.training.loop import METRICS_NAME
+
+CLOSED_LOOP = ("random", "lewm", "far")
+PROTOCOLS = (*CLOSED_LOOP, "robustness", "knowledge", "surprise")
+_IDENTITY = ("data", "commit", "seed", "steps", "minutes")  # of a training, as results note it
+
+
+@dataclass(frozen=True)
+class Result:
+    """One file of results."""
+
+    path: Path
+    values: dict
+    written: datetime
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that was measured."""
+        return self.values["protocol"]
+
+    def of(self, spec: CheckpointSpec) -> bool:
+        """Whether nothing in the file contradicts its being about this checkpoint."""
+        noted = self.values.get("checkpoint")
+        if not isinstance(noted, dict):
+            return True
+        known = [k for k in _IDENTITY if k in noted and k in spec.training]
+        return all(noted[k] == spec.training[k] for k in known)
+
+
+@dataclass
+class Inputs:
+    """All there is for a report; ``ignored`` says in sentences what was left out."""
+
+    results: list[Result] = field(default_factory=list)
+    metrics: list[dict] = field(default_factory=list)
+    metrics_path: Path | None = None
+    ignored: list[str] = field(default_factory=list)
+
+    def all(self, *protocols: str) -> list[Result]:
+        """Return the results of some protocols, in the order of ``protocols``, the newest first in each."""
+        found = [r for p in protocols for r in reversed(self.results) if r.protocol == p]
+        return found
+
+    def newest(self, protocol: str) -> Result | None:
+        """Return the newest result of a protocol."""
+        return next(iter(self.all(protocol)), None)
+
+
+def read_inputs(folder: Path | None, run: Path | None, task: str, spec: CheckpointSpec) -> Inputs:
+    """Read the results in ``folder`` and the metrics of ``run``, each where given.
+
+    Results of other tasks and checkpoints, and files that are no results, are noted and left out.
+    Raises UserError for a missing folder or a damaged file.
+    """
+    inputs = Inputs()
+    if folder is not None:
+        _read_results(folder, task, spec, inputs)
+    if run is not None:
+        inputs.metrics_path = run / METRICS_NAME
+        inputs.metrics = _read_metrics(run)
+    return inputs
+
+
+def _read_results(folder: Path, task: str, spec: CheckpointSpec, inputs: Inputs) -> None:
+    if not folder.is_dir():
+        raise UserError(
+            f"no folder of results at {folder}: fill one with `evaluate --json {folder}/NAME.json`."
+        )
+    for path in sorted(folder.glob("*.json")):
+        try:
+            values = json.loads(path.read_text())
+            written = datetime.fromtimestamp(path.stat().st_mtime)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}): write it again with `evaluate --json`, or move it away."
+            ) from None
+        if not isinstance(values, dict) or values.get("protocol") not in PROTOCOLS:
+            inputs.ignored.append(f"{path.name} holds no results of a protocol that this page knows.")
+            continue
+        result = Result(path, values, written)
+        if values.get("task", task) != task:
+            inputs.ignored.append(f"{path.name} is about the task {values['task']}.")
+        elif not result.of(spec):
+            inputs.ignored.append(f"{path.name} was measured on another checkpoint.")
+        else:
+            inputs.results.append(result)
+    inputs.results.sort(key=lambda r: r.written)
+
+
+def _read_metrics(run: Path) -> list[dict]:
+    path = run / METRICS_NAME
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        raise UserError(
+            f"no {METRICS_NAME} in {run}: give --run the folder that `train --run` wrote, or leave it out."
+        ) from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            found.append({**values, "step": int(values["step"])})
+        except (ValueError, TypeError, KeyError):
+            if number == len(lines):
+                continue  # the line a kill cut short
+            raise UserError(
+                f"{path} is damaged in line {number}: remove that line, or leave out --run."
+            ) from None
+    return found
+
+
+def finite(value) -> float | None:
+    """Return a number that can be shown as a float; None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
