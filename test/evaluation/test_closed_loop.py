@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from world_model_ros.cli import main
-from world_model_ros.evaluation.closed_loop import Problem, make_problems, run_problem
+from world_model_ros.evaluation.closed_loop import run_problem
+from world_model_ros.evaluation.problems import Problem, make_problems
 from world_model_ros.sim.worlds import make_world
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from world_model_ros.cli import main
-from world_model_ros.evaluation.closed_loop import make_problems
+from world_model_ros.evaluation.problems import make_problems
 from world_model_ros.evaluation.report import imagination, page, plots, report, rollouts
 from world_model_ros.evaluation.report.inputs import Result, read_inputs
 from world_model_ros.model.config import read_spec

@@ -66,13 +66,13 @@ def test_a_reset_in_the_middle_of_a_push_leaves_no_trace(push):
     np.testing.assert_array_equal(shove(), fresh)
 
 
-@pytest.mark.parametrize("call", ["goal_image", "sample_goal", "random_problem"])
+@pytest.mark.parametrize("call", ["goal_image", "sample_goal", "problem"])
 def test_looking_ahead_leaves_the_present_as_it_is(world, call):
     goal = make_world(world.task, seed=9).state()
     calls = {
         "goal_image": lambda: world.goal_image(goal),
         "sample_goal": lambda: world.sample_goal(np.random.default_rng(0)),
-        "random_problem": lambda: world.random_problem(0),
+        "problem": lambda: world.problem(world.protocols[0], 0),
     }
 
     def half_way(interrupt):
@@ -153,7 +153,7 @@ def test_impossible_states_are_refused(state):
 
 
 def test_problems_are_reproducible_and_unsolved(world):
-    problems = [world.random_problem(seed) for seed in range(12)]
+    problems = [world.problem(world.protocols[0], seed)[:2] for seed in range(12)]
     for seed, (start, goal) in enumerate(problems):
         world.reset(state=start)
         np.testing.assert_allclose(world.state()[2:], start[2:], atol=1e-9)
@@ -163,7 +163,7 @@ def test_problems_are_reproducible_and_unsolved(world):
         assert world.distance(goal) < 1e-3
         if world.task == "reach":
             assert np.hypot(*(goal - start)) > 0.08
-        again = world.random_problem(seed)
+        again = world.problem(world.protocols[0], seed)[:2]
         np.testing.assert_array_equal(again, (start, goal))
     assert len({tuple(goal) for _, goal in problems}) == len(problems)
 

@@ -1,26 +1,18 @@
-"""Closed-loop problems: start here, get to what this picture shows, within a budget of control steps."""
+"""One problem in the simulator: the policy acts, the world judges every control step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from world_model_ros.evaluation.policies import Policy
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A start and a goal, as simulator states, and the seed of what happens in between."""
-
-    index: int
-    seed: int
-    start: tuple[float, ...]
-    goal: tuple[float, ...]
+from world_model_ros.evaluation.problems import Problem
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a problem."""
+    """What became of a problem. The first fields are by the criterion that decides success."""
 
     index: int
     success: bool  # the criterion was met at some control step within the budget
@@ -28,16 +20,21 @@ class Outcome:
     first_success: int | None  # control steps until then
     start_distance: float  # metres
     final_distance: float  # metres
+    start_angle: float | None = None  # rad, of the block
+    final_angle: float | None = None  # rad
+    criteria: dict[str, dict] = field(default_factory=dict)  # name -> any, end (bool), first (steps)
 
 
-def make_problems(world, n: int, seed: int) -> list[Problem]:
-    """Draw ``n`` unsolved problems of a world; the same for the same seed, whatever came before."""
-    children = np.random.SeedSequence(seed).generate_state(n, np.uint32)
-    problems = []
-    for index, child in enumerate(children):
-        start, goal = world.random_problem(int(child))
-        problems.append(Problem(index, int(child), tuple(map(float, start)), tuple(map(float, goal))))
-    return problems
+class Camera(Protocol):
+    """What reaches the policy of what there is to see."""
+
+    delay: int  # control steps between a picture and the moment it is stamped with
+
+    def start(self, seed: int) -> None:
+        """Begin a problem."""
+
+    def show(self, picture: np.ndarray) -> np.ndarray | None:
+        """Return what the policy gets of a picture (H, W, 3) uint8; None where the frame is lost."""
 
 
 def run_problem(
@@ -46,29 +43,54 @@ def run_problem(
     problem: Problem,
     budget: int,
     watch: Callable[[np.ndarray], None] = lambda _: None,
+    camera: Camera | None = None,
 ) -> Outcome:
     """Let ``policy`` act for ``budget`` control steps; the world judges every one of them.
 
-    ``watch`` sees each picture (H, W, 3) uint8 that the policy acts on.
+    ``watch`` sees the picture (H, W, 3) uint8 at the start of each block; ``camera`` stands between it
+    and the policy.
     """
     goal = np.asarray(problem.goal)
     world.reset(seed=problem.seed, state=np.asarray(problem.start))
-    policy.start(world.goal_image(goal), problem.seed)
-    start_distance, first, success, steps = float(world.distance(goal)), None, False, 0
-    while steps < budget:
+    policy.start(world.goal_image(goal), problem)
+    delay = 0
+    if camera is not None:
+        camera.start(problem.seed)
+        delay = camera.delay
+    angle = getattr(world, "turned", lambda _: None)
+    start = float(world.distance(goal)), angle(goal)
+    met: list[dict[str, bool]] = []
+    earlier = None  # the picture taken ``delay`` control steps ago
+    while len(met) < budget:
         picture = world.render()
         watch(picture)
-        for action in policy.act(picture)[: budget - steps]:
-            world.step(action)
-            steps += 1
-            success = bool(world.success(goal))
-            if success and first is None:
-                first = steps
+        shown = picture if earlier is None else earlier
+        block = policy.act(shown if camera is None else camera.show(shown))
+        for left, action in zip(range(len(block), 0, -1), block, strict=True):
+            if left == delay:
+                earlier = world.render()
+            if len(met) < budget:
+                world.step(action)
+                met.append(world.criteria(goal))
+    criteria = {name: _summary([step[name] for step in met]) for name in met[0]}
+    decisive = criteria[world.criterion]
     return Outcome(
         index=problem.index,
-        success=first is not None,
-        success_at_end=success,
-        first_success=first,
-        start_distance=start_distance,
+        success=decisive["any"],
+        success_at_end=decisive["end"],
+        first_success=decisive["first"],
+        start_distance=start[0],
         final_distance=float(world.distance(goal)),
+        start_angle=start[1],
+        final_angle=angle(goal),
+        criteria=criteria,
     )
+
+
+def _summary(met: list[bool]) -> dict:
+    """When a criterion was met; ``first`` counts control steps, from one."""
+    return {
+        "any": any(met),
+        "end": bool(met[-1]),
+        "first": met.index(True) + 1 if any(met) else None,
+    }

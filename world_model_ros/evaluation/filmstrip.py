@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.closed_loop import Problem
+from world_model_ros.evaluation.problems import Problem
 from world_model_ros.evaluation.workers import Settings, Worker
 
 _GAP = 4  # pixels between pictures

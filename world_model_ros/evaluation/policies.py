@@ -6,19 +6,22 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import prepare_images
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
+
+PLAYED_BLOCKS = 2  # of a plan, without a newer one: plan_timeout of command_node, 0.5 s
 
 
 class Policy(Protocol):
     """Acts in blocks: one call a model step."""
 
-    def start(self, goal_image: np.ndarray, seed: int) -> None:
-        """Begin a problem: its goal picture (H, W, 3) uint8 and the seed of all its randomness."""
+    def start(self, goal_image: np.ndarray, problem: Problem) -> None:
+        """Begin a problem, whose goal looks like the picture (H, W, 3) uint8; its seed draws all chances."""
 
-    def act(self, image: np.ndarray) -> np.ndarray:
-        """Return the action block (block, dim) to execute from this picture on."""
+    def act(self, image: np.ndarray | None) -> np.ndarray:
+        """Return the action block (block, dim) to execute from this picture on; None is a lost frame."""
 
     planning_ms: list[float]
 
@@ -30,13 +33,30 @@ class RandomPolicy:
         self.low, self.high, self.block = np.asarray(low), np.asarray(high), block
         self.planning_ms: list[float] = []
 
-    def start(self, goal_image: np.ndarray, seed: int) -> None:  # noqa: ARG002
+    def start(self, goal_image: np.ndarray, problem: Problem) -> None:  # noqa: ARG002
         """Seed the generator."""
-        self.generator = np.random.default_rng(seed)
+        self.generator = np.random.default_rng(problem.seed)
 
-    def act(self, image: np.ndarray) -> np.ndarray:  # noqa: ARG002
+    def act(self, image: np.ndarray | None) -> np.ndarray:  # noqa: ARG002
         """Return a random block."""
         return self.generator.uniform(self.low, self.high, (self.block, len(self.low)))
+
+
+class RepeatPolicy:
+    """The floor of inertia: the last action before the start again and again, else one drawn at random."""
+
+    def __init__(self, low, high, block: int):
+        self.low, self.high, self.block = np.asarray(low), np.asarray(high), block
+        self.planning_ms: list[float] = []
+
+    def start(self, goal_image: np.ndarray, problem: Problem) -> None:  # noqa: ARG002
+        """Choose the action."""
+        drawn = np.random.default_rng(problem.seed).uniform(self.low, self.high)
+        self.action = drawn if problem.last_action is None else np.asarray(problem.last_action)
+
+    def act(self, image: np.ndarray | None) -> np.ndarray:  # noqa: ARG002
+        """Return the action, as often as a block has steps."""
+        return np.tile(self.action, (self.block, 1))
 
 
 class PlannerPolicy:
@@ -52,21 +72,30 @@ class PlannerPolicy:
         self.planning_ms: list[float] = []
         RecedingHorizonPlanner(model, spec, config).warm_up()
 
-    def start(self, goal_image: np.ndarray, seed: int) -> None:
+    def start(self, goal_image: np.ndarray, problem: Problem) -> None:
         """Encode the goal and forget the last problem."""
-        self.planner = RecedingHorizonPlanner(self.model, self.spec, replace(self.config, seed=seed))
+        self.planner = RecedingHorizonPlanner(self.model, self.spec, replace(self.config, seed=problem.seed))
         self.planner.set_goal(self.encode(goal_image))
+        self.still = np.zeros((self.spec.block, self.spec.action.dim))
         self.executed = None
-        self.running = np.zeros((self.spec.block, self.spec.action.dim))
+        self.ahead = [self.still] if self.pipelined else []  # the blocks that will run if no plan comes
 
-    def act(self, image: np.ndarray) -> np.ndarray:
-        """Return the block to execute now, planning the next one where pipelined."""
-        latent = self.encode(image)
-        plan = self.planner.plan(latent, self.executed, self.running if self.pipelined else None)
+    def act(self, image: np.ndarray | None) -> np.ndarray:
+        """Return the block to execute now, planning the next one where pipelined.
+
+        Without a picture nothing is planned: the last plan runs on, as far as command_node would play it,
+        then the robot stands still; and as in the planner node, a gap in the frames forgets the history.
+        """
+        if image is None:
+            running = self.ahead.pop(0) if self.ahead else self.still
+            self.executed = None
+            return running
+        running = (self.ahead.pop(0) if self.ahead else self.still) if self.pipelined else None
+        plan = self.planner.plan(self.encode(image), self.executed, running)
         self.planning_ms.append(plan.milliseconds)
-        planned = plan.actions[: self.spec.block]
-        self.executed = self.running if self.pipelined else planned
-        self.running = planned
+        blocks = plan.actions.reshape(-1, *self.still.shape)
+        self.ahead = list(blocks[:PLAYED_BLOCKS])
+        self.executed = running if self.pipelined else self.ahead.pop(0)
         return self.executed
 
     @torch.inference_mode()

@@ -12,8 +12,10 @@ import torch
 from tqdm import tqdm
 
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.closed_loop import Outcome, Problem, run_problem
-from world_model_ros.evaluation.policies import PlannerPolicy, RandomPolicy
+from world_model_ros.evaluation.closed_loop import Outcome, run_problem
+from world_model_ros.evaluation.perturbations import PerturbedCamera
+from world_model_ros.evaluation.policies import PlannerPolicy, RandomPolicy, RepeatPolicy
+from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.receding import PlannerConfig
 from world_model_ros.sim.collect import end_with_parent
@@ -22,13 +24,32 @@ from world_model_ros.sim.worlds import make_world
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides an outcome, apart from the problem."""
+    """Everything that decides an outcome, apart from the job."""
 
     task: str
     checkpoint: str
     budget: int  # control steps
     pipelined: bool
     planner: PlannerConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """One problem for one policy: planner, random or repeat; for a planner perhaps a perturbed camera."""
+
+    problem: Problem
+    policy: str = "planner"
+    perturbation: str | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a job."""
+
+    outcome: Outcome
+    milliseconds: list[float]  # of each plan
+    latents: np.ndarray | None = None  # (T, D) of the pictures as they were; where perturbed
+    drift: np.ndarray | None = None  # (T,) squared distance of the latents that the policy got from these
 
 
 class Worker:
@@ -40,7 +61,12 @@ class Worker:
         self.budget = settings.budget
         self.world = make_world(settings.task)
         self.planner = PlannerPolicy(model, spec, settings.planner, settings.pipelined)
-        self.random = RandomPolicy(spec.action.low, spec.action.high, spec.block)
+        action = spec.action
+        self.policies = {
+            "planner": self.planner,
+            "random": RandomPolicy(action.low, action.high, spec.block),
+            "repeat": RepeatPolicy(action.low, action.high, spec.block),
+        }
 
     def watch(self, problem: Problem) -> list[np.ndarray]:
         """Return the pictures the planner acts on, the last one after its last action."""
@@ -48,14 +74,19 @@ class Worker:
         run_problem(self.world, self.planner, problem, self.budget, pictures.append)
         return [*pictures, self.world.render()]
 
-    def run(self, problem: Problem) -> tuple[dict[str, Outcome], list[float]]:
-        """Return the outcomes of planner and random policy, and the planning times in ms."""
-        self.planner.planning_ms.clear()
-        outcomes = {
-            name: run_problem(self.world, policy, problem, self.budget)
-            for name, policy in (("planner", self.planner), ("random", self.random))
-        }
-        return outcomes, list(self.planner.planning_ms)
+    def run(self, job: Job) -> Done:
+        """Run one job."""
+        policy = self.policies[job.policy]
+        policy.planning_ms.clear()
+        if job.perturbation is None:
+            return Done(run_problem(self.world, policy, job.problem, self.budget), list(policy.planning_ms))
+        pictures: list[np.ndarray] = []
+        camera = PerturbedCamera(job.perturbation)
+        outcome = run_problem(self.world, policy, job.problem, self.budget, pictures.append, camera)
+        latents = np.stack([self.planner.encode(picture) for picture in pictures])
+        pairs = zip(camera.shown, latents, strict=True)
+        drift = [((self.planner.encode(got) - was) ** 2).sum() for got, was in pairs if got is not None]
+        return Done(outcome, list(policy.planning_ms), latents, np.array(drift))
 
 
 _worker: Worker
@@ -67,34 +98,30 @@ def _start(settings: Settings) -> None:
     _worker = Worker(settings)
 
 
-def _run(problem: Problem) -> tuple[dict[str, Outcome], list[float]]:
-    return _worker.run(problem)
+def _run(job: Job) -> Done:
+    return _worker.run(job)
 
 
-def run_in_workers(
-    settings: Settings, problems: list[Problem], workers: int
-) -> tuple[dict[str, list[Outcome]], list[float]]:
-    """Run every problem under the planner and under the random policy.
+def run_in_workers(settings: Settings, jobs: list[Job], workers: int) -> list[Done]:
+    """Run every job; what comes back is in their order and does not depend on ``workers``.
 
-    Returns the outcomes by policy, in the order of the problems, and all planning times in ms.
     Raises UserError when a worker dies.
     """
-    workers = min(workers, len(problems))
-    outcomes: dict[str, list[Outcome]] = {"planner": [], "random": []}
-    milliseconds: list[float] = []
+    workers = min(workers, len(jobs))
     # Spawned, not forked: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (settings,))
+    reached = planned = 0
     try:
-        futures = _submit(pool, problems)
-        with tqdm(total=len(problems), desc=f"evaluate {settings.task}", unit="problem") as bar:
+        futures = _submit(pool, jobs)
+        with tqdm(total=len(jobs), desc=f"evaluate {settings.task}", unit="run") as bar:
             for future in as_completed(futures):
-                by_policy, spent = future.result()
-                for name, outcome in by_policy.items():
-                    outcomes[name].append(outcome)
-                milliseconds += spent
+                done = future.result()
+                if jobs[futures[future]].policy == "planner":
+                    planned += 1
+                    reached += done.outcome.success
+                bar.set_postfix_str(f"success {reached}/{planned}", refresh=False)
                 bar.update()
-                done = outcomes["planner"]
-                bar.set_postfix_str(f"success {sum(o.success for o in done)}/{len(done)}")
+        return [future.result() for future in futures]
     except BrokenProcessPool:
         raise UserError(
             "a worker process died, perhaps out of memory: try again with fewer --workers."
@@ -103,13 +130,12 @@ def run_in_workers(
         for process in list((pool._processes or {}).values()):
             process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
-    return {name: sorted(found, key=lambda o: o.index) for name, found in outcomes.items()}, milliseconds
 
 
-def _submit(pool: ProcessPoolExecutor, problems: list[Problem]) -> list:
+def _submit(pool: ProcessPoolExecutor, jobs: list[Job]) -> dict:
     """Submit with SIGINT blocked, which the new processes inherit: Ctrl-C is for their parent alone."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return [pool.submit(_run, problem) for problem in problems]
+        return {pool.submit(_run, job): number for number, job in enumerate(jobs)}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

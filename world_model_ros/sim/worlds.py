@@ -1,6 +1,7 @@
 """The simulated tasks: a Panda moves a stick over a table, to a place (`reach`) or a T to a pose (`push`)."""
 
 import abc
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +41,14 @@ def yaw_difference(a, b) -> np.ndarray:
     return (np.asarray(a) - np.asarray(b) + np.pi) % (2 * np.pi) - np.pi
 
 
+class Start(NamedTuple):
+    """A problem: two states, and the action that led to the first where an explorer came by it."""
+
+    start: np.ndarray
+    goal: np.ndarray
+    last_action: np.ndarray | None = None
+
+
 class World(abc.ABC):
     """One simulated robot and its task.
 
@@ -49,6 +58,8 @@ class World(abc.ABC):
     """
 
     task: str
+    criterion: str  # the one that decides success
+    protocols: tuple[str, ...]  # of problems, the task's own first
     state_names: tuple[str, ...]
     action_names = ("linear_x", "linear_y")
     action_kind = "twist"
@@ -130,12 +141,19 @@ class World(abc.ABC):
         """Distance in m to `goal`: of the tip (reach) or of the block (push)."""
 
     @abc.abstractmethod
+    def criteria(self, goal: np.ndarray) -> dict[str, bool]:
+        """Whether `goal` is reached, by each of the task's criteria; the one that counts is `criterion`."""
+
     def success(self, goal: np.ndarray) -> bool:
         """Whether `goal` is reached."""
+        return self.criteria(goal)[self.criterion]
 
     @abc.abstractmethod
-    def random_problem(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a start and a goal state drawn from `seed`, unsolved; the world stays as it is."""
+    def problem(self, protocol: str, seed: int) -> Start:
+        """Return a problem of one of `protocols` drawn from `seed`, unsolved; the world stays as it is.
+
+        Raises ValueError for another protocol.
+        """
 
     def close(self) -> None:
         """Free the physics engine."""
@@ -145,6 +163,29 @@ class World(abc.ABC):
 
     @abc.abstractmethod
     def _random_start(self, rng: np.random.Generator) -> np.ndarray: ...
+
+    def _rehearse(self, rng: np.random.Generator, start: np.ndarray) -> tuple[list, list]:
+        """States and last actions at each model step of an explorer that begins at `start`."""
+        twin = self._rehearsal()
+        twin.reset(state=start)
+        explorer = make_explorer(self.task, int(rng.integers(2**31)))
+        states, actions = [twin.state()], [np.zeros(2)]
+        for _ in range(_REHEARSAL):
+            for _ in range(self.block):
+                action = explorer.action(twin.state())
+                twin.step(action)
+            states.append(twin.state())
+            actions.append(action)
+        return states, actions
+
+    def _window(self, rng: np.random.Generator, apart) -> Start:
+        """Return the ends, `apart`, of five model steps of a new explorer's episode (LeWM's protocol)."""
+        while True:
+            states, actions = self._rehearse(rng, self._random_start(rng))
+            windows = zip(states[1:], states[1 + _WINDOW :], actions[1:], strict=False)
+            windows = [Start(*window) for window in windows if apart(*window[:2])]
+            if windows:
+                return windows[rng.integers(len(windows))]
 
     def _rehearsal(self) -> "World":
         if self._twin is None:
@@ -166,6 +207,8 @@ class ReachWorld(World):
     """Bring the tip within 3 cm of a place."""
 
     task = "reach"
+    criterion = "position"
+    protocols = ("random", "lewm")
     state_names = ("ee_x", "ee_y")
 
     def state(self) -> np.ndarray:
@@ -180,15 +223,18 @@ class ReachWorld(World):
         """Distance in m from the tip to `goal`."""
         return float(np.hypot(*(self.state() - self._checked(goal))))
 
-    def success(self, goal: np.ndarray) -> bool:
-        """Whether the tip is within 3 cm of `goal`."""
-        return self.distance(goal) < REACHED
+    def criteria(self, goal: np.ndarray) -> dict[str, bool]:
+        """Position: the tip is within 3 cm of `goal`."""
+        return {"position": self.distance(goal) < REACHED}
 
-    def random_problem(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return two places more than 8 cm apart."""
+    def problem(self, protocol: str, seed: int) -> Start:
+        """Random: two places more than 8 cm apart. lewm: the ends of five model steps of an explorer."""
         rng = _problem_rng(seed)
         start = self._random_start(rng)
-        return start, self._far_from(start, rng)
+        if protocol == "random":
+            return Start(start, self._far_from(start, rng))
+        _check_protocol(self, protocol)
+        return self._window(rng, lambda a, b: np.hypot(*(b - a)) > _APART)
 
     def _random_start(self, rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)
@@ -204,6 +250,8 @@ class PushWorld(World):
     """Push a T of 15 cm within 4 cm and 20 degrees of a pose."""
 
     task = "push"
+    criterion = "pose"
+    protocols = ("lewm", "far")
     state_names = ("ee_x", "ee_y", "block_x", "block_y", "block_yaw")
 
     def state(self) -> np.ndarray:
@@ -226,7 +274,7 @@ class PushWorld(World):
         """Return a state (5,) that pushing for at most four seconds leads to from the present one."""
         now = self.state()
         for _ in range(_TRIES):
-            states = self._rehearse(rng, now)
+            states, _ = self._rehearse(rng, now)
             goals = [s for s in states if _moved(now, s) and _near_the_middle(s)]
             if goals:
                 return goals[rng.integers(len(goals))]
@@ -236,23 +284,30 @@ class PushWorld(World):
         """Distance in m from the block to its place in `goal`."""
         return float(np.hypot(*(self.state() - self._checked(goal))[2:4]))
 
-    def success(self, goal: np.ndarray) -> bool:
-        """Whether the block is within 4 cm and 20 degrees of its pose in `goal`."""
-        turned = yaw_difference(self.state()[4], self._checked(goal)[4])
-        return bool(self.distance(goal) < PUSHED and abs(turned) < TURNED)
+    def turned(self, goal: np.ndarray) -> float:
+        """Angle in rad, at least 0, between the block and its pose in `goal`."""
+        return float(abs(yaw_difference(self.state()[4], self._checked(goal)[4])))
 
-    def random_problem(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ends of five model steps of an explorer's push.
+    def criteria(self, goal: np.ndarray) -> dict[str, bool]:
+        """Position: the block is within 4 cm. Pose: and within 20 degrees. And the tip within 4 cm."""
+        near = self.distance(goal) < PUSHED
+        posed = near and self.turned(goal) < TURNED
+        tip = np.hypot(*(self.state() - self._checked(goal))[:2]) < PUSHED
+        return {"position": near, "pose": posed, "pose_with_effector": bool(posed and tip)}
 
-        Between them the block moved by more than 5 cm or turned by more than 25 degrees.
+    def problem(self, protocol: str, seed: int) -> Start:
+        """lewm: the ends of five model steps of an explorer's push. far: two poses of their own.
+
+        Between start and goal the block moved by more than 5 cm or turned by more than 25 degrees.
         """
         rng = _problem_rng(seed)
-        while True:
-            states = self._rehearse(rng, self._random_start(rng))
-            pairs = zip(states, states[_WINDOW:], strict=False)
-            pairs = [(a, b) for a, b in pairs if _moved(a, b) and _near_the_middle(a) and _near_the_middle(b)]
-            if pairs:
-                return pairs[rng.integers(len(pairs))]
+        if protocol == "far":
+            while True:
+                start, goal = self._random_start(rng), self._random_start(rng)
+                if _moved(start, goal):
+                    return Start(start, goal)
+        _check_protocol(self, protocol)
+        return self._window(rng, lambda a, b: _moved(a, b) and _near_the_middle(a) and _near_the_middle(b))
 
     def _random_start(self, rng: np.random.Generator) -> np.ndarray:
         block = np.append(
@@ -262,18 +317,6 @@ class PushWorld(World):
             tip = rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)
             if clearance(tip, block) > _CLEAR:
                 return np.concatenate([tip, block])
-
-    def _rehearse(self, rng: np.random.Generator, start: np.ndarray) -> list[np.ndarray]:
-        """States after each model step of an explorer that begins at `start`, itself included."""
-        twin = self._rehearsal()
-        twin.reset(state=start)
-        explorer = make_explorer(self.task, int(rng.integers(2**31)))
-        states = [twin.state()]
-        for _ in range(_REHEARSAL):
-            for _ in range(self.block):
-                twin.step(explorer.action(twin.state()))
-            states.append(twin.state())
-        return states
 
 
 def make_world(task: str, seed: int = 0, gui: bool = False, image_size: int = 128) -> World:
@@ -287,6 +330,11 @@ def make_world(task: str, seed: int = 0, gui: bool = False, image_size: int = 12
 def _problem_rng(seed: int) -> np.random.Generator:
     # Not the stream of reset(seed): problems must not begin where recorded episodes do.
     return np.random.default_rng((seed, 0x60A1))
+
+
+def _check_protocol(world: World, protocol: str) -> None:
+    if protocol not in world.protocols:
+        raise ValueError(f"{world.task} has no protocol {protocol!r}, only {', '.join(world.protocols)}")
 
 
 def _moved(before: np.ndarray, after: np.ndarray) -> bool:

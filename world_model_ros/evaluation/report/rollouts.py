@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from world_model_ros.evaluation.closed_loop import Outcome, Problem, make_problems, run_problem
-from world_model_ros.evaluation.evaluate import BUDGETS
+from world_model_ros.evaluation.closed_loop import Outcome, run_problem
+from world_model_ros.evaluation.problems import BUDGETS, Problem, make_problems
 from world_model_ros.evaluation.recordings import check_world
 from world_model_ros.evaluation.report.inputs import Result
 from world_model_ros.evaluation.workers import Settings, Worker

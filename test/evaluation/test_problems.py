@@ -1,0 +1,118 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from world_model_ros.cli import main
+from world_model_ros.errors import UserError
+from world_model_ros.evaluation.problems import ProblemSet, load_problems, make_problems, save_problems
+from world_model_ros.sim.worlds import make_world, yaw_difference
+
+
+@pytest.fixture(scope="module")
+def push():
+    world = make_world("push")
+    yield world
+    world.close()
+
+
+@pytest.fixture(scope="module")
+def reach():
+    world = make_world("reach")
+    yield world
+    world.close()
+
+
+@pytest.mark.parametrize("protocol", ["lewm", "far"])
+def test_push_problems_are_unsolved_and_reproducible(push, protocol):
+    problems = make_problems(push, 6, 1, protocol)
+    assert problems == make_problems(push, 6, 1, protocol)
+    for problem in problems:
+        start, goal = np.asarray(problem.start), np.asarray(problem.goal)
+        far = np.hypot(*(goal - start)[2:4]) > 0.05
+        assert far or abs(yaw_difference(goal[4], start[4])) > np.radians(25)
+        push.reset(state=start)
+        assert not push.success(goal)
+        assert (problem.last_action is not None) == (protocol == "lewm")
+
+
+def test_the_last_action_of_a_window_is_within_the_limits(push):
+    for problem in make_problems(push, 6, 2, "lewm"):
+        assert np.all(np.abs(problem.last_action) <= 0.4)
+
+
+def test_a_criterion_asks_for_more_than_the_one_before(push):
+    goal = np.array([0.40, -0.10, 0.52, 0.02, 0.5])
+    for change, expected in (
+        ((0, 0, 0, 0, 0), (True, True, True)),
+        ((0.06, 0, 0, 0, 0), (True, True, False)),
+        ((0, 0, 0, 0, 0.5), (True, False, False)),
+        ((0, 0, 0, 0.05, 0), (False, False, False)),
+        ((0, 0, 0, 0, 2 * np.pi), (True, True, True)),
+    ):
+        push.reset(state=goal + change)
+        assert tuple(push.criteria(goal).values()) == expected
+        assert push.success(goal) == expected[1]
+
+
+def test_a_problem_file_brings_back_the_same_problems(reach, tmp_path):
+    problems = ProblemSet("reach", "random", 3, 40, tuple(make_problems(reach, 4, 3)))
+    save_problems(tmp_path / "p.json", problems)
+    assert load_problems(tmp_path / "p.json", reach) == problems
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda v: v.update(task="push"), "give --task push"),
+        (lambda v: v.update(format=7), "format 1"),
+        (lambda v: v["problems"][0].pop("goal"), "damaged"),
+        (lambda v: v["problems"][0].update(goal=[0.5]), "numbers missing"),
+        (lambda v: v["problems"][0].update(goal=[0.5, float("nan")]), "not finite"),
+        (lambda v: v["problems"][0].update(goal=v["problems"][0]["start"]), "solved from the start"),
+        (lambda v: v["problems"][0].update(start=[9.0, 9.0]), "outside the workspace"),
+        (lambda v: v.update(problems=[]), "no problems"),
+    ],
+)
+def test_a_damaged_problem_file_is_refused_in_a_sentence(reach, tmp_path, damage, sentence):
+    path = tmp_path / "p.json"
+    save_problems(path, ProblemSet("reach", "random", 3, 40, tuple(make_problems(reach, 2, 3))))
+    values = json.loads(path.read_text())
+    damage(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=sentence):
+        load_problems(path, reach)
+
+
+def test_a_saved_problem_file_is_run_again_with_the_same_outcomes(checkpoint, tmp_path):
+    saved, first, again = (tmp_path / name for name in ("p.json", "1.json", "2.json"))
+    common = ["evaluate", "--task", "push", "--checkpoint", checkpoint, "--budget", "10", "--samples", "8"]
+    common += ["--elites", "2", "--iterations", "1"]
+    assert main([*common, "-n", "3", "--save-problems", str(saved), "--json", str(first)]) == 0
+    assert main([*common, "--problems", str(saved), "--workers", "2", "--json", str(again)]) == 0
+    one, two = (json.loads(file.read_text()) for file in (first, again))
+    assert one["problems"] == two["problems"]
+    assert one["outcomes"] == two["outcomes"]
+    assert one["floors"] == two["floors"]
+    assert set(one["floors"]) == {"random", "repeat"}
+    assert set(one["criteria"]) == {"position", "pose", "pose_with_effector"}
+    assert one["budget"] == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("evaluate --task reach --protocol far", "reach has no protocol far: choose random or lewm"),
+        ("evaluate --task reach --problems /nowhere.json", "/nowhere.json cannot be read"),
+        ("evaluate --task reach --save-problems /nowhere/p.json", "there is no folder /nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, sentence, capsys):
+    assert main(arguments.split()) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_first_problems_are_the_same_for_every_n(reach):
+    assert make_problems(reach, 2, 5, "lewm") == make_problems(reach, 4, 5, "lewm")[:2]
+    assert dataclasses.asdict(make_problems(reach, 1, 5)[0])["last_action"] is None

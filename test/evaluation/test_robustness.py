@@ -1,0 +1,108 @@
+import json
+
+import numpy as np
+import pytest
+
+from world_model_ros.cli import main
+from world_model_ros.evaluation.closed_loop import run_problem
+from world_model_ros.evaluation.perturbations import DROPPED, PERTURBATIONS, PerturbedCamera
+from world_model_ros.evaluation.policies import PlannerPolicy
+from world_model_ros.evaluation.problems import make_problems
+from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.planning.receding import PlannerConfig
+from world_model_ros.sim.worlds import make_world
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(40, 200, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_equal_seeds_perturb_equally_and_leave_the_picture(name, picture):
+    before = picture.copy()
+    seen = []
+    for _ in range(2):
+        camera = PerturbedCamera(name)
+        camera.start(5)
+        seen.append([camera.show(picture) for _ in range(4)])
+    for first, again in zip(*seen, strict=True):
+        np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(picture, before)
+    changed = any(p is None or not np.array_equal(p, picture) for p in seen[0])
+    assert changed == (name not in ("clean", "late", "dropped")) or name == "dropped"
+
+
+def test_one_frame_in_ten_is_lost_but_never_the_first(picture):
+    lost = []
+    for seed in range(300):
+        camera = PerturbedCamera("dropped")
+        camera.start(seed)
+        lost.append([camera.show(picture) is None for _ in range(10)])
+    assert not np.any(np.array(lost)[:, 0])
+    assert np.mean(np.array(lost)[:, 1:]) == pytest.approx(DROPPED, abs=0.02)
+
+
+class Watcher:
+    """Moves on a straight line and keeps what it is shown."""
+
+    planning_ms: list[float]
+
+    def start(self, goal_image, problem):
+        self.seen = []
+
+    def act(self, image):
+        self.seen.append(image)
+        return np.tile((0.0, 0.3), (5, 1))
+
+
+def test_a_late_picture_is_the_one_of_two_control_steps_ago():
+    world = make_world("reach")
+    problem = make_problems(world, 1, 0)[0]
+    late, camera = Watcher(), PerturbedCamera("late")
+    run_problem(world, late, problem, 15, camera=camera)
+    world.reset(state=np.asarray(problem.start))
+    for _ in range(3):
+        world.step((0.0, 0.3))
+    np.testing.assert_array_equal(late.seen[1], world.render())
+    world.close()
+
+
+def test_without_a_picture_the_last_plan_runs_on_and_then_the_robot_stands(checkpoint):
+    model, spec = load_checkpoint(checkpoint)
+    policy = PlannerPolicy(model, spec, PlannerConfig(samples=8, elites=2, iterations=1, horizon=5))
+    world = make_world("reach")
+    problem = make_problems(world, 1, 0)[0]
+    policy.start(world.goal_image(np.asarray(problem.goal)), problem)
+    plans = []
+    plan = policy.planner.plan
+
+    def noted(*arguments):
+        plans.append((arguments[1], plan(*arguments)))
+        return plans[-1][1]
+
+    policy.planner.plan = noted
+    first = policy.act(world.render())
+    assert not first.any()
+    ahead = plans[0][1].actions
+    blocks = [policy.act(None) for _ in range(3)]
+    np.testing.assert_array_equal(blocks[0], ahead[:5])
+    np.testing.assert_array_equal(blocks[1], ahead[5:10] if len(ahead) > 5 else np.zeros((5, 2)))
+    assert not blocks[2].any()
+    policy.act(world.render())
+    assert len(plans) == 2
+    assert plans[1][0] is None  # the history is forgotten
+    world.close()
+
+
+def test_the_table_has_every_perturbation(checkpoint, tmp_path, capsys):
+    file = tmp_path / "r.json"
+    arguments = ["evaluate", "--task", "reach", "--checkpoint", checkpoint, "--protocol", "robustness"]
+    arguments += ["-n", "2", "--budget", "10", "--samples", "8", "--elites", "2", "--iterations", "1"]
+    assert main([*arguments, "--workers", "2", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert found["protocol"] == "robustness"
+    assert set(found["perturbations"]) == set(PERTURBATIONS)
+    assert found["perturbations"]["clean"]["drift"] == 0
+    assert found["perturbations"]["noise"]["drift"] > 0
+    assert "occlusion" in capsys.readouterr().out

@@ -1,0 +1,104 @@
+"""Closed-loop problems: start here, get to what this picture shows, within a budget of control steps."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from world_model_ros.errors import UserError
+
+PROTOCOLS = {
+    "random": "start and goal drawn at random (reach)",
+    "lewm": "start and goal 25 control steps apart in one episode of the explorer, the block moved between",
+    "far": "start and goal poses of the block drawn independently (push)",
+}
+BUDGETS = {"random": 50, "lewm": 50, "far": 200}  # control steps
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A start and a goal, as simulator states, and the seed of what happens in between."""
+
+    index: int
+    seed: int
+    start: tuple[float, ...]
+    goal: tuple[float, ...]
+    last_action: tuple[float, ...] | None = None  # what an explorer did just before the start
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """Problems anyone can run again: the same numbers for the same seed, whatever came before."""
+
+    task: str
+    protocol: str
+    seed: int
+    budget: int  # control steps
+    problems: tuple[Problem, ...]
+
+
+def make_problems(world, n: int, seed: int, protocol: str | None = None) -> list[Problem]:
+    """Draw ``n`` unsolved problems of a world, by default of its first protocol.
+
+    The first ones are the same for every ``n``.
+    """
+    children = np.random.SeedSequence(seed).generate_state(n, np.uint32)
+    problems = []
+    for index, child in enumerate(map(int, children)):
+        drawn = world.problem(protocol or world.protocols[0], child)
+        start, goal, last = (None if v is None else tuple(map(float, v)) for v in drawn)
+        problems.append(Problem(index, child, start, goal, last))
+    return problems
+
+
+def save_problems(path: Path, problems: ProblemSet) -> None:
+    """Write a problem file."""
+    values = {"format": _FORMAT, **dataclasses.asdict(problems)}
+    path.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def load_problems(path: Path, world) -> ProblemSet:
+    """Read a problem file for the task of ``world``.
+
+    Raises UserError where it is missing, damaged, of another format or task, or holds a problem that the
+    world does not know or that is solved from the start.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): write one with --save-problems.") from None
+    if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
+        raise UserError(f"{path} is no problem file of format {_FORMAT}: write one with --save-problems.")
+    try:
+        listed = [Problem(**problem) for problem in values.pop("problems")]
+        found = ProblemSet(**values, problems=tuple(_checked(p, len(world.state_names)) for p in listed))
+        if not found.problems or type(found.budget) is not int or found.budget < 1:
+            raise ValueError("no problems, or no budget")
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}): write it again with --save-problems.") from None
+    if found.task != world.task:
+        raise UserError(f"{path} holds problems of {found.task}: give --task {found.task}.")
+    for problem in found.problems:
+        try:
+            world.reset(state=np.asarray(problem.start))
+            solved = world.success(np.asarray(problem.goal))
+        except ValueError as error:
+            raise UserError(f"{path}, problem {problem.index}: {error}.") from None
+        if solved:
+            raise UserError(f"{path}, problem {problem.index}: it is solved from the start; take it out.")
+    return found
+
+
+def _checked(problem: Problem, width: int) -> Problem:
+    last = problem.last_action
+    states = [tuple(map(float, state)) for state in (problem.start, problem.goal)]
+    action = None if last is None else tuple(map(float, last))
+    if any(len(state) != width for state in states) or (action is not None and len(action) != 2):
+        raise ValueError(f"problem {problem.index} has numbers missing")
+    if not all(map(math.isfinite, [*states[0], *states[1], *(action or ())])):
+        raise ValueError(f"problem {problem.index} has numbers that are not finite")
+    return Problem(int(problem.index), int(problem.seed), *states, action)
