@@ -68,10 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--elites", type=int, default=planner.elites)
     parser.add_argument("--iterations", type=int, default=planner.iterations)
     parser.add_argument("--horizon", type=int, default=planner.horizon, help="model steps")
-    parser.add_argument("--initial-std", type=float, default=planner.initial_std, help="in z-scores")
-    parser.add_argument(
-        "--correlation", type=float, default=planner.correlation, help="of the noise, in time"
-    )
+    parser.add_argument("--initial-std", type=float, help="in z-scores (default: what suits the objective)")
+    parser.add_argument("--correlation", type=float, help="of the noise, in time (default: likewise)")
     parser.add_argument(
         "--objective", choices=OBJECTIVES, default=planner.objective, help="what candidates are judged by"
     )
@@ -107,7 +105,9 @@ def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
         checkpoint=checkpoint,
         budget=problems.budget,
         pipelined=not arguments.blocking,
-        planner=PlannerConfig(**{name: getattr(arguments, name) for name in names}),
+        planner=PlannerConfig(**{name: getattr(arguments, name) for name in names}).resolved(
+            temporal=read_spec(checkpoint).model.temporal_hidden > 0
+        ),
     )
     if arguments.save_problems:
         save_problems(arguments.save_problems, problems)

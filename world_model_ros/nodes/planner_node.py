@@ -119,21 +119,13 @@ class PlannerNode(Node):
             horizon=parameter(
                 self, "horizon", default.horizon, "Model steps that a plan looks ahead.", low=1, high=50
             ),
-            initial_std=parameter(
-                self,
-                "initial_std",
-                default.initial_std,
-                "Of the first draw, in z-scores.",
-                low=0.01,
-                high=10.0,
+            initial_std=self.open_parameter(
+                "initial_std", "Of the first draw, in z-scores; 0 for what suits the objective.", 10.0
             ),
-            correlation=parameter(
-                self,
+            correlation=self.open_parameter(
                 "correlation",
-                default.correlation,
-                "Of the noise between neighbouring control steps.",
-                low=0.0,
-                high=0.999,
+                "Of the noise between neighbouring control steps; 0 for what suits the objective.",
+                0.999,
             ),
             objective=parameter(
                 self,
@@ -144,6 +136,10 @@ class PlannerNode(Node):
             ),
             seed=parameter(self, "seed", default.seed, "Seed of the draws.", low=0, high=2**31 - 1),
         )
+
+    def open_parameter(self, name: str, description: str, high: float) -> float | None:
+        """Declare and read a parameter that may be left open, as zero: ROS parameters know no None."""
+        return parameter(self, name, 0.0, description, low=0.0, high=high) or None
 
     def on_latent(self, message: Image) -> None:
         """Hand over the model step that this latent starts, if it starts one."""

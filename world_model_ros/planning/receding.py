@@ -15,6 +15,12 @@ from world_model_ros.planning.cem import CEM, Noise
 from world_model_ros.planning.objective import GoalDistance, WorldModel, squared_distance
 
 OBJECTIVES = ("auto", "squared", "temporal")
+# The squared distance is flat far from the goal, so some first candidates must come near it: wide and
+# nearly straight ones do. The temporal distance shows the way from afar.
+SUITED = {
+    "squared": {"initial_std": 1.5, "correlation": 0.97, "worth_moving": 0.0},
+    "temporal": {"initial_std": 1.0, "correlation": 0.9, "worth_moving": 0.5},
+}
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,11 @@ class PlannerConfig:
     elites: int = 8
     iterations: int = 4
     horizon: int = 5  # model steps
-    # The distance of latents is flat far from the goal, so some first candidates must come near it:
-    # wide and nearly straight ones do.
-    initial_std: float = 1.5  # in z-scores
-    correlation: float = 0.97  # between neighbouring control steps
+    initial_std: float | None = None  # in z-scores; None for what suits the objective
+    correlation: float | None = None  # between neighbouring control steps; likewise
+    # What a plan must promise over standing still, where the moment of arrival is chosen; in units of the
+    # objective. At the goal every plan promises a little, and moving away is what it does.
+    worth_moving: float | None = None
     objective: str = "auto"  # squared, temporal, or temporal where the checkpoint has that head
     seed: int = 0
 
@@ -43,9 +50,21 @@ class PlannerConfig:
         except ValueError as error:
             raise UserError(f"{error}.") from None
 
+    def resolved(self, temporal: bool) -> "PlannerConfig":
+        """Return these settings with nothing left open, for a checkpoint with a temporal head or without."""
+        objective = self.objective
+        if objective == "auto":
+            objective = "temporal" if temporal else "squared"
+        suited = {k: v for k, v in SUITED[objective].items() if getattr(self, k) is None}
+        return replace(self, objective=objective, **suited)
+
     def solver(self) -> CEM:
-        """Return the solver with these settings."""
-        return CEM(self.samples, self.elites, self.iterations, self.initial_std, self.correlation)
+        """Return the solver with these settings; what is open is taken as for the squared distance."""
+        std, correlation = (
+            SUITED["squared"][name] if getattr(self, name) is None else getattr(self, name)
+            for name in ("initial_std", "correlation")
+        )
+        return CEM(self.samples, self.elites, self.iterations, std, correlation)
 
 
 @dataclass(frozen=True)
@@ -71,9 +90,15 @@ class RecedingHorizonPlanner:
     def __init__(self, model: WorldModel, spec: CheckpointSpec, config: PlannerConfig | None = None):
         self.model = model
         self.spec = spec
-        self.config = config or PlannerConfig()
+        head = getattr(model, "temporal", None)
+        self.config = (config or PlannerConfig()).resolved(temporal=head is not None)
+        if self.config.objective == "temporal" and head is None:
+            raise UserError(
+                "the checkpoint has no temporal-distance head: train it with one, or plan with "
+                "objective squared."
+            )
+        self.metric = head if self.config.objective == "temporal" else squared_distance
         self.solver = self.config.solver()
-        self.metric = self._metric()
         action = spec.action
         self.shape = (spec.block, action.dim)
         self.limits = tuple(
@@ -83,15 +108,6 @@ class RecedingHorizonPlanner:
         self.still = torch.from_numpy(normalise(np.zeros(spec.block * action.dim), action))
         self._goal: Tensor | None = None
         self.reset()
-
-    def _metric(self):
-        head, wanted = getattr(self.model, "temporal", None), self.config.objective
-        if wanted == "temporal" and head is None:
-            raise UserError(
-                "the checkpoint has no temporal-distance head: train it with one, or plan with "
-                "objective squared."
-            )
-        return squared_distance if head is None or wanted == "squared" else head
 
     def reset(self) -> None:
         """Forget history and warm start, and begin the random draws anew."""
@@ -173,7 +189,12 @@ class RecedingHorizonPlanner:
             raise ValueError("no candidate has a finite cost: the model or the latent is broken")
         imagined = objective.imagine(actions[None, None])
         if not left:
-            actions = actions[: int(objective.measure(imagined).argmin()) + 1]
+            distances = objective.measure(imagined)[0, 0]
+            actions = actions[: int(distances.argmin()) + 1]
+            still = self.still.repeat(1, 1)
+            waiting = objective.imagine(still[None, None])
+            if float(objective.measure(waiting)) <= float(distances.min()) + self.config.worth_moving:
+                actions, imagined = still, waiting
         arrival = imagined[0, 0, len(actions) - 1]
         self._previous = actions
         return Plan(

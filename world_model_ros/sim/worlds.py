@@ -319,12 +319,19 @@ class PushWorld(World):
                 return np.concatenate([tip, block])
 
 
+_KINDS = {kind.task: kind for kind in (ReachWorld, PushWorld)}
+
+
+def protocols_of(task: str) -> tuple[str, ...]:
+    """Return the protocols of a task's problems, its own first."""
+    return _KINDS[task].protocols
+
+
 def make_world(task: str, seed: int = 0, gui: bool = False, image_size: int = 128) -> World:
     """Return a World of `task` at the random start of `seed`. Raises UserError for an unknown task."""
-    kinds = {"reach": ReachWorld, "push": PushWorld}
-    if task not in kinds:
+    if task not in _KINDS:
         raise UserError(f"there is no task {task!r}: choose one of {', '.join(TASKS)}.")
-    return kinds[task](seed, gui, image_size)
+    return _KINDS[task](seed, gui, image_size)
 
 
 def _problem_rng(seed: int) -> np.random.Generator:

@@ -15,7 +15,7 @@ from world_model_ros.evaluation.recordings import check_world
 from world_model_ros.evaluation.report.inputs import Result
 from world_model_ros.evaluation.workers import Settings, Worker
 from world_model_ros.planning.receding import PlannerConfig
-from world_model_ros.sim.worlds import make_world, yaw_difference
+from world_model_ros.sim.worlds import make_world, protocols_of, yaw_difference
 
 FILMS = 6
 OTHERS = 2  # shown beside the first ones where all of these end alike
@@ -57,8 +57,9 @@ def read_script(task: str, checkpoint: str, measured: Result | None, count: int 
 
     Raises what a file of another shape makes it raise.
     """
+    budget = BUDGETS[protocols_of(task)[0]]
     if measured is None:
-        return Script(Settings(task, checkpoint, BUDGETS[task], True, PlannerConfig()), None, count, {})
+        return Script(Settings(task, checkpoint, budget, True, PlannerConfig()), None, count, {})
     values = measured.values
     problems = [Problem(**_known(Problem, found)) for found in values["problems"]]
     reached = {outcome["index"]: bool(outcome["success"]) for outcome in values["outcomes"]}
@@ -69,7 +70,7 @@ def read_script(task: str, checkpoint: str, measured: Result | None, count: int 
     settings = Settings(
         task=task,
         checkpoint=checkpoint,
-        budget=values.get("budget", BUDGETS[task]),
+        budget=values.get("budget", budget),
         pipelined=values.get("pipelined", True),
         planner=PlannerConfig(**_known(PlannerConfig, values.get("planner", {}))),
     )
