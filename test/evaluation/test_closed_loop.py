@@ -51,6 +51,33 @@ def test_passing_through_counts_once(world):
     outcome = run_problem(world, Scripted(world, [GOAL, GOAL, GOAL, START]), PROBLEM, 50)
     assert outcome.success
     assert not outcome.success_at_end
+    assert outcome.criteria == {"position": {"any": True, "end": False, "first": outcome.first_success}}
+
+
+def test_each_criterion_is_met_in_its_own_time():
+    world = make_world("push")
+    start, goal = (0.42, 0.0, 0.55, 0.0, 0.2), (0.42, 0.10, 0.55, 0.0, 0.2)
+    outcome = run_problem(world, Scripted(world, [(0.42, 0.10)]), Problem(0, 1, start, goal), 20)
+    world.close()
+    # the block is there all along; the tip comes when it has gone 6 of its 10 cm
+    assert outcome.criteria["pose"] == {"any": True, "end": True, "first": 1}
+    assert outcome.criteria["pose_with_effector"]["first"] > 1
+    assert outcome.criteria["pose_with_effector"]["end"]
+    assert (outcome.success, outcome.first_success) == (True, 1)
+
+
+def test_a_turned_block_is_a_difference_of_angles():
+    world = make_world("push")
+    start, goal = (0.42, 0.0, 0.55, 0.0, 3.0), (0.42, 0.0, 0.55, 0.0, -3.0)
+    outcome = run_problem(world, Scripted(world, [start[:2]]), Problem(0, 1, start, goal), 10)
+    turned = run_problem(world, Scripted(world, [start[:2]]), Problem(0, 1, start, (*goal[:4], 1.5)), 10)
+    world.close()
+    assert outcome.start_angle == pytest.approx(2 * np.pi - 6, abs=1e-3)
+    assert outcome.final_angle == pytest.approx(2 * np.pi - 6, abs=1e-3)
+    assert turned.start_angle == pytest.approx(1.5, abs=1e-3)
+    assert turned.criteria["position"]["end"]
+    assert turned.criteria["pose"] == {"any": False, "end": False, "first": None}
+    assert not turned.success
 
 
 def test_standing_still_fails(world):
@@ -86,14 +113,13 @@ def test_problems_are_reproducible_and_unsolved(world):
 
 def test_shipped_model_reaches_goals_and_workers_change_nothing(tmp_path):
     results = []
-    for workers in (1, 2):
-        file = tmp_path / f"{workers}.json"
-        arguments = f"evaluate --task reach -n 10 --seed 11 --workers {workers} --json {file}"
-        assert main(arguments.split()) == 0
+    for words in ("-n 10 --workers 2", "-n 2 --workers 1 --no-floors"):
+        file = tmp_path / "results.json"
+        assert main(f"evaluate --task reach --seed 11 {words} --json {file}".split()) == 0
         results.append(json.loads(file.read_text()))
-    one, two = results
-    assert one["outcomes"] == two["outcomes"]
-    assert one["problems"] == two["problems"]
+    one, alone = results
+    assert one["outcomes"][:2] == alone["outcomes"]
+    assert one["problems"][:2] == alone["problems"]
     assert one["success_rate"] >= 0.9
     assert one["success_at_end"] >= 0.9
     assert one["success_rate"] > one["floors"]["random"]["success_rate"] + 0.4

@@ -7,6 +7,9 @@ import pytest
 from world_model_ros.cli import main
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.problems import ProblemSet, load_problems, make_problems, save_problems
+from world_model_ros.sim.block import clearance
+from world_model_ros.sim.robot_description import STICK_RADIUS
+from world_model_ros.sim.scene import WORKSPACE_CENTRE
 from world_model_ros.sim.worlds import make_world, yaw_difference
 
 
@@ -37,9 +40,45 @@ def test_push_problems_are_unsolved_and_reproducible(push, protocol):
         assert (problem.last_action is not None) == (protocol == "lewm")
 
 
-def test_the_last_action_of_a_window_is_within_the_limits(push):
-    for problem in make_problems(push, 6, 2, "lewm"):
-        assert np.all(np.abs(problem.last_action) <= 0.4)
+def test_the_explorer_came_to_the_start_by_the_last_action_and_went_on_to_the_goal(push):
+    for seed in range(4):
+        start, goal, last = push.problem("lewm", seed)
+        assert np.all(np.abs(last) <= 0.4)
+        rehearsal = {}
+        original = push._rehearse
+
+        def noted(*arguments, kept=rehearsal, original=original):
+            kept["states"], kept["actions"] = original(*arguments)
+            return kept["states"], kept["actions"]
+
+        push._rehearse = noted
+        try:
+            push.problem("lewm", seed)
+        finally:
+            del push._rehearse
+        states = rehearsal["states"]
+        at = next(i for i, state in enumerate(states) if np.array_equal(state, start))
+        np.testing.assert_array_equal(states[at + 5], goal)
+        np.testing.assert_array_equal(rehearsal["actions"][at], last)
+
+
+def test_far_goals_come_from_anywhere_near_the_middle_at_any_angle(push):
+    drawn = make_problems(push, 40, 4, "far")
+    goals = np.array([problem.goal for problem in drawn])
+    starts = np.array([problem.start for problem in drawn])
+    assert np.all(np.abs(goals[:, 2:4] - WORKSPACE_CENTRE) < 0.12)
+    turns = np.abs(yaw_difference(goals[:, 4], starts[:, 4]))
+    assert turns.max() > np.radians(150)
+    assert np.hypot(*(goals - starts)[:, 2:4].T).max() > 0.15
+    for state in (*starts, *goals):
+        assert clearance(state[:2], state[2:]) > STICK_RADIUS
+
+
+def test_reach_windows_are_the_explorers(reach):
+    for problem in make_problems(reach, 6, 1, "lewm"):
+        apart = np.linalg.norm(np.subtract(problem.start, problem.goal))
+        assert 0.08 < apart <= 25 * 0.05 * 0.4 * np.sqrt(2)
+        assert len(problem.last_action) == 2
 
 
 def test_a_criterion_asks_for_more_than_the_one_before(push):
@@ -73,6 +112,11 @@ def test_a_problem_file_brings_back_the_same_problems(reach, tmp_path):
         (lambda v: v["problems"][0].update(goal=v["problems"][0]["start"]), "solved from the start"),
         (lambda v: v["problems"][0].update(start=[9.0, 9.0]), "outside the workspace"),
         (lambda v: v.update(problems=[]), "no problems"),
+        (lambda v: v.update(seed="x"), "the seed x"),
+        (lambda v: v["problems"][0].update(seed=-3), "the seed -3"),
+        (lambda v: v["problems"][0].update(seed=2**63), "no whole number from 0"),
+        (lambda v: v["problems"][0].update(index=0.5), "the index 0.5"),
+        (lambda v: v.update(protocol="far"), "protocol far, reach has random and lewm"),
     ],
 )
 def test_a_damaged_problem_file_is_refused_in_a_sentence(reach, tmp_path, damage, sentence):
@@ -83,6 +127,22 @@ def test_a_damaged_problem_file_is_refused_in_a_sentence(reach, tmp_path, damage
     path.write_text(json.dumps(values))
     with pytest.raises(UserError, match=sentence):
         load_problems(path, reach)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{", b"[" * 100_000, b"[1, 2]", b"3"])
+def test_what_is_no_problem_file_is_refused_in_a_sentence(reach, tmp_path, content):
+    path = tmp_path / "p.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read|no problem file of format 1"):
+        load_problems(path, reach)
+
+
+def test_more_problems_than_the_file_holds_are_refused(checkpoint, reach, tmp_path, capsys):
+    path = tmp_path / "p.json"
+    save_problems(path, ProblemSet("reach", "random", 3, 40, tuple(make_problems(reach, 2, 3))))
+    words = ["evaluate", "--task", "reach", "--checkpoint", checkpoint, "--problems", str(path), "-n", "3"]
+    assert main(words) == 2
+    assert "holds 2 problems, -n asks for 3" in capsys.readouterr().err
 
 
 def test_a_saved_problem_file_is_run_again_with_the_same_outcomes(checkpoint, tmp_path):

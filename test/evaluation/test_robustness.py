@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from world_model_ros.cli import main
-from world_model_ros.evaluation.closed_loop import run_problem
+from world_model_ros.evaluation import robustness
+from world_model_ros.evaluation.closed_loop import Outcome, run_problem
 from world_model_ros.evaluation.perturbations import DROPPED, PERTURBATIONS, PerturbedCamera
 from world_model_ros.evaluation.policies import PlannerPolicy
-from world_model_ros.evaluation.problems import make_problems
+from world_model_ros.evaluation.problems import Problem, make_problems
+from world_model_ros.evaluation.statistics import wilson_interval
+from world_model_ros.evaluation.workers import Done
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.receding import PlannerConfig
 from world_model_ros.sim.worlds import make_world
@@ -95,14 +98,50 @@ def test_without_a_picture_the_last_plan_runs_on_and_then_the_robot_stands(check
     world.close()
 
 
-def test_the_table_has_every_perturbation(checkpoint, tmp_path, capsys):
+def test_the_table_has_every_perturbation_and_workers_change_nothing(checkpoint, tmp_path, capsys):
     file = tmp_path / "r.json"
     arguments = ["evaluate", "--task", "reach", "--checkpoint", checkpoint, "--protocol", "robustness"]
     arguments += ["-n", "2", "--budget", "10", "--samples", "8", "--elites", "2", "--iterations", "1"]
-    assert main([*arguments, "--workers", "2", "--json", str(file)]) == 0
-    found = json.loads(file.read_text())
+    alone, found = {}, {}
+    for workers in ("1", "2"):
+        assert main([*arguments, "--workers", workers, "--json", str(file)]) == 0
+        alone, found = found, json.loads(file.read_text())
+    assert found == alone
     assert found["protocol"] == "robustness"
     assert set(found["perturbations"]) == set(PERTURBATIONS)
     assert found["perturbations"]["clean"]["drift"] == 0
     assert found["perturbations"]["noise"]["drift"] > 0
     assert "occlusion" in capsys.readouterr().out
+
+
+def test_drift_is_measured_in_distances_between_moments_and_success_in_that_of_clean_pictures(monkeypatch):
+    moments = np.sqrt(2.0) * np.eye(8)  # any two are 4 apart, squared; two moments a problem
+
+    def run(_settings, jobs, _workers):
+        done = []
+        for job in jobs:
+            name = job.perturbation
+            met = job.problem.index < (2 if name == "clean" else 1)
+            criteria = {"position": {"any": met, "end": met, "first": 1 if met else None}}
+            outcome = Outcome(job.problem.index, met, met, 1, 0.2, 0.1, criteria=criteria)
+            drift = np.array([0.0, 0.0] if name == "clean" else [1.0, 3.0])
+            seen = moments[2 * job.problem.index :][:2] * (1 if name == "clean" else 3)
+            done.append(Done(outcome, [], seen, drift))
+        return done
+
+    monkeypatch.setattr(robustness, "run_in_workers", run)
+    problems = [Problem(index, index, (0.5, 0.0), (0.5, 0.1)) for index in range(4)]
+    found = robustness.measure(None, problems, 1)["perturbations"]
+    assert found["clean"]["drift"] == 0
+    assert found["noise"]["drift"] == pytest.approx(2.0 / 4.0)
+    assert found["noise"]["of_clean"] == 0.5
+    assert found["noise"]["interval"] == wilson_interval(1, 4)
+    assert found["noise"]["n"] == 4
+    moments[:] = 0.0
+    found = robustness.measure(None, problems, 1) | {
+        "task": "reach",
+        "problems_protocol": "random",
+        "seed": 0,
+    }
+    assert found["perturbations"]["noise"]["drift"] is None
+    assert "noise" in robustness.summary(found)

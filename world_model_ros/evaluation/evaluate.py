@@ -4,13 +4,12 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
-import json
-import os
 from pathlib import Path
 
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation import results as closed_loop
 from world_model_ros.evaluation import robustness
+from world_model_ros.evaluation.files import check_target, write_json
 from world_model_ros.evaluation.filmstrip import save_filmstrip
 from world_model_ros.evaluation.problems import (
     BUDGETS,
@@ -35,6 +34,7 @@ OPEN_LOOP = {
     "knowledge": "world_model_ros.evaluation.knowledge",
     "surprise": "world_model_ros.evaluation.surprise",
 }
+CLOSED_LOOP_ONLY = ("problems", "save_problems", "budget", "filmstrip")  # options
 _CHOICES = {
     **PROTOCOLS,
     "robustness": "the task's own protocol under noisy and partial pictures",
@@ -90,9 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         results = _closed_loop(arguments, checkpoint)
     if arguments.json:
-        temporary = arguments.json.with_name(arguments.json.name + ".tmp")
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(temporary, arguments.json)
+        write_json(arguments.json, results)
         print(f"results: {arguments.json}")
     return 0
 
@@ -173,6 +171,11 @@ def _problems(arguments: argparse.Namespace, checkpoint: str) -> ProblemSet:
                 raise UserError(
                     f"{arguments.problems} holds problems of protocol {found.protocol}: leave --protocol out."
                 )
+            if arguments.n is not None and arguments.n > len(found.problems):
+                raise UserError(
+                    f"{arguments.problems} holds {len(found.problems)} problems, -n asks for {arguments.n}: "
+                    "leave -n out to run them all."
+                )
             kept = found.problems[: arguments.n]
             return dataclasses.replace(found, problems=kept, budget=arguments.budget or found.budget)
         own = world.protocols[0]
@@ -199,6 +202,14 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--budget must be at least 1 control step, it is {arguments.budget}.")
     for option in ("json", "filmstrip", "save_problems"):
         path = getattr(arguments, option)
-        if path and not path.parent.is_dir():
-            flag = option.replace("_", "-")
-            raise UserError(f"--{flag} {path}: there is no folder {path.parent}, make it first.")
+        if path:
+            check_target(_flag(option), path)
+    open_loop = arguments.protocol in OPEN_LOOP
+    for option in CLOSED_LOOP_ONLY if open_loop else ("data",):
+        if getattr(arguments, option):
+            others = "the other protocols" if open_loop else " and ".join(OPEN_LOOP)
+            raise UserError(f"{_flag(option)} is for {others}: leave it out, or choose another --protocol.")
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")

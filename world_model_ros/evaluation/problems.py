@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from world_model_ros.errors import UserError
+from world_model_ros.evaluation.files import write_json
 
 PROTOCOLS = {
     "random": "start and goal drawn at random (reach)",
@@ -56,9 +57,8 @@ def make_problems(world, n: int, seed: int, protocol: str | None = None) -> list
 
 
 def save_problems(path: Path, problems: ProblemSet) -> None:
-    """Write a problem file."""
-    values = {"format": _FORMAT, **dataclasses.asdict(problems)}
-    path.write_text(json.dumps(values, indent=1) + "\n")
+    """Write a problem file. Raises UserError where that is impossible."""
+    write_json(path, {"format": _FORMAT, **dataclasses.asdict(problems)})
 
 
 def load_problems(path: Path, world) -> ProblemSet:
@@ -69,7 +69,7 @@ def load_problems(path: Path, world) -> ProblemSet:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}): write one with --save-problems.") from None
     if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
         raise UserError(f"{path} is no problem file of format {_FORMAT}: write one with --save-problems.")
@@ -78,10 +78,16 @@ def load_problems(path: Path, world) -> ProblemSet:
         found = ProblemSet(**values, problems=tuple(_checked(p, len(world.state_names)) for p in listed))
         if not found.problems or type(found.budget) is not int or found.budget < 1:
             raise ValueError("no problems, or no budget")
+        _check_seed(found.seed)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): write it again with --save-problems.") from None
     if found.task != world.task:
         raise UserError(f"{path} holds problems of {found.task}: give --task {found.task}.")
+    if found.protocol not in world.protocols:
+        raise UserError(
+            f"{path} holds problems of protocol {found.protocol}, {world.task} has "
+            f"{' and '.join(world.protocols)}: write it again with --save-problems."
+        )
     for problem in found.problems:
         try:
             world.reset(state=np.asarray(problem.start))
@@ -101,4 +107,12 @@ def _checked(problem: Problem, width: int) -> Problem:
         raise ValueError(f"problem {problem.index} has numbers missing")
     if not all(map(math.isfinite, [*states[0], *states[1], *(action or ())])):
         raise ValueError(f"problem {problem.index} has numbers that are not finite")
-    return Problem(int(problem.index), int(problem.seed), *states, action)
+    if type(problem.index) is not int:
+        raise ValueError(f"the index {problem.index} is no whole number")
+    _check_seed(problem.seed)
+    return Problem(problem.index, problem.seed, *states, action)
+
+
+def _check_seed(seed) -> None:
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ValueError(f"the seed {seed} is no whole number from 0 to 2^63 - 1")

@@ -66,13 +66,13 @@ def summary(results: dict) -> str:
     lines = [
         f"{results['task']}, protocol {results['protocol']}, n = {results['n']}, "
         f"budget {results['budget']} control steps, seed {results['seed']}",
-        f"  {'within the goal':<30}{'planner':<26}" + "".join(f"{name:<10}" for name in floors),
+        f"  {'within the goal':<35}{'planner':<26}" + "".join(f"{name:<10}" for name in floors),
     ]
     for name, rate in results["criteria"].items():
         for when, words in (("any", "at some moment"), ("end", "at the end")):
             label = f"{_NAMES.get(name, name)}, {words}"
             beside = "".join(f"{percent(f['criteria'][name][when]):<10}" for f in floors.values())
-            lines.append(f"  {label:<30}{percent(rate[when], rate[f'{when}_interval']):<26}{beside}".rstrip())
+            lines.append(f"  {label:<35}{percent(rate[when], rate[f'{when}_interval']):<26}{beside}".rstrip())
     steps, distance, ms = results["steps"], results["final_distance"], results["planning_ms"]
     return "\n".join(
         [

@@ -14,7 +14,8 @@ def measure(settings: Settings, problems: list[Problem], workers: int) -> dict:
     """Return the planner's success on ``problems`` under each perturbation, as plain data.
 
     of_clean: success over that of clean pictures. drift: the median squared distance between the latents
-    of a picture perturbed and as it was, over the median between two pictures of different moments.
+    of a picture perturbed and as it was, over the median between two pictures of different moments;
+    None where all moments look the same.
     """
     jobs = [Job(problem, perturbation=name) for name in PERTURBATIONS for problem in problems]
     done = run_in_workers(settings, jobs, workers)
@@ -32,7 +33,7 @@ def measure(settings: Settings, problems: list[Problem], workers: int) -> dict:
             "n": len(outcomes),
             **summed,
             "of_clean": summed["successes"] / clean if clean else None,
-            "drift": float(np.median(np.concatenate([d.drift for d in results]))) / typical,
+            "drift": typical and float(np.median(np.concatenate([d.drift for d in results]))) / typical,
             "outcomes": [dataclasses.asdict(o) for o in outcomes],
         }
     return {"n": len(problems), "perturbations": found}
@@ -47,16 +48,17 @@ def summary(results: dict) -> str:
     ]
     for name, values in results["perturbations"].items():
         of_clean = "-" if values["of_clean"] is None else percent(values["of_clean"])
+        drift = "-" if values["drift"] is None else f"{values['drift']:.3f}"
         lines.append(
             f"  {name:<15}{percent(values['success_rate'], values['interval']):<26}"
-            f"{percent(values['success_at_end']):<10}{of_clean:<10}{values['drift']:.3f}   {values['level']}"
+            f"{percent(values['success_at_end']):<10}{of_clean:<10}{drift:<8}{values['level']}"
         )
     return "\n".join(lines)
 
 
-def _typical_distance(done: list[Done]) -> float:
-    """Median squared distance of latents of two random moments."""
+def _typical_distance(done: list[Done]) -> float | None:
+    """Median squared distance of latents of two random moments; None where all moments look the same."""
     latents = np.concatenate([d.latents for d in done])
     order = np.random.default_rng(0).permutation(len(latents))
     pairs = ((latents[order] - latents[np.roll(order, 1)]) ** 2).sum(-1)
-    return max(float(np.median(pairs)), 1e-12)
+    return float(np.median(pairs)) or None

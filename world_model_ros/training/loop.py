@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +158,8 @@ class TrainingRun:
             identity, step = json.loads(state["identity"]), state["step"]
         except Exception as error:  # whatever a damaged file makes the reader raise
             raise UserError(f"{path} cannot be read ({type(error).__name__}): {remedy}.") from None
+        for name, kind in (("model", ModelConfig), ("settings", TrainingSettings)):
+            identity[name] = _defaults(kind) | identity.get(name, {})
         differing = _differences(identity, self.identity)
         if differing:
             raise UserError(f"{self.folder} was started differently ({'; '.join(differing)}): {remedy}.")
@@ -235,6 +237,12 @@ def _stop_requests():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _defaults(kind) -> dict:
+    """Return a dataclass's defaults: what a field that came later stood for in an older state."""
+    values = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+    return json.loads(json.dumps(values))
 
 
 def _differences(there: dict, here: dict, prefix: str = "") -> list[str]:
