@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.conv import ConvEncoder
-from world_model_ros.model.predictor import Predictor
+from world_model_ros.model.predictor import Kept, Predictor
 from world_model_ros.model.temporal import TemporalDistance
 from world_model_ros.model.vit import VisionTransformer
 
@@ -73,21 +73,28 @@ class LeWorldModel(nn.Module):
                 f"latents {tuple(latents.shape)} need {context - 1} history actions and {batch} contexts, "
                 f"got {tuple(history_actions.shape)} for candidates {tuple(candidates.shape)}"
             )
-        # the past is the same for all candidates: its AdaLN is computed once and repeated
+        # What depends on the past alone is computed once for all candidates, and so is AdaLN's part of
+        # each action, which every window that holds the action would compute again.
         past = self.predictor.conditions(self.encode_actions(history_actions))
         future = self.predictor.conditions(self.encode_actions(candidates.flatten(0, 1)))
-        conditions = [
-            torch.cat([p.repeat_interleave(samples, 0), f], dim=1) for p, f in zip(past, future, strict=True)
-        ]
-        frames = latents.repeat_interleave(samples, 0)  # (B * S, T, D), grows by one a step
-        for _ in range(horizon):
-            end = frames.shape[1]
-            start = max(0, end - self.config.history)
+        shared = context - 1  # frames whose action is the past's
+        frames = latents[:, shared:].repeat_interleave(samples, 0)  # (B * S, 1, D), grows by one a step
+        start, kept = -1, Kept([])
+        for step in range(horizon):
+            window = max(0, shared + step + 1 - self.config.history)
+            fresh = step  # the first of the candidates' own frames that is not in ``kept``
+            if window != start:
+                start, fresh, kept = window, max(window - shared, 0), Kept([])
+                if window < shared:
+                    self.predictor(
+                        latents[:, window:shared], [c[:, window:] for c in past], last_only=True, kept=kept
+                    )
+                    kept = kept.repeated(samples)
             following = self.predictor(
-                frames[:, start:], [c[:, start:end] for c in conditions], last_only=True
+                frames[:, fresh:], [c[:, fresh : step + 1] for c in future], last_only=True, kept=kept
             )
             frames = torch.cat([frames, self._project(following)], dim=1)
-        return frames[:, context:].unflatten(0, (batch, samples))
+        return frames[:, 1:].unflatten(0, (batch, samples))
 
     def _project(self, predicted: Tensor) -> Tensor:
         return self.pred_proj(predicted.flatten(0, 1)).unflatten(0, predicted.shape[:2])
