@@ -69,7 +69,7 @@ def test_model_blind_to_actions_is_not_fit(shipped, clips):
     figures = measure(model, spec, clips)
     assert not figures["fit"]
     assert figures["rank"] == pytest.approx(0.5, abs=0.2)
-    assert "cost spread 0.00 below 0.30" in figures["verdict"]
+    assert "cost spread 0.00 below 0.10" in figures["verdict"]
 
 
 def test_windows_of_another_length_are_refused(shipped, clips):
@@ -103,11 +103,11 @@ def test_rank_by_hand():
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("cost_spread", 0.2, "cost spread 0.20 below 0.30"),
+        ("cost_spread", 0.05, "cost spread 0.05 below 0.10"),
         ("rank", 0.4, "rank of the true actions 0.400 above 0.20"),
         ("ratio_1", 0.7, "prediction over copying at 1 step 0.700 above 0.30"),
         ("ratio_5", 0.9, "prediction over copying at 5 steps 0.900 above 0.60"),
-        ("cost_spread", float("nan"), "cost spread nan below 0.30"),
+        ("cost_spread", float("nan"), "cost spread nan below 0.10"),
     ],
 )
 def test_verdict_names_what_is_missing(key, value, said):

@@ -31,6 +31,9 @@ class CEM:
     # Correlation of the noise between neighbouring control steps: an AR(1) process. White noise (0)
     # averages out over a block, so that candidates hardly leave the place they start from.
     correlation: float = 0.9
+    # How many elites compete again in the next iteration, at the cost they have already (iCEM, Pinneri
+    # et al. 2020, 3.3): a good candidate is not lost to an unlucky draw.
+    kept: int = 0
 
     def __post_init__(self):
         if not 2 <= self.elites <= self.samples:
@@ -63,12 +66,16 @@ class CEM:
         """
         batch = torch.arange(len(mean), device=mean.device)[:, None]
         std = torch.full_like(mean, self.initial_std)
+        elites = elite_costs = None
         for _ in range(self.iterations):
             candidates = noise() * std[:, None] + mean[:, None]
             candidates[:, 0] = mean
             if limits is not None:
                 candidates = candidates.clamp(*limits)
             costs = cost(candidates)
+            if elites is not None and self.kept:
+                candidates = torch.cat([candidates, elites[:, : self.kept]], dim=1)
+                costs = torch.cat([costs, elite_costs[:, : self.kept]], dim=1)
             elite_costs, indices = costs.topk(self.elites, dim=1, largest=False)
             elites = candidates[batch, indices]
             mean, std = elites.mean(1), elites.std(1)
