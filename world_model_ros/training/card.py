@@ -18,7 +18,7 @@ def _collect_command(file: EpisodeFile) -> list[str]:
     if "scripted explorer" not in str(file.attributes.get("source")) or None in values.values():
         return []
     return [
-        f"python -m world_model_ros collect --task {values['task']} --out {file.path.name} "
+        f"python -m world_model_ros collect --task {values['task']} --out {file.path} "
         f"--episodes {len(file)} --length {values['length']} --seed {values['seed']} "
         f"--size {values['image_size']}"
     ]
