@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
 
@@ -151,3 +152,56 @@ def test_a_broken_model_yields_an_error_not_a_plan():
     planner.set_goal(latent(0.1, 0))
     with pytest.raises(ValueError, match="finite"):
         planner.plan(latent(0, 0), None, None)
+
+
+class Proposing(PointMass):
+    """The same world, with a head that knows the way to places beyond the reach of chance."""
+
+    def inverse(self, starts, goals, arrivals):
+        self.asked = starts.clone(), goals.clone(), arrivals.clone()
+        speed = (goals - starts)[:, :2] / (0.25 * arrivals[:, None])
+        return ((speed - self.mean) / self.std).repeat(1, 5)[:, None].expand(-1, 5, -1)
+
+
+def test_proposals_are_asked_from_where_the_plan_begins_and_judged_by_the_model():
+    model = Proposing()
+    planner = RecedingHorizonPlanner(model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1))
+    planner.set_goal(latent(0.3, 0.1))
+    plan = planner.plan(latent(0, 0), None, np.tile([0.4, 0.0], (5, 1)))
+    starts, goals, arrivals = model.asked
+    np.testing.assert_allclose(starts[:, :2], np.tile([0.1, 0.0], (len(arrivals), 1)), atol=1e-6)
+    np.testing.assert_allclose(goals[:, :2], np.tile([0.3, 0.1], (len(arrivals), 1)), atol=1e-6)
+    alone = RecedingHorizonPlanner(
+        model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1, proposal="none")
+    )
+    alone.set_goal(latent(0.3, 0.1))
+    by_chance = alone.plan(latent(0, 0), None, np.tile([0.4, 0.0], (5, 1)))
+    assert plan.predicted_distance < 0.3 * by_chance.predicted_distance
+
+
+def test_a_bad_proposal_does_no_harm():
+    class Lost(PointMass):
+        def inverse(self, starts, goals, arrivals):
+            return torch.full((len(arrivals), 5, 10), -9.0)
+
+    planner = RecedingHorizonPlanner(Lost(), SPEC)
+    planner.set_goal(latent(0.2, 0.15))
+    path = drive(planner, (0.0, 0.0), 12)
+    assert np.linalg.norm(path[-1] - [0.2, 0.15]) < 0.02
+
+
+def test_a_proposal_without_a_head_is_refused():
+    with pytest.raises(UserError, match="no inverse-dynamics head"):
+        RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(proposal="inverse_dynamics"))
+    with pytest.raises(UserError, match="proposal 'oracle' is unknown"):
+        PlannerConfig(proposal="oracle")
+
+
+@pytest.mark.parametrize(("tolerance", "horizons"), [(np.inf, [4, 3]), (0.001, [4, 5])])
+def test_a_plan_that_cannot_keep_its_promise_chooses_its_arrival_anew(tolerance, horizons):
+    planner = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(tolerance=tolerance, samples=256))
+    planner.set_goal(latent(0.38, 0.0))
+    found = [planner.plan(latent(0, 0), None, STILL).horizon]
+    # somebody pushed the robot back: three steps are too few now
+    found.append(planner.plan(latent(-0.1, 0.0), STILL, STILL).horizon)
+    assert found == horizons

@@ -50,6 +50,7 @@ class ModelConfig:
     channels: tuple[int, ...] = ()
     encoder_norm: str = "group"  # or "batch"
     temporal_hidden: int = 0  # width of the temporal-distance head, 0: none
+    inverse_hidden: int = 0  # width of the inverse-dynamics head, 0: none
 
     @classmethod
     def full(cls, action_dim: int) -> "ModelConfig":
@@ -124,7 +125,7 @@ class ModelConfig:
         found += [f"model.{name} must be positive" for name in positive if getattr(self, name) < 1]
         if max(self.encoder_depth, self.predictor_depth) > _DEEPEST:
             found.append(f"more than {_DEEPEST} layers are not supported")
-        optional = ("action_mixed", "temporal_hidden")
+        optional = ("action_mixed", "temporal_hidden", "inverse_hidden")
         found += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
         if not 0 <= self.dropout < 1:
             found.append(f"model.dropout {self.dropout} is not in [0, 1)")

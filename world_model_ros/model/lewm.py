@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.conv import ConvEncoder
+from world_model_ros.model.inverse_dynamics import InverseDynamics
 from world_model_ros.model.predictor import Kept, Predictor
 from world_model_ros.model.temporal import TemporalDistance
 from world_model_ros.model.vit import VisionTransformer
@@ -22,7 +23,8 @@ from world_model_ros.model.vit import VisionTransformer
 class LeWorldModel(nn.Module):
     """Encoder, action encoder, predictor; every latent passes through one of two projectors.
 
-    ``temporal``, where there is one, judges pairs of latents; it learns after all the rest.
+    Where they are, ``temporal`` judges pairs of latents and ``inverse`` guesses the actions between them;
+    both learn after all the rest.
     """
 
     def __init__(self, config: ModelConfig):
@@ -33,8 +35,9 @@ class LeWorldModel(nn.Module):
         self.action_encoder = _ActionEncoder(config)
         self.predictor = Predictor(config)
         self.pred_proj = _Projector(config.latent_dim, config.projector_hidden, config.latent_dim)
-        hidden = config.temporal_hidden
-        self.temporal = TemporalDistance(config.latent_dim, hidden) if hidden else None
+        width, hidden = config.latent_dim, (config.temporal_hidden, config.inverse_hidden)
+        self.temporal = TemporalDistance(width, hidden[0]) if hidden[0] else None
+        self.inverse = InverseDynamics(width, config.action_dim, hidden[1]) if hidden[1] else None
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""

@@ -10,6 +10,7 @@ from world_model_ros.model.config import ModelConfig
 
 Pair = tuple[Tensor, Tensor]  # keys and values
 
+
 @dataclass
 class Kept:
     """Keys and values of the tokens that a window holds already, (B, heads, T, head dim), of each layer.
@@ -145,7 +146,11 @@ class _Attention(nn.Module):
         if before is not None:
             k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
         mixed = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=self.dropout if self.training else 0.0, **_causal(q.shape[2], k.shape[2], q.device)
+            q,
+            k,
+            v,
+            dropout_p=self.dropout if self.training else 0.0,
+            **_causal(q.shape[2], k.shape[2], q.device),
         )
         return self.to_out(mixed.transpose(1, 2).flatten(2)), (k, v)
 

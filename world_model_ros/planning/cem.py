@@ -31,9 +31,7 @@ class CEM:
     # Correlation of the noise between neighbouring control steps: an AR(1) process. White noise (0)
     # averages out over a block, so that candidates hardly leave the place they start from.
     correlation: float = 0.9
-    # How many elites compete again in the next iteration, at the cost they have already (iCEM, Pinneri
-    # et al. 2020, 3.3): a good candidate is not lost to an unlucky draw.
-    kept: int = 0
+    proposal_std: float = 0.5  # of the noise on proposals, which are better than chance
 
     def __post_init__(self):
         if not 2 <= self.elites <= self.samples:
@@ -58,28 +56,39 @@ class CEM:
         mean: Tensor,
         noise: Callable[[], Tensor],
         limits: tuple[Tensor, Tensor] | None = None,
+        proposals: Tensor | None = None,
     ) -> Solution:
         """Minimise ``cost``: (B, S, H, A) -> (B, S), starting from ``mean`` (B, H, A).
 
         noise() returns an iteration's standard normal draws (B, S, H, A), see ``Noise``. limits are the
         lowest and highest z-scored action block (A,), or None for the published, unlimited solve.
+        proposals (B, P, H, A) share half of the first candidates: each as it is, then with noise of
+        ``proposal_std``.
         """
         batch = torch.arange(len(mean), device=mean.device)[:, None]
         std = torch.full_like(mean, self.initial_std)
-        elites = elite_costs = None
         for _ in range(self.iterations):
-            candidates = noise() * std[:, None] + mean[:, None]
+            draws = noise()
+            candidates = draws * std[:, None] + mean[:, None]
             candidates[:, 0] = mean
+            if proposals is not None:
+                self._propose(candidates, draws, proposals)
+                proposals = None
             if limits is not None:
                 candidates = candidates.clamp(*limits)
             costs = cost(candidates)
-            if elites is not None and self.kept:
-                candidates = torch.cat([candidates, elites[:, : self.kept]], dim=1)
-                costs = torch.cat([costs, elite_costs[:, : self.kept]], dim=1)
             elite_costs, indices = costs.topk(self.elites, dim=1, largest=False)
             elites = candidates[batch, indices]
             mean, std = elites.mean(1), elites.std(1)
         return Solution(mean, std, elite_costs.mean(1))
+
+    def _propose(self, candidates: Tensor, draws: Tensor, proposals: Tensor) -> None:
+        """Let the later half of candidates (B, S, H, A) be ``proposals`` with ever other draws."""
+        half, count = self.samples // 2, proposals.shape[1]
+        slots = torch.arange(half, self.samples, device=candidates.device)
+        noisy = draws[:, half:] * self.proposal_std
+        noisy[:, :count] = 0
+        candidates[:, half:] = proposals[:, (slots - half) % count] + noisy
 
 
 class Noise:

@@ -6,20 +6,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from world_model_ros.data.normalisation import denormalise, normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.model.inverse_dynamics import HORIZON
 from world_model_ros.planning.cem import CEM, Noise
 from world_model_ros.planning.objective import GoalDistance, WorldModel, squared_distance
 
 OBJECTIVES = ("auto", "squared", "temporal")
+PROPOSALS = ("auto", "none", "inverse_dynamics")
+ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics head is asked about
 # The squared distance is flat far from the goal, so some first candidates must come near it: wide and
 # nearly straight ones do. The temporal distance shows the way from afar.
 SUITED = {
-    "squared": {"initial_std": 1.5, "correlation": 0.97, "worth_moving": 0.0},
-    "temporal": {"initial_std": 1.0, "correlation": 0.9, "worth_moving": 0.5},
+    "squared": {"initial_std": 1.5, "correlation": 0.97, "worth_moving": 0.0, "tolerance": math.inf},
+    "temporal": {
+        "initial_std": 1.0,
+        "correlation": 0.9,
+        "worth_moving": 0.5,
+        "tolerance": 1.0,
+    },
 }
 
 
@@ -36,7 +45,11 @@ class PlannerConfig:
     # What a plan must promise over standing still, where the moment of arrival is chosen; in units of the
     # objective. At the goal every plan promises a little, and moving away is what it does.
     worth_moving: float | None = None
+    # How much worse than promised a plan may become, in the same units, before its arrival is chosen anew:
+    # when contact went otherwise than imagined, the steps that are left may not do.
+    tolerance: float | None = None
     objective: str = "auto"  # squared, temporal, or temporal where the checkpoint has that head
+    proposal: str = "auto"  # none, inverse_dynamics, or that where the checkpoint has the head
     seed: int = 0
 
     def __post_init__(self):
@@ -45,6 +58,8 @@ class PlannerConfig:
             raise UserError(f"horizon must be at least 1 model step, it is {self.horizon}.")
         if self.objective not in OBJECTIVES:
             raise UserError(f"objective {self.objective!r} is unknown: choose {', '.join(OBJECTIVES)}.")
+        if self.proposal not in PROPOSALS:
+            raise UserError(f"proposal {self.proposal!r} is unknown: choose {', '.join(PROPOSALS)}.")
         try:
             self.solver()
         except ValueError as error:
@@ -78,13 +93,22 @@ class Plan:
     milliseconds: float  # the solve took
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What a solve found: blocks (H, A), the latent (D,) after them and what it costs."""
+
+    actions: Tensor
+    arrival: Tensor
+    cost: float
+
+
 class RecedingHorizonPlanner:
     """Plans towards a goal latent; keeps the history of latents and executed blocks.
 
     Replanning with a constant horizon and a terminal cost procrastinates: each plan may arrive one
     step later than the one before. So a plan keeps its moment of arrival: the first one chooses it
     freely within the horizon, the next ones have a model step less, and when none is left, it is
-    chosen anew.
+    chosen anew; earlier where what was promised is out of reach.
     """
 
     def __init__(self, model: WorldModel, spec: CheckpointSpec, config: PlannerConfig | None = None):
@@ -98,6 +122,11 @@ class RecedingHorizonPlanner:
                 "objective squared."
             )
         self.metric = head if self.config.objective == "temporal" else squared_distance
+        self.inverse = getattr(model, "inverse", None) if self.config.proposal != "none" else None
+        if self.config.proposal == "inverse_dynamics" and self.inverse is None:
+            raise UserError(
+                "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
+            )
         self.solver = self.config.solver()
         action = spec.action
         self.shape = (spec.block, action.dim)
@@ -118,6 +147,7 @@ class RecedingHorizonPlanner:
 
     def _forget_plan(self) -> None:
         self._previous: Tensor | None = None
+        self._promised = math.inf
 
     def set_goal(self, latent: np.ndarray | None) -> None:
         """Take the goal's latent (D,), encoded once; the history stays, the warm start goes."""
@@ -163,11 +193,24 @@ class RecedingHorizonPlanner:
             blocks.append(self._block(running))
             latents.append(self._imagine(latents, blocks))
             latents, blocks = self._recent(latents, blocks)
-        previous = self._previous
-        left = 0 if previous is None else len(previous) - 1
+        left = 0 if self._previous is None else len(self._previous) - 1
+        found = self._solve(latents, blocks, left)
+        if left and found.cost > self._promised + self.config.tolerance:
+            found = self._solve(latents, blocks, 0)
+        self._previous, self._promised = found.actions, found.cost
+        return Plan(
+            actions=self._physical(found.actions),
+            distance=float(squared_distance(self._latents[-1], self._goal)),
+            predicted_distance=float(squared_distance(found.arrival, self._goal)),
+            horizon=len(found.actions),
+            milliseconds=1e3 * (time.perf_counter() - start),
+        )
+
+    def _solve(self, latents: list[Tensor], blocks: list[Tensor], left: int) -> "_Found":
+        """Find the best ``left`` blocks after the context, or, for 0, the best moment of arrival too."""
         mean = self.still.repeat(left or self.config.horizon, 1)
         if left:
-            mean[:] = previous[1:]
+            mean[:] = self._previous[1:]
         objective = GoalDistance(
             self.model,
             *_batched(latents, blocks, self.still),
@@ -183,27 +226,36 @@ class RecedingHorizonPlanner:
             self.spec.block,
             self.config.correlation,
         )
-        solution = solver.solve(objective, mean[None], noise, self.limits)
+        proposals = self._proposals(latents[-1], len(mean))
+        solution = solver.solve(objective, mean[None], noise, self.limits, proposals)
         actions = solution.actions[0]
         if not (actions.isfinite().all() and math.isfinite(float(solution.cost[0]))):
             raise ValueError("no candidate has a finite cost: the model or the latent is broken")
         imagined = objective.imagine(actions[None, None])
-        if not left:
-            distances = objective.measure(imagined)[0, 0]
-            actions = actions[: int(distances.argmin()) + 1]
-            still = self.still.repeat(1, 1)
-            waiting = objective.imagine(still[None, None])
-            if float(objective.measure(waiting)) <= float(distances.min()) + self.config.worth_moving:
-                actions, imagined = still, waiting
-        arrival = imagined[0, 0, len(actions) - 1]
-        self._previous = actions
-        return Plan(
-            actions=self._physical(actions),
-            distance=float(squared_distance(self._latents[-1], self._goal)),
-            predicted_distance=float(squared_distance(arrival, self._goal)),
-            horizon=len(actions),
-            milliseconds=1e3 * (time.perf_counter() - start),
-        )
+        distances = objective.measure(imagined)[0, 0]
+        if left:
+            return _Found(actions, imagined[0, 0, -1], float(distances[-1]))
+        best = int(distances.argmin())
+        found = _Found(actions[: best + 1], imagined[0, 0, best], float(distances[best]))
+        still = self.still.repeat(1, 1)
+        imagined = objective.imagine(still[None, None])
+        waiting = float(objective.measure(imagined))
+        if waiting <= found.cost + self.config.worth_moving:
+            return _Found(still, imagined[0, 0, 0], waiting)
+        return found
+
+    @torch.inference_mode()
+    def _proposals(self, latent: Tensor, horizon: int) -> Tensor | None:
+        """Return the head's guesses (1, P, horizon, A), standing still after each one's arrival."""
+        if self.inverse is None:
+            return None
+        arrivals = torch.tensor(ARRIVALS)
+        pairs = (values.expand(len(arrivals), -1) for values in (latent, self._goal))
+        guesses = self.inverse(*pairs, arrivals)[:, :horizon]
+        steps = torch.arange(horizon)
+        guesses = F.pad(guesses, (0, 0, 0, horizon - guesses.shape[1]))
+        moving = (steps < arrivals[:, None]) & (steps < HORIZON)
+        return torch.where(moving[..., None], guesses, self.still)[None]
 
     def _remember(self, latent: Tensor, executed: Tensor | None) -> None:
         if executed is None:

@@ -12,6 +12,14 @@ def _temporal_row(figures: dict) -> str:
     return f"| temporal distance, mean estimate in model steps | {pairs} |\n"
 
 
+def _inverse_row(figures: dict) -> str:
+    judged = {k.removeprefix("inverse_"): v for k, v in figures.items() if k.startswith("inverse_")}
+    if not judged:
+        return ""
+    pairs = ", ".join(f"{value:.2f} for arrivals in {arrival}" for arrival, value in judged.items())
+    return f"| inverse dynamics, R2 of the next block | {pairs} |\n"
+
+
 def _collect_command(file: EpisodeFile) -> list[str]:
     """Return the command that fills such a file, nothing for one that `collect` did not make."""
     values = {name: file.attributes.get(name) for name in ("task", "length", "seed", "image_size")}
@@ -66,7 +74,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | ratio | {figures["ratio"]:.4f} |
 | latent standard deviation (1 is a normal's) | {figures["latent_std"]:.3f} |
 | effective rank of {spec.model.latent_dim} | {figures["effective_rank"]:.1f} |
-{_temporal_row(figures)}
+{_temporal_row(figures)}{_inverse_row(figures)}
 {training.get("worthiness", {}).get("verdict", "")}
 
 ## Thresholds

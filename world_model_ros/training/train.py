@@ -20,6 +20,7 @@ from world_model_ros.provenance import source_commit
 from world_model_ros.training import worthiness
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import write_card
+from world_model_ros.training.heads import add_heads
 from world_model_ros.training.loop import (
     METRICS_NAME,
     STATE_NAME,
@@ -27,12 +28,10 @@ from world_model_ros.training.loop import (
     TrainingRun,
     TrainingSettings,
 )
-from world_model_ros.training.metrics import encode_frames, validate
-from world_model_ros.training.temporal import HIDDEN, fit_temporal_distance, temporal_figures
+from world_model_ros.training.metrics import validate
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 _STORED = "float16"
-_TEMPORAL_FRAMES = 60_000  # of the training episodes, encoded for the temporal head
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--temporal-steps", type=int, default=3000, help="steps of the temporal-distance head, 0: no head"
+    )
+    parser.add_argument(
+        "--inverse-steps", type=int, default=4000, help="steps of the inverse-dynamics head, 0: no head"
     )
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights, split and batches")
     parser.add_argument("--val", type=float, default=0.1, help="share of the episodes held out")
@@ -125,13 +127,13 @@ def _export(
     clips: Clips,
     held_out: Clips,
 ) -> None:
-    """Add the temporal head, measure and calibrate the weights as stored, write the checkpoint."""
+    """Add the heads, measure and calibrate the weights as stored, write the checkpoint."""
     state = round_weights(trainer.model.state_dict(), _STORED)
     model = build_model(spec.model, state, arguments.out).to(trainer.device).eval()
     figures = validate(model, held_out, spec.image)
-    if arguments.temporal_steps:
-        spec = _add_temporal_head(arguments, spec, model, clips)
-        figures.update(temporal_figures(model.temporal, *_latents_by_episode(model, held_out, spec)))
+    steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
+    spec, judged = add_heads(model, spec, clips, held_out, steps, arguments.seed, _STORED)
+    figures.update(judged)
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
     figures.update(judged)
     worth = _worthiness(arguments, model, spec, file, held_out)
@@ -163,24 +165,6 @@ def _worthiness(
     return worthiness.measure(model, spec, windows, arguments.seed)
 
 
-def _add_temporal_head(
-    arguments: argparse.Namespace, spec: CheckpointSpec, model: LeWorldModel, clips: Clips
-) -> CheckpointSpec:
-    """Fit the head to the latents of the training episodes; return the spec of the model that has it."""
-    latents, lengths = _latents_by_episode(model, clips, spec)
-    head = fit_temporal_distance(latents, lengths, arguments.temporal_steps, arguments.seed)
-    head.load_state_dict(round_weights(head.state_dict(), _STORED))
-    model.temporal = head.to(next(model.parameters()).device)
-    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, temporal_hidden=HIDDEN))
-
-
-def _latents_by_episode(model: LeWorldModel, clips: Clips, spec: CheckpointSpec):
-    rows, lengths = clips.model_steps()
-    kept = np.cumsum(lengths) <= _TEMPORAL_FRAMES
-    kept[:2] = True
-    return encode_frames(model, clips.pixels[rows[: lengths[kept].sum()]], spec.image), lengths[kept]
-
-
 def split_episodes(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Return the indices of training and held-out episodes, at least one of each.
 
@@ -206,8 +190,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--augment is a chance between 0 and 1, it is {arguments.augment}.")
     if not 0 < arguments.val < 1:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
-    if min(arguments.threads, arguments.seed, arguments.temporal_steps) < 0:
-        raise UserError("--threads, --seed and --temporal-steps must not be negative.")
+    if min(arguments.threads, arguments.seed, arguments.temporal_steps, arguments.inverse_steps) < 0:
+        raise UserError("--threads, --seed, --temporal-steps and --inverse-steps must not be negative.")
 
 
 def _device(name: str) -> str:
