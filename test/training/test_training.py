@@ -49,8 +49,8 @@ def picture(place):
     return np.repeat((40 + 200 * spot)[..., None], 3, axis=2).astype(np.uint8)
 
 
-def write_episodes(path, episodes=32, frames=12, states=True):
-    rng = np.random.default_rng(0)
+def write_episodes(path, episodes=32, frames=12, states=True, seed=0):
+    rng = np.random.default_rng(seed)
     with EpisodeWriter(path, ATTRIBUTES) as writer:
         for _ in range(episodes):
             place, rows = rng.uniform(0.2, 0.8, 2), []
@@ -97,7 +97,8 @@ def tiny(monkeypatch):
 
 
 def command(data, folder, **options):
-    options = {"steps": 12, "batch": 16, "projections": 32, "threads": 1, **options}
+    heads = {"temporal-steps": 20, "inverse-steps": 20}
+    options = {"steps": 12, "batch": 16, "projections": 32, "threads": 1, **heads, **options}
     words = ["train", "--data", str(data), "--out", str(folder / "out"), "--run", str(folder / "run")]
     for name, value in options.items():
         words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
@@ -383,3 +384,19 @@ def test_bf16_trains_to_nearly_the_same(data, tmp_path, tiny):
         assert spec.training["precision"] == precision
         figures[precision] = spec.training["validation"]["prediction"]
     assert figures["bf16"] == pytest.approx(figures["fp32"], rel=0.2)
+
+
+def test_refining_takes_new_episodes_and_is_noted(data, tmp_path, tiny, capsys):
+    more = write_episodes(tmp_path / "more.h5", seed=1)
+    options = {"steps": 4, "refine": more, "refine-steps": 3, "temporal-steps": 2, "inverse-steps": 2}
+    assert main(command(data, tmp_path, **options)) == 0
+    training = json.loads((tmp_path / "out/config.json").read_text())["training"]
+    assert (training["refine"], training["refine_steps"]) == ("more.h5", 3)
+    card = (tmp_path / "out/card.md").read_text()
+    assert "3 more of the predictor on more.h5" in card
+    assert f"--refine {more}" in card
+    model, _ = load_checkpoint(tmp_path / "out")
+    assert model.temporal is not None
+    assert model.inverse is not None
+    assert main(command(data, tmp_path / "again", **options | {"refine": data})) == 2
+    assert "new to the encoder" in capsys.readouterr().err

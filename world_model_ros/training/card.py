@@ -12,6 +12,12 @@ def _temporal_row(figures: dict) -> str:
     return f"| temporal distance, mean estimate in model steps | {pairs} |\n"
 
 
+def _refined(training: dict) -> str:
+    if "refine" not in training:
+        return ""
+    return f" and {training['refine_steps']} more of the predictor on {training['refine']}"
+
+
 def _inverse_row(figures: dict) -> str:
     judged = {k.removeprefix("inverse_"): v for k, v in figures.items() if k.startswith("inverse_")}
     if not judged:
@@ -20,7 +26,7 @@ def _inverse_row(figures: dict) -> str:
     return f"| inverse dynamics, R2 of the next block | {pairs} |\n"
 
 
-def _collect_command(file: EpisodeFile) -> list[str]:
+def collect_command(file: EpisodeFile) -> list[str]:
     """Return the command that fills such a file, nothing for one that `collect` did not make."""
     values = {name: file.attributes.get(name) for name in ("task", "length", "seed", "image_size")}
     if "scripted explorer" not in str(file.attributes.get("source")) or None in values.values():
@@ -33,11 +39,11 @@ def _collect_command(file: EpisodeFile) -> list[str]:
 
 
 def write_card(
-    name: str, spec: CheckpointSpec, file: EpisodeFile, command: str, held_out: int, figures: dict
+    name: str, spec: CheckpointSpec, file: EpisodeFile, commands: list[str], held_out: int, figures: dict
 ) -> str:
     """Return the text of card.md; ``figures`` are those of ``validate`` and ``calibrate``."""
     attributes, thresholds, training = file.attributes, spec.thresholds, spec.training
-    commands = "\n".join([*_collect_command(file), command])
+    made = "\n".join(commands)
     action = ", ".join(spec.action.names)
     mistaken = figures.get("goal_reached_mistaken")
     reached = f"{thresholds.goal_reached:.3f} ({figures['goal_reached_from']}"
@@ -57,11 +63,12 @@ source {attributes.get("source", "unknown")}, task {attributes.get("task", "unkn
 ## Made by
 
 ```
-{commands}
+{made}
 ```
 
 commit {training["commit"] or "unknown"}, torch {training["torch"]}, \
-{training["steps"]} steps of {training["batch"]} clips, SIGReg weight {training["sigreg"]:g}, \
+{training["steps"]} steps of {training["batch"]} clips{_refined(training)}, \
+SIGReg weight {training["sigreg"]:g}, \
 disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training["precision"]}, \
 {training["minutes"]:.1f} minutes on {training["device"]} ({training["threads"]} threads).
 
