@@ -107,7 +107,7 @@ def test_an_interface_that_cannot_carry_the_actions_is_refused_with_both_sides(p
 
 
 def test_a_parameter_out_of_range_is_refused(processes, checkpoint):
-    refused(processes.node("planner_node", checkpoint=checkpoint, samples=0), "samples")
+    refused(processes.node("planner_node", checkpoint=checkpoint, samples=-1), "samples")
 
 
 def test_an_unknown_task_is_refused_by_the_node(processes):

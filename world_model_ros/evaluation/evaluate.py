@@ -63,12 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=int, help="control steps a problem (default: the protocol's)")
     parser.add_argument("--workers", type=int, default=1, help="processes; no outcome depends on them")
     parser.add_argument("--no-floors", action="store_true", help="leave out the random and repeat policies")
-    parser.add_argument("--blocking", action="store_true", help="the robot waits for each plan")
-    parser.add_argument("--samples", type=int, default=planner.samples, help="candidates an iteration")
-    parser.add_argument("--elites", type=int, default=planner.elites)
-    parser.add_argument("--iterations", type=int, default=planner.iterations)
+    timing = parser.add_mutually_exclusive_group()
+    timing.add_argument(
+        "--blocking", action="store_true", help="the robot waits for each plan (lewm's default, as published)"
+    )
+    timing.add_argument(
+        "--pipelined", action="store_true", help="it plans while it moves, as the nodes do (else the default)"
+    )
+    parser.add_argument("--samples", type=int, help="candidates an iteration (default: suits the objective)")
+    parser.add_argument("--elites", type=int, help="best ones that the next draw follows (likewise)")
+    parser.add_argument("--iterations", type=int, help="of the solver (likewise)")
     parser.add_argument("--horizon", type=int, default=planner.horizon, help="model steps")
-    parser.add_argument("--initial-std", type=float, help="in z-scores (default: what suits the objective)")
+    parser.add_argument("--initial-std", type=float, help="in z-scores (default: likewise)")
     parser.add_argument("--correlation", type=float, help="of the noise, in time (default: likewise)")
     parser.add_argument(
         "--objective", choices=OBJECTIVES, default=planner.objective, help="what candidates are judged by"
@@ -102,7 +108,7 @@ def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
         task=arguments.task,
         checkpoint=checkpoint,
         budget=problems.budget,
-        pipelined=not arguments.blocking,
+        pipelined=arguments.pipelined or not (arguments.blocking or problems.protocol == "lewm"),
         planner=PlannerConfig(**{name: getattr(arguments, name) for name in names}).resolved(
             temporal=read_spec(checkpoint).model.temporal_hidden > 0
         ),

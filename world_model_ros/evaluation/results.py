@@ -65,7 +65,8 @@ def summary(results: dict) -> str:
     floors = results["floors"]
     lines = [
         f"{results['task']}, protocol {results['protocol']}, n = {results['n']}, "
-        f"budget {results['budget']} control steps, seed {results['seed']}",
+        f"budget {results['budget']} control steps, seed {results['seed']}, "
+        + ("planning while moving" if results.get("pipelined", True) else "waiting for each plan"),
         f"  {'within the goal':<35}{'planner':<26}" + "".join(f"{name:<10}" for name in floors),
     ]
     for name, rate in results["criteria"].items():

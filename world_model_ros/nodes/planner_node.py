@@ -102,29 +102,16 @@ class PlannerNode(Node):
             parameter(self, "torch_threads", 1, "CPU threads of the planner.", low=1, high=256)
         )
         return PlannerConfig(
-            samples=parameter(
-                self, "samples", default.samples, "Candidates in an iteration of CEM.", low=2, high=10000
-            ),
-            elites=parameter(
-                self,
-                "elites",
-                default.elites,
-                "Best candidates that the next draw follows.",
-                low=2,
-                high=1000,
-            ),
-            iterations=parameter(
-                self, "iterations", default.iterations, "Iterations of CEM.", low=1, high=100
-            ),
+            samples=self.open_parameter("samples", "Candidates in an iteration of CEM", 10000),
+            elites=self.open_parameter("elites", "Best candidates that the next draw follows", 1000),
+            iterations=self.open_parameter("iterations", "Iterations of CEM", 100),
             horizon=parameter(
                 self, "horizon", default.horizon, "Model steps that a plan looks ahead.", low=1, high=50
             ),
-            initial_std=self.open_parameter(
-                "initial_std", "Of the first draw, in z-scores; 0 for what suits the objective.", 10.0
-            ),
+            initial_std=self.open_parameter("initial_std", "Of the first draw, in z-scores", 10.0),
             correlation=self.open_parameter(
                 "correlation",
-                "Of the noise between neighbouring control steps; 0 for what suits the objective.",
+                "Of the noise between neighbouring control steps",
                 0.999,
             ),
             objective=parameter(
@@ -137,9 +124,11 @@ class PlannerNode(Node):
             seed=parameter(self, "seed", default.seed, "Seed of the draws.", low=0, high=2**31 - 1),
         )
 
-    def open_parameter(self, name: str, description: str, high: float) -> float | None:
+    def open_parameter(self, name: str, description: str, high: int | float) -> int | float | None:
         """Declare and read a parameter that may be left open, as zero: ROS parameters know no None."""
-        return parameter(self, name, 0.0, description, low=0.0, high=high) or None
+        zero = type(high)(0)
+        described = f"{description}; 0 for what suits the objective."
+        return parameter(self, name, zero, described, low=zero, high=high) or None
 
     def on_latent(self, message: Image) -> None:
         """Hand over the model step that this latent starts, if it starts one."""

@@ -21,9 +21,21 @@ PROPOSALS = ("auto", "none", "inverse_dynamics")
 ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics head is asked about
 # The squared distance is flat far from the goal, so some first candidates must come near it: wide and
 # nearly straight ones do. The temporal distance shows the way from afar.
+# What contact makes of a push is harder to search than a way through the air.
 SUITED = {
-    "squared": {"initial_std": 1.5, "correlation": 0.97, "worth_moving": 0.0, "tolerance": math.inf},
+    "squared": {
+        "samples": 64,
+        "elites": 8,
+        "iterations": 4,
+        "initial_std": 1.5,
+        "correlation": 0.97,
+        "worth_moving": 0.0,
+        "tolerance": math.inf,
+    },
     "temporal": {
+        "samples": 128,
+        "elites": 12,
+        "iterations": 6,
         "initial_std": 1.0,
         "correlation": 0.9,
         "worth_moving": 0.5,
@@ -34,14 +46,14 @@ SUITED = {
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """Settings of the planner; the solver's sizes are for one CPU thread."""
+    """Settings of the planner; None is what suits the objective, on one CPU thread (``SUITED``)."""
 
-    samples: int = 64  # twice as many where the moment of arrival is chosen
-    elites: int = 8
-    iterations: int = 4
+    samples: int | None = None  # twice as many where the moment of arrival is chosen
+    elites: int | None = None
+    iterations: int | None = None
     horizon: int = 5  # model steps
-    initial_std: float | None = None  # in z-scores; None for what suits the objective
-    correlation: float | None = None  # between neighbouring control steps; likewise
+    initial_std: float | None = None  # in z-scores
+    correlation: float | None = None  # between neighbouring control steps
     # What a plan must promise over standing still, where the moment of arrival is chosen; in units of the
     # objective. At the goal every plan promises a little, and moving away is what it does.
     worth_moving: float | None = None
@@ -75,11 +87,10 @@ class PlannerConfig:
 
     def solver(self) -> CEM:
         """Return the solver with these settings; what is open is taken as for the squared distance."""
-        std, correlation = (
-            SUITED["squared"][name] if getattr(self, name) is None else getattr(self, name)
-            for name in ("initial_std", "correlation")
+        names = ("samples", "elites", "iterations", "initial_std", "correlation")
+        return CEM(
+            **{n: SUITED["squared"][n] if getattr(self, n) is None else getattr(self, n) for n in names}
         )
-        return CEM(self.samples, self.elites, self.iterations, std, correlation)
 
 
 @dataclass(frozen=True)
