@@ -16,6 +16,7 @@ VERBS = {
     "collect": ("world_model_ros.sim.collect", "let a scripted explorer fill an episode file"),
     "train": ("world_model_ros.training.train", "train a world model on an episode file"),
     "evaluate": ("world_model_ros.evaluation.evaluate", "closed-loop success on held-out problems"),
+    "benchmark": ("world_model_ros.benchmark.benchmark", "how long encoding, predicting and planning take"),
     "report": ("world_model_ros.evaluation.report.report", "put what is known of a checkpoint on one page"),
     "import-checkpoint": (
         "world_model_ros.model.import_published",

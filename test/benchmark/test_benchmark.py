@@ -1,0 +1,68 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from world_model_ros.benchmark import timing
+from world_model_ros.benchmark.plain import plain_rollout
+from world_model_ros.cli import main
+from world_model_ros.model.config import ModelConfig
+from world_model_ros.model.lewm import LeWorldModel
+
+
+def test_small_model_is_measured_part_by_part(tmp_path, capsys):
+    file = tmp_path / "b.json"
+    assert main(["benchmark", "--repeats", "2", "--json", str(file)]) == 0
+    found, out = json.loads(file.read_text()), capsys.readouterr().out
+    for part in ("encode", "predict", "rollout", "solve"):
+        assert 0 < found[part]["p50_ms"] <= found[part]["p99_ms"]
+        assert part in out
+    assert found["rollout"]["speedup"] > 0
+    assert found["rollout"]["max_relative_cost_difference"] < 1e-4
+    assert found["rollout"]["bf16_rank_correlation"] > 0.9
+    assert found["solve"]["planner"]["samples"] >= 2
+    assert "published" not in found
+
+
+def test_only_the_part_that_is_asked_for(capsys):
+    assert main(["benchmark", "--repeats", "1", "--only", "encode"]) == 0
+    out = capsys.readouterr().out
+    assert "encode" in out
+    assert "solve" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--threads", "0"], "at least 1"),
+        (["--json", "/nowhere/b.json"], "--json"),
+        pytest.param(
+            ["--device", "cuda"],
+            "sees no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here"),
+        ),
+    ],
+)
+def test_bad_options_are_refused(words, message, capsys):
+    assert main(["benchmark", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("context", [1, 3])
+@torch.no_grad()
+def test_the_fast_rollout_equals_the_plain_one_at_full_size(context):
+    torch.manual_seed(0)
+    model = LeWorldModel(ModelConfig.full(10)).eval()
+    for layer in model.predictor.transformer.layers:
+        torch.nn.init.normal_(layer.adaLN_modulation[1].weight, std=0.02)
+    inputs = torch.randn(1, context, 192), torch.randn(1, context - 1, 10), torch.randn(1, 4, 5, 10)
+    torch.testing.assert_close(model.rollout(*inputs), plain_rollout(model, *inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_alternating_takes_turns_and_leaves_the_first_one_out():
+    calls = []
+    found = timing.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3
+    assert {name: values.shape for name, values in found.items()} == {"a": (2,), "b": (2,)}
+    assert timing.percentiles(np.array([1.0, 2.0, 3.0]))["p50_ms"] == 2

@@ -1,0 +1,90 @@
+"""The ``benchmark`` verb: encode, predict, rollout and solve as p50, p95 and p99."""
+
+import argparse
+import platform
+from pathlib import Path
+
+import torch
+
+from world_model_ros.benchmark.parts import Bench
+from world_model_ros.errors import UserError
+from world_model_ros.evaluation.files import check_target, write_json
+from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.provenance import source_commit
+
+PARTS = ("encode", "predict", "rollout", "solve", "published")
+SIZES = {"small": "reach", "medium": "push", "full": None}  # the shipped model of that size
+_LONG = ("published",)  # only when asked for: half a minute and more a solve at full size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's options."""
+    parser.add_argument(
+        "--size", choices=SIZES, default="small", help="full: published sizes, random weights"
+    )
+    parser.add_argument("--checkpoint", help="measure this one instead")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--repeats", type=int, default=20, help="timed calls; solves are eight times as many")
+    parser.add_argument(
+        "--only", action="append", choices=PARTS, help=f"these parts (default: all but {', '.join(_LONG)})"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print a table, write the JSON; UserError for bad input."""
+    if min(arguments.threads, arguments.repeats) < 1:
+        raise UserError("--threads and --repeats must be at least 1.")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu.")
+    if arguments.json:
+        check_target("--json", arguments.json)
+    torch.set_num_threads(arguments.threads)
+    bench = Bench(*_model(arguments), arguments.device, arguments.repeats)
+    results = {
+        "size": None if arguments.checkpoint else arguments.size,
+        "checkpoint": arguments.checkpoint,
+        "device": arguments.device,
+        "threads": arguments.threads,
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "commit": source_commit(),
+    }
+    for part in arguments.only or [name for name in PARTS if name not in _LONG]:
+        results[part] = getattr(bench, part)()
+        print(_line(part, results[part]), flush=True)
+    if arguments.json:
+        write_json(arguments.json, results)
+        print(f"results: {arguments.json}")
+    return 0
+
+
+def _model(arguments: argparse.Namespace) -> tuple[LeWorldModel, CheckpointSpec]:
+    name = arguments.checkpoint or SIZES[arguments.size]
+    if name:
+        return load_checkpoint(find_checkpoint(name))
+    block, bounds = 5, (1.0, 1.0)
+    action = ActionSpec(("x", "y"), "twist", "m/s", (0.0, 0.0), bounds, (-1.0, -1.0), bounds)
+    config = ModelConfig.full(block * 2)
+    torch.manual_seed(0)
+    model = LeWorldModel(config)
+    for layer in model.predictor.transformer.layers:  # gates at zero would hide what the layers do
+        torch.nn.init.normal_(layer.adaLN_modulation[1].weight, std=0.02)
+    return model, CheckpointSpec(config, ImageSpec(config.image_size), action, period=0.1, block=block)
+
+
+def _line(part: str, found: dict) -> str:
+    line = (
+        f"{part:<10} p50 {found['p50_ms']:8.2f} ms   p95 {found['p95_ms']:8.2f}   p99 {found['p99_ms']:8.2f}"
+    )
+    if part == "rollout":
+        line += (
+            f"   {found['speedup']:.2f}x the plain one,"
+            f" costs within {found['max_relative_cost_difference']:.0e};"
+            f" bf16 {found['bf16_speedup']:.2f}x, rank correlation {found['bf16_rank_correlation']:.4f}"
+        )
+    return line

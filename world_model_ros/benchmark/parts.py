@@ -1,0 +1,119 @@
+"""What is measured: one function a part, each returns plain data."""
+
+import copy
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from world_model_ros.benchmark.plain import plain_rollout
+from world_model_ros.benchmark.timing import alternate, percentiles
+from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.model.image import prepare_images
+from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.planning.cem import CEM, Noise
+from world_model_ros.planning.objective import GoalDistance
+from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
+
+CANDIDATES, HORIZON = 300, 5  # of the published solver
+
+
+class Bench:
+    """A model under test: weights, device, and inputs that are the same every time."""
+
+    def __init__(self, model: LeWorldModel, spec: CheckpointSpec, device: str, repeats: int):
+        self.model, self.spec, self.device, self.repeats = model.to(device).eval(), spec, device, repeats
+        config, generator = spec.model, torch.Generator().manual_seed(0)
+
+        def draw(*shape):
+            return torch.randn(shape, generator=generator).to(device)
+
+        self.latents = draw(1, config.history, config.latent_dim)
+        self.past = draw(1, config.history - 1, config.action_dim)
+        self.candidates = draw(1, CANDIDATES, HORIZON, config.action_dim)
+        self.goal = draw(1, config.latent_dim)
+        size = spec.image.size
+        self.frame = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+
+    @torch.inference_mode()
+    def encode(self) -> dict:
+        """One camera picture of the model's size to a latent, preparation included."""
+
+        def run():
+            return self.model.encode(prepare_images(self.frame, self.spec.image).to(self.device))
+
+        return percentiles(alternate({"encode": run}, 5 * self.repeats, self.device)["encode"])
+
+    @torch.inference_mode()
+    def predict(self) -> dict:
+        """One model step of 300 candidates with a full window, without any saving."""
+        latents, actions = (
+            values.expand(CANDIDATES, -1, -1).contiguous()
+            for values in (self.latents, torch.cat([self.past, self.candidates[:, 0, :1]], dim=1))
+        )
+        taken = alternate(
+            {"predict": lambda: self.model.predict(latents, actions)}, self.repeats, self.device
+        )
+        return percentiles(taken["predict"])
+
+    @torch.inference_mode()
+    def rollout(self) -> dict:
+        """300 candidates, 5 model steps: ours beside the plain one and beside ours in bfloat16."""
+        half = copy.deepcopy(self.model).bfloat16()
+        inputs = (self.latents, self.past, self.candidates)
+        reduced = [values.bfloat16() for values in inputs]
+        functions = {
+            "rollout": lambda: self.model.rollout(*inputs),
+            "plain": lambda: plain_rollout(self.model, *inputs),
+            "bf16": lambda: half.rollout(*reduced),
+        }
+        taken = alternate(functions, self.repeats, self.device)
+        costs = {name: self._costs(function()) for name, function in functions.items()}
+        medians = {name: float(np.median(values)) for name, values in taken.items()}
+        difference = (costs["rollout"] - costs["plain"]).abs() / costs["plain"].abs()
+        return {
+            **percentiles(taken["rollout"]),
+            "plain_p50_ms": medians["plain"],
+            "speedup": medians["plain"] / medians["rollout"],
+            "max_relative_cost_difference": float(difference.max()),
+            "bf16_p50_ms": medians["bf16"],
+            "bf16_speedup": medians["rollout"] / medians["bf16"],
+            "bf16_rank_correlation": _rank_correlation(costs["rollout"], costs["bf16"]),
+        }
+
+    def _costs(self, imagined: torch.Tensor) -> torch.Tensor:
+        return (imagined[0, :, -1].float() - self.goal).square().sum(-1)
+
+    def solve(self) -> dict:
+        """A plan with the default settings, again and again on moving latents: what a robot waits for."""
+        planner = RecedingHorizonPlanner(self.model, self.spec, PlannerConfig())
+        planner.set_goal(self.goal[0].cpu().numpy())
+        planner.warm_up()
+        generator = np.random.default_rng(0)
+        still = np.zeros(planner.shape)
+        milliseconds, executed = [], None
+        for _ in range(8 * self.repeats):
+            latent = generator.normal(size=self.spec.model.latent_dim).astype(np.float32)
+            milliseconds.append(planner.plan(latent, executed, still).milliseconds)
+            executed = still
+        return {**percentiles(np.array(milliseconds)), "planner": asdict(planner.config)}
+
+    @torch.inference_mode()
+    def published(self) -> dict:
+        """The paper's solve, 300 candidates, 30 iterations, 5 model steps, from one latent."""
+        solver = CEM.published()
+        context = self.latents[:, -1:], self.past[:, :0]
+        mean = torch.zeros(1, HORIZON, self.spec.model.action_dim, device=self.device)
+
+        def run():
+            generator = torch.Generator(self.device).manual_seed(0)
+            noise = Noise([generator], (CANDIDATES, *mean.shape[1:]), self.spec.block)
+            return solver.solve(GoalDistance(self.model, *context, self.goal), mean, noise)
+
+        taken = alternate({"published": run}, max(1, self.repeats // 10), self.device)
+        return percentiles(taken["published"])
+
+
+def _rank_correlation(first: torch.Tensor, second: torch.Tensor) -> float:
+    ranks = torch.stack([values.argsort().argsort().float() for values in (first, second)])
+    return float(torch.corrcoef(ranks)[0, 1])
