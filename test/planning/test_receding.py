@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -205,3 +207,25 @@ def test_a_plan_that_cannot_keep_its_promise_chooses_its_arrival_anew(tolerance,
     # somebody pushed the robot back: three steps are too few now
     found.append(planner.plan(latent(-0.1, 0.0), STILL, STILL).horizon)
     assert found == horizons
+
+
+def test_a_deadline_stops_at_the_last_finished_iteration():
+    class Slow(PointMass):
+        def rollout(self, *arguments):
+            time.sleep(0.02)
+            return super().rollout(*arguments)
+
+    config = PlannerConfig(iterations=50, deadline=200)
+    planner = RecedingHorizonPlanner(Slow(), SPEC, config)
+    planner.set_goal(latent(0.2, 0))
+    plan = planner.plan(latent(0, 0), None, STILL)
+    assert 1 <= plan.iterations < 50
+    assert np.isfinite(plan.actions).all()
+    hurried = RecedingHorizonPlanner(Slow(), SPEC, PlannerConfig(iterations=50, deadline=0.001))
+    hurried.set_goal(latent(0.2, 0))
+    assert hurried.plan(latent(0, 0), None, STILL).iterations == 1
+    unhurried = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(iterations=3))
+    unhurried.set_goal(latent(0.2, 0))
+    assert unhurried.plan(latent(0, 0), None, STILL).iterations == 3
+    with pytest.raises(UserError, match="deadline must be positive"):
+        PlannerConfig(deadline=0)

@@ -121,6 +121,21 @@ class PlannerNode(Node):
                 "What candidates are judged by: squared (latent distance), temporal (model steps to the "
                 "goal), or auto: temporal where the checkpoint can.",
             ),
+            proposal=parameter(
+                self,
+                "proposal",
+                default.proposal,
+                "What planning begins with: none, inverse_dynamics, or auto: that where the checkpoint can.",
+            ),
+            deadline=parameter(
+                self,
+                "deadline",
+                0.0,
+                "Milliseconds that a plan may take: it stops at its last finished iteration; 0 for no end.",
+                low=0.0,
+                high=60000.0,
+            )
+            or None,
             seed=parameter(self, "seed", default.seed, "Seed of the draws.", low=0, high=2**31 - 1),
         )
 

@@ -4,6 +4,7 @@
 Ours by default: noise correlated in time, candidates inside the action limits, a warm start.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ class Solution:
     actions: Tensor  # (B, H, A), z-scored: the mean of the last elites
     std: Tensor  # (B, H, A): their standard deviation
     cost: Tensor  # (B,): their mean cost; infinite where no candidate had a finite one
+    iterations: int  # that were done
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,21 @@ class CEM:
         noise: Callable[[], Tensor],
         limits: tuple[Tensor, Tensor] | None = None,
         proposals: Tensor | None = None,
+        deadline: float | None = None,
     ) -> Solution:
         """Minimise ``cost``: (B, S, H, A) -> (B, S), starting from ``mean`` (B, H, A).
 
         noise() returns an iteration's standard normal draws (B, S, H, A), see ``Noise``. limits are the
         lowest and highest z-scored action block (A,), or None for the published, unlimited solve.
         proposals (B, P, H, A) share half of the first candidates: each as it is, then with noise of
-        ``proposal_std``.
+        ``proposal_std``. deadline is a moment of ``time.perf_counter``: no iteration but the first begins
+        that would, as long as the one before, end after it.
         """
         batch = torch.arange(len(mean), device=mean.device)[:, None]
         std = torch.full_like(mean, self.initial_std)
-        for _ in range(self.iterations):
+        done = 0
+        while done < self.iterations:
+            began = time.perf_counter()
             draws = noise()
             candidates = draws * std[:, None] + mean[:, None]
             candidates[:, 0] = mean
@@ -80,7 +86,11 @@ class CEM:
             elite_costs, indices = costs.topk(self.elites, dim=1, largest=False)
             elites = candidates[batch, indices]
             mean, std = elites.mean(1), elites.std(1)
-        return Solution(mean, std, elite_costs.mean(1))
+            done += 1
+            now = time.perf_counter()
+            if deadline is not None and now + (now - began) > deadline:
+                break
+        return Solution(mean, std, elite_costs.mean(1), done)
 
     def _propose(self, candidates: Tensor, draws: Tensor, proposals: Tensor) -> None:
         """Let the later half of candidates (B, S, H, A) be ``proposals`` with ever other draws."""

@@ -62,6 +62,7 @@ class PlannerConfig:
     tolerance: float | None = None
     objective: str = "auto"  # squared, temporal, or temporal where the checkpoint has that head
     proposal: str = "auto"  # none, inverse_dynamics, or that where the checkpoint has the head
+    deadline: float | None = None  # ms a plan may take: the solver stops at its last finished iteration
     seed: int = 0
 
     def __post_init__(self):
@@ -70,6 +71,8 @@ class PlannerConfig:
             raise UserError(f"horizon must be at least 1 model step, it is {self.horizon}.")
         if self.objective not in OBJECTIVES:
             raise UserError(f"objective {self.objective!r} is unknown: choose {', '.join(OBJECTIVES)}.")
+        if self.deadline is not None and not self.deadline > 0:
+            raise UserError(f"deadline must be positive, it is {self.deadline} ms.")
         if self.proposal not in PROPOSALS:
             raise UserError(f"proposal {self.proposal!r} is unknown: choose {', '.join(PROPOSALS)}.")
         try:
@@ -102,6 +105,7 @@ class Plan:
     predicted_distance: float  # the same at the end of the plan
     horizon: int  # model steps
     milliseconds: float  # the solve took
+    iterations: int  # of the solver that were done; fewer than asked for where the deadline came
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class _Found:
     actions: Tensor
     arrival: Tensor
     cost: float
+    iterations: int
 
 
 class RecedingHorizonPlanner:
@@ -205,9 +210,11 @@ class RecedingHorizonPlanner:
             latents.append(self._imagine(latents, blocks))
             latents, blocks = self._recent(latents, blocks)
         left = 0 if self._previous is None else len(self._previous) - 1
-        found = self._solve(latents, blocks, left)
-        if left and found.cost > self._promised + self.config.tolerance:
-            found = self._solve(latents, blocks, 0)
+        until = None if self.config.deadline is None else start + 1e-3 * self.config.deadline
+        found = self._solve(latents, blocks, left, until)
+        late = until is not None and time.perf_counter() > until
+        if left and not late and found.cost > self._promised + self.config.tolerance:
+            found = self._solve(latents, blocks, 0, until)
         self._previous, self._promised = found.actions, found.cost
         return Plan(
             actions=self._physical(found.actions),
@@ -215,9 +222,10 @@ class RecedingHorizonPlanner:
             predicted_distance=float(squared_distance(found.arrival, self._goal)),
             horizon=len(found.actions),
             milliseconds=1e3 * (time.perf_counter() - start),
+            iterations=found.iterations,
         )
 
-    def _solve(self, latents: list[Tensor], blocks: list[Tensor], left: int) -> "_Found":
+    def _solve(self, latents: list[Tensor], blocks: list[Tensor], left: int, until: float | None) -> _Found:
         """Find the best ``left`` blocks after the context, or, for 0, the best moment of arrival too."""
         mean = self.still.repeat(left or self.config.horizon, 1)
         if left:
@@ -238,21 +246,21 @@ class RecedingHorizonPlanner:
             self.config.correlation,
         )
         proposals = self._proposals(latents[-1], len(mean))
-        solution = solver.solve(objective, mean[None], noise, self.limits, proposals)
+        solution = solver.solve(objective, mean[None], noise, self.limits, proposals, until)
         actions = solution.actions[0]
         if not (actions.isfinite().all() and math.isfinite(float(solution.cost[0]))):
             raise ValueError("no candidate has a finite cost: the model or the latent is broken")
         imagined = objective.imagine(actions[None, None])
         distances = objective.measure(imagined)[0, 0]
         if left:
-            return _Found(actions, imagined[0, 0, -1], float(distances[-1]))
+            return _Found(actions, imagined[0, 0, -1], float(distances[-1]), solution.iterations)
         best = int(distances.argmin())
-        found = _Found(actions[: best + 1], imagined[0, 0, best], float(distances[best]))
+        found = _Found(actions[: best + 1], imagined[0, 0, best], float(distances[best]), solution.iterations)
         still = self.still.repeat(1, 1)
         imagined = objective.imagine(still[None, None])
         waiting = float(objective.measure(imagined))
         if waiting <= found.cost + self.config.worth_moving:
-            return _Found(still, imagined[0, 0, 0], waiting)
+            return _Found(still, imagined[0, 0, 0], waiting, solution.iterations)
         return found
 
     @torch.inference_mode()
