@@ -46,7 +46,12 @@ class SimNode(Node):
             high=2**31 - 1,
         )
         self.budget = parameter(
-            self, "budget", 75, "Control steps a goal may take, from its first plan.", low=1, high=100000
+            self,
+            "budget",
+            0,
+            "Control steps a goal may take, from its first plan; 0 for what the task needs.",
+            low=0,
+            high=100000,
         )
         self.factor = parameter(
             self,
@@ -173,7 +178,7 @@ class SimNode(Node):
     def new_goal(self, life: Life) -> None:
         """Draw and publish a goal, and let the nodes take it before time goes on."""
         self.goal = self.world.sample_goal(self.rng)
-        self.counter = GoalCounter(self.budget)
+        self.counter = GoalCounter(self.budget or self.world.patience)
         self.first_due = None
         self.goal_images.publish(self.image(self.world.goal_image(self.goal)))
         self.wait(life, self.goal_encoded, self.time)

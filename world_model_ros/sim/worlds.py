@@ -61,6 +61,7 @@ class World(abc.ABC):
     criterion: str  # the one that decides success
     protocols: tuple[str, ...]  # of problems, the task's own first
     state_names: tuple[str, ...]
+    patience: int  # control steps after which a goal of ``sample_goal`` is given up
     action_names = ("linear_x", "linear_y")
     action_kind = "twist"
     action_unit = "m/s"
@@ -210,6 +211,7 @@ class ReachWorld(World):
     criterion = "position"
     protocols = ("random", "lewm")
     state_names = ("ee_x", "ee_y")
+    patience = 75
 
     def state(self) -> np.ndarray:
         """Position of the tip, (2,)."""
@@ -253,6 +255,7 @@ class PushWorld(World):
     criterion = "pose"
     protocols = ("lewm", "far")
     state_names = ("ee_x", "ee_y", "block_x", "block_y", "block_yaw")
+    patience = 200
 
     def state(self) -> np.ndarray:
         """Position of the tip and pose of the block, (5,)."""
