@@ -386,17 +386,16 @@ def test_bf16_trains_to_nearly_the_same(data, tmp_path, tiny):
     assert figures["bf16"] == pytest.approx(figures["fp32"], rel=0.2)
 
 
-def test_refining_takes_new_episodes_and_is_noted(data, tmp_path, tiny, capsys):
-    more = write_episodes(tmp_path / "more.h5", seed=1)
-    options = {"steps": 4, "refine": more, "refine-steps": 3, "temporal-steps": 2, "inverse-steps": 2}
-    assert main(command(data, tmp_path, **options)) == 0
-    training = json.loads((tmp_path / "out/config.json").read_text())["training"]
-    assert (training["refine"], training["refine_steps"]) == ("more.h5", 3)
-    card = (tmp_path / "out/card.md").read_text()
-    assert "3 more of the predictor on more.h5" in card
-    assert f"--refine {more}" in card
+def test_heads_are_trained_noted_and_left_out_on_demand(data, tmp_path, tiny):
+    assert main(command(data, tmp_path, steps=4)) == 0
     model, _ = load_checkpoint(tmp_path / "out")
     assert model.temporal is not None
     assert model.inverse is not None
-    assert main(command(data, tmp_path / "again", **options | {"refine": data})) == 2
-    assert "new to the encoder" in capsys.readouterr().err
+    card = (tmp_path / "out/card.md").read_text()
+    assert "temporal distance" in card
+    assert "inverse dynamics, R2" in card
+    none = {"temporal-steps": 0, "inverse-steps": 0}
+    assert main(command(data, tmp_path / "bare", steps=4, **none)) == 0
+    bare, _ = load_checkpoint(tmp_path / "bare/out")
+    assert bare.temporal is None
+    assert bare.inverse is None

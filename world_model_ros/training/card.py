@@ -12,12 +12,6 @@ def _temporal_row(figures: dict) -> str:
     return f"| temporal distance, mean estimate in model steps | {pairs} |\n"
 
 
-def _refined(training: dict) -> str:
-    if "refine" not in training:
-        return ""
-    return f" and {training['refine_steps']} more of the predictor on {training['refine']}"
-
-
 def _inverse_row(figures: dict) -> str:
     judged = {k.removeprefix("inverse_"): v for k, v in figures.items() if k.startswith("inverse_")}
     if not judged:
@@ -67,7 +61,7 @@ source {attributes.get("source", "unknown")}, task {attributes.get("task", "unkn
 ```
 
 commit {training["commit"] or "unknown"}, torch {training["torch"]}, \
-{training["steps"]} steps of {training["batch"]} clips{_refined(training)}, \
+{training["steps"]} steps of {training["batch"]} clips, \
 SIGReg weight {training["sigreg"]:g}, \
 disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training["precision"]}, \
 {training["minutes"]:.1f} minutes on {training["device"]} ({training["threads"]} threads).

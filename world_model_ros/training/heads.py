@@ -31,8 +31,8 @@ def add_heads(
     """
     if not any(steps.values()):
         return spec, {}
-    latents, blocks, lengths = latents_by_episode(model, clips, spec)
-    unseen = latents_by_episode(model, held_out, spec)
+    latents, blocks, lengths = _by_episode(model, clips, spec)
+    unseen = _by_episode(model, held_out, spec)
     figures, widths = {}, {}
     if steps["temporal"]:
         head = temporal.fit_temporal_distance(latents, lengths, steps["temporal"], seed)
@@ -52,15 +52,13 @@ def _stored(head: torch.nn.Module, stored: str, model: LeWorldModel) -> torch.nn
     return head.to(next(model.parameters()).device)
 
 
-def latents_by_episode(
-    model: LeWorldModel, clips: Clips, spec: CheckpointSpec, frames: int | None = FRAMES
-) -> tuple[Tensor, Tensor, np.ndarray]:
+def _by_episode(model: LeWorldModel, clips: Clips, spec: CheckpointSpec) -> tuple[Tensor, Tensor, np.ndarray]:
     """Return latents (N, D), the blocks (N, A) leaving them and the episodes' lengths, in model steps.
 
-    Of the first episodes, as many as have ``frames`` frames, at least two; None for all.
+    Of the first episodes, as many as have ``FRAMES`` frames, at least two.
     """
     rows, lengths = clips.model_steps()
-    kept = np.ones(len(lengths), bool) if frames is None else np.cumsum(lengths) <= frames
+    kept = np.cumsum(lengths) <= FRAMES
     kept[:2] = True
     rows = rows[: lengths[kept].sum()]
     # the last block of an episode may reach past its end: nobody uses it

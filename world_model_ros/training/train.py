@@ -20,7 +20,7 @@ from world_model_ros.provenance import source_commit
 from world_model_ros.training import worthiness
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import collect_command, write_card
-from world_model_ros.training.heads import add_heads, latents_by_episode
+from world_model_ros.training.heads import add_heads
 from world_model_ros.training.loop import (
     METRICS_NAME,
     STATE_NAME,
@@ -29,7 +29,6 @@ from world_model_ros.training.loop import (
     TrainingSettings,
 )
 from world_model_ros.training.metrics import validate
-from world_model_ros.training.refine import AHEAD, refine_predictor
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 _STORED = "float16"
@@ -58,14 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temporal-steps", type=int, default=3000, help="steps of the temporal-distance head, 0: no head"
     )
     parser.add_argument(
-        "--refine",
-        type=Path,
-        metavar="FILE",
-        help="more episodes, new to the encoder: refine the predictor and fit the heads on them",
-    )
-    parser.add_argument("--refine-steps", type=int, default=3000, help="steps of that")
-    parser.add_argument(
-        "--inverse-steps", type=int, default=2000, help="steps of the inverse-dynamics head, 0: no head"
+        "--inverse-steps", type=int, default=4000, help="steps of the inverse-dynamics head, 0: no head"
     )
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights, split and batches")
     parser.add_argument("--val", type=float, default=0.1, help="share of the episodes held out")
@@ -138,12 +130,9 @@ def _export(
     """Add the heads, measure and calibrate the weights as stored, write the checkpoint."""
     state = round_weights(trainer.model.state_dict(), _STORED)
     model = build_model(spec.model, state, arguments.out).to(trainer.device).eval()
-    fresh = clips
-    if arguments.refine:
-        fresh = _refine(arguments, model, spec)
     figures = validate(model, held_out, spec.image)
     steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
-    spec, judged = add_heads(model, spec, fresh, held_out, steps, arguments.seed, _STORED)
+    spec, judged = add_heads(model, spec, clips, held_out, steps, arguments.seed, _STORED)
     figures.update(judged)
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
     figures.update(judged)
@@ -159,16 +148,6 @@ def _export(
         f"held-out error {figures['prediction']:.4f}, {figures['ratio']:.3f} of copying; "
         f"checkpoint: {arguments.out}"
     )
-
-
-def _refine(arguments: argparse.Namespace, model: LeWorldModel, spec: CheckpointSpec) -> Clips:
-    """Refine the predictor on the file given for it; return that file's clips."""
-    with EpisodeFile(arguments.refine) as file:
-        clips = Clips(file, spec.action, spec.block, spec.history + AHEAD, None, spec.image.size)
-    latents, blocks, lengths = latents_by_episode(model, clips, spec, frames=None)
-    refine_predictor(model, latents, blocks, lengths, arguments.refine_steps, arguments.seed)
-    model.load_state_dict(round_weights(model.state_dict(), _STORED))
-    return clips
 
 
 def _worthiness(
@@ -200,12 +179,9 @@ def split_episodes(count: int, share: float, seed: int) -> tuple[list[int], list
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for name in ("steps", "batch", "projections", "history", "refine_steps"):
+    for name in ("steps", "batch", "projections", "history"):
         if getattr(arguments, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be positive, it is {getattr(arguments, name)}.")
-    if arguments.refine:
-        with EpisodeFile(arguments.refine) as more, EpisodeFile(arguments.data) as file:
-            _check_alike(more, file)
+            raise UserError(f"--{name} must be positive, it is {getattr(arguments, name)}.")
     if arguments.batch < 2:
         raise UserError("--batch must be at least 2: SIGReg compares the clips of a batch.")
     if not arguments.lr > 0 or not arguments.sigreg >= 0:
@@ -216,18 +192,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
     if min(arguments.threads, arguments.seed, arguments.temporal_steps, arguments.inverse_steps) < 0:
         raise UserError("--threads, --seed, --temporal-steps and --inverse-steps must not be negative.")
-
-
-def _check_alike(more: EpisodeFile, file: EpisodeFile) -> None:
-    """Refuse episodes of another robot, and the ones that the encoder is trained on."""
-    for name in ("action_names", "action_kind", "action_unit", "period", "steps_per_row", "task"):
-        ours, theirs = (f.attributes.get(name) for f in (file, more))
-        if not np.array_equal(ours, theirs):
-            raise UserError(
-                f"{more.path} has {name} {theirs}, {file.path} has {ours}: record both with one robot."
-            )
-    if len(more) and len(file) and np.array_equal(more.pixels(0), file.pixels(0)):
-        raise UserError(f"{more.path} begins like {file.path}: --refine wants episodes new to the encoder.")
 
 
 def _device(name: str) -> str:
@@ -279,22 +243,13 @@ def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile) -> dict:
         "precision": "bf16" if settings.bf16 else "fp32",
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "minutes": trainer.seconds / 60,
-        **(
-            {"refine": arguments.refine.name, "refine_steps": arguments.refine_steps}
-            if arguments.refine
-            else {}
-        ),
         **{name: getattr(settings, name) for name in noted},
     }
 
 
 def _commands(arguments: argparse.Namespace, file: EpisodeFile) -> list[str]:
     """Return all that it takes to make the checkpoint again, the collection where we did it."""
-    found = collect_command(file)
-    if arguments.refine:
-        with EpisodeFile(arguments.refine) as more:
-            found += collect_command(more)
-    return [*found, _command(arguments)]
+    return [*collect_command(file), _command(arguments)]
 
 
 def _command(arguments: argparse.Namespace) -> str:
