@@ -1,7 +1,31 @@
 """Where results come from."""
 
+import argparse
+import shlex
 import subprocess
+from collections.abc import Callable, Container
 from pathlib import Path
+
+
+def command_line(
+    verb: str,
+    arguments: argparse.Namespace,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    leave_out: Container[str] = (),
+) -> str:
+    """Return the command that repeats what a verb did.
+
+    Options at their defaults are left out, and those in ``leave_out``, which change no result.
+    """
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = ["python", "-m", "world_model_ros", verb]
+    for name, value in vars(arguments).items():
+        if name in leave_out or value == parser.get_default(name):
+            continue
+        words.append(f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}")
+        words += [] if value is True else [str(value)]
+    return shlex.join(words)
 
 
 def source_commit() -> str:

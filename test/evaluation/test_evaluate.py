@@ -2,6 +2,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -115,6 +116,9 @@ def test_floors_can_be_left_out(checkpoint, tmp_path):
     found = json.loads(file.read_text())
     assert found["floors"] == {}
     assert found["n"] == 1
+    again = shlex.split(found["command"])
+    assert again[:4] == ["python", "-m", "world_model_ros", "evaluate"]
+    assert arguments(*again[4:]) == arguments("--checkpoint", checkpoint, *words)
     assert found["outcomes"][0]["start_angle"] >= 0
     assert found["outcomes"][0]["final_angle"] >= 0
 

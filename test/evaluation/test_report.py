@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import sys
@@ -211,7 +212,7 @@ def test_sections_appear_with_their_inputs(full):
     assert set(Page(full).ids) >= SECTIONS
     assert "Not measured yet" not in full
     words = "".join(Page(full).words)
-    assert "80 % [38, 96] of 5 random problems; random actions solve 20 %" in words
+    assert "80 % [38, 96] of 5 random problems, planning while moving; random actions solve 20 %" in words
     assert "step" in words
     assert "Problem 0" in words
 
@@ -337,6 +338,16 @@ def test_results_of_another_checkpoint_are_left_out(small, tmp_path):
     inputs = read_inputs(tmp_path, None, "reach", spec)
     assert [r.path.name for r in inputs.results] == ["same.json"]
     assert "other.json was measured on another checkpoint" in inputs.ignored[0]
+
+
+def test_the_result_of_most_problems_comes_first(small, tmp_path):
+    for name, n in (("a", 100), ("b", 200), ("c", 100)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"protocol": "lewm", "n": n}))
+        os.utime(tmp_path / f"{name}.json", (ord(name), ord(name)))
+    inputs = read_inputs(tmp_path, None, "push", read_spec(small / "<b>bad & worse"))
+    assert [r.path.stem for r in inputs.all("lewm")] == ["b", "c", "a"]
+    assert inputs.best("lewm").n == 200
+    assert inputs.best("far") is None
 
 
 def test_an_interrupt_leaves_no_page(small, monkeypatch, capsys):

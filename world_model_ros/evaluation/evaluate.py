@@ -14,6 +14,7 @@ from world_model_ros.evaluation.filmstrip import save_filmstrip
 from world_model_ros.evaluation.problems import (
     BUDGETS,
     PROTOCOLS,
+    WAITING,
     ProblemSet,
     load_problems,
     make_problems,
@@ -24,7 +25,7 @@ from world_model_ros.evaluation.workers import Job, Settings, run_in_workers
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.planning.receding import OBJECTIVES, PlannerConfig
-from world_model_ros.provenance import source_commit
+from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.sim import TASKS
 from world_model_ros.sim.worlds import make_world
 
@@ -42,6 +43,7 @@ _CHOICES = {
     "surprise": "what the one-step error makes of impossible events",
 }
 _DEFAULT_N = {"robustness": 50}
+_CHANGE_NOTHING = ("workers", "json", "save_problems", "filmstrip")  # options, in the results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         results = _closed_loop(arguments, checkpoint)
     if arguments.json:
-        write_json(arguments.json, results)
+        command = command_line("evaluate", arguments, add_arguments, _CHANGE_NOTHING)
+        write_json(arguments.json, results | {"command": command})
         print(f"results: {arguments.json}")
     return 0
 
@@ -108,7 +111,7 @@ def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
         task=arguments.task,
         checkpoint=checkpoint,
         budget=problems.budget,
-        pipelined=arguments.pipelined or not (arguments.blocking or problems.protocol == "lewm"),
+        pipelined=arguments.pipelined or not (arguments.blocking or problems.protocol in WAITING),
         planner=PlannerConfig(**{name: getattr(arguments, name) for name in names}).resolved(
             temporal=read_spec(checkpoint).model.temporal_hidden > 0
         ),

@@ -17,6 +17,7 @@ PROTOCOLS = {
     "far": "start and goal poses of the block drawn independently (push)",
 }
 BUDGETS = {"random": 50, "lewm": 50, "far": 200}  # control steps
+WAITING = ("lewm",)  # the robot waits for each plan, as published (arXiv 2603.19312); else it plans in motion
 _FORMAT = 1
 
 

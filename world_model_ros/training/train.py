@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import shlex
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import build_model, round_weights, save_checkpoint
 from world_model_ros.model.config import CheckpointSpec, ImageSpec, ModelConfig
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.provenance import source_commit
+from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import worthiness
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import collect_command, write_card
@@ -253,14 +252,7 @@ def _commands(arguments: argparse.Namespace, file: EpisodeFile) -> list[str]:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """Return the command that repeats this training, options at their defaults left out."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    words = ["python", "-m", "world_model_ros", "train"]
-    for name, value in vars(arguments).items():
-        if name not in ("restart", "run", "commit", "threads") and value != parser.get_default(name):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join(words)
+    return command_line("train", arguments, add_arguments, leave_out=("restart", "run", "commit", "threads"))
 
 
 def _forget(folder: Path) -> None:

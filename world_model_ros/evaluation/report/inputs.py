@@ -28,6 +28,12 @@ class Result:
         """The protocol that was measured."""
         return self.values["protocol"]
 
+    @property
+    def n(self) -> int:
+        """Problems behind it; 0 where the file says none."""
+        n = self.values.get("n")
+        return n if isinstance(n, int) else 0
+
     def of(self, spec: CheckpointSpec) -> bool:
         """Whether nothing in the file contradicts its being about this checkpoint."""
         noted = self.values.get("checkpoint")
@@ -47,12 +53,15 @@ class Inputs:
     ignored: list[str] = field(default_factory=list)
 
     def all(self, *protocols: str) -> list[Result]:
-        """Return the results of some protocols, in the order of ``protocols``, the newest first in each."""
-        found = [r for p in protocols for r in reversed(self.results) if r.protocol == p]
-        return found
+        """Return the results of some protocols, in the order of ``protocols``; in each the weightiest first.
 
-    def newest(self, protocol: str) -> Result | None:
-        """Return the newest result of a protocol."""
+        That is the one of most problems, among equals the newest.
+        """
+        found = sorted(self.results, key=lambda r: (r.n, r.written), reverse=True)
+        return [r for p in protocols for r in found if r.protocol == p]
+
+    def best(self, protocol: str) -> Result | None:
+        """Return the weightiest result of a protocol."""
         return next(iter(self.all(protocol)), None)
 
 

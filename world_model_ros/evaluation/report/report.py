@@ -23,6 +23,7 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import source_commit
 from world_model_ros.sim import TASKS
+from world_model_ros.sim.worlds import protocols_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,9 +106,8 @@ def _sections(
 ) -> list[Section]:
     """Return the sections in the order of the page; what takes long comes after all that may be refused."""
     closed = inputs.all(*CLOSED_LOOP)
-    random, knowledge, surprise, robustness = map(
-        inputs.newest, ("random", "knowledge", "surprise", "robustness")
-    )
+    own = protocols_of(task)[0]
+    main, knowledge, surprise, robustness = map(inputs.best, (own, "knowledge", "surprise", "robustness"))
     body: dict[str, Html | None] = {"learning": sections.learning_section(inputs.metrics)}
     with _blaming(*closed):
         body["success"] = success.closed_loop_section(closed) if closed else None
@@ -119,10 +119,10 @@ def _sections(
         body["open-loop"] = measured and sections.open_loop_section(measured, spec, "held-out windows")
     with _blaming(surprise):
         body["surprise"] = surprise and sections.surprise_section(surprise, task, spec)
-    with _blaming(random):
-        script = read_script(task, str(folder), random, arguments.films)
+    with _blaming(main):
+        script = read_script(task, str(folder), main, arguments.films)
     films = film_rollouts(script) if arguments.films else []
-    body["rollouts"] = sections.rollouts_section(films, task, random is not None) if films else None
+    body["rollouts"] = sections.rollouts_section(films, task, main is not None) if films else None
     recordings, source = episodes_to_imagine(spec, task, arguments.data)
     latents = encode_recordings(model, spec, recordings)
     dreams = dream(model, spec, recordings, latents)
@@ -138,7 +138,7 @@ def _sections(
         return _command("evaluate", *which, "--json", file)
 
     order = (
-        ("success", "Success", evaluating("random")),
+        ("success", "Success", evaluating(own)),
         ("rollouts", "Rollouts", f"the option --films {FILMS}"),
         ("imagination", "Imagination", "longer episodes"),
         ("open-loop", "Error of imagination", evaluating("knowledge")),

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from world_model_ros.evaluation.closed_loop import Outcome, run_problem
-from world_model_ros.evaluation.problems import BUDGETS, Problem, make_problems
+from world_model_ros.evaluation.problems import BUDGETS, WAITING, Problem, make_problems
 from world_model_ros.evaluation.recordings import check_world
 from world_model_ros.evaluation.report.inputs import Result
 from world_model_ros.evaluation.workers import Settings, Worker
@@ -57,9 +57,10 @@ def read_script(task: str, checkpoint: str, measured: Result | None, count: int 
 
     Raises what a file of another shape makes it raise.
     """
-    budget = BUDGETS[protocols_of(task)[0]]
+    own = protocols_of(task)[0]
+    budget, moving = BUDGETS[own], own not in WAITING
     if measured is None:
-        return Script(Settings(task, checkpoint, budget, True, PlannerConfig()), None, count, {})
+        return Script(Settings(task, checkpoint, budget, moving, PlannerConfig()), None, count, {})
     values = measured.values
     problems = [Problem(**_known(Problem, found)) for found in values["problems"]]
     reached = {outcome["index"]: bool(outcome["success"]) for outcome in values["outcomes"]}

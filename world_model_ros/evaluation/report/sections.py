@@ -25,7 +25,7 @@ def rollouts_section(films: list[Film], task: str, measured: bool) -> Html:
     """Return the films, each with its goal and what became of it."""
     speed = films[0].speed
     first = sum(not film.extra for film in films)
-    chosen = f"The first {first} problems of the protocol 'random', not chosen ones"
+    chosen = f"The first {first} problems of the task's own protocol, not chosen ones"
     if any(film.extra for film in films):
         chosen += ", then some that ended otherwise when they were measured"
     pace = "in real time" if speed == 1 else f"{speed:g} times as fast"

@@ -7,7 +7,7 @@ from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Inputs, Result
 from world_model_ros.evaluation.report.page import Html, figure, interval_bar, join, paragraph, table, tag
 from world_model_ros.evaluation.statistics import wilson_interval
 
-PROTOCOL_NAMES = {"random": "random problems", "lewm": "LeWM's protocol", "far": "far goals"}
+_PROTOCOL_NAMES = {"random": "random problems", "lewm": "LeWM's protocol", "far": "far goals"}
 _WHEN = {"any": "at some moment", "end": "at the end"}
 
 
@@ -52,7 +52,7 @@ def _own(values: dict, when: str) -> Rate:
 
 def headline(inputs: Inputs) -> tuple[Html | None, Html | None]:
     """Return the sentence and the small table at the top; None where no closed loop was measured."""
-    measured = [r for r in map(inputs.newest, CLOSED_LOOP) if r is not None]
+    measured = inputs.all(*CLOSED_LOOP)
     if not measured:
         return None, None
     first = measured[0]
@@ -60,7 +60,7 @@ def headline(inputs: Inputs) -> tuple[Html | None, Html | None]:
     floor = any_time.floors.get("random")
     sentence = (
         f"From its camera alone it solves {percent(any_time.rate, any_time.interval)} of {first.values['n']} "
-        f"{PROTOCOL_NAMES[first.protocol]}"
+        f"{_PROTOCOL_NAMES[first.protocol]}, {_timing(first)}"
         + ("." if floor is None else f"; random actions solve {percent(floor)}.")
     )
     rows = []
@@ -69,7 +69,7 @@ def headline(inputs: Inputs) -> tuple[Html | None, Html | None]:
         planning = result.values.get("planning_ms", {})
         rows.append(
             [
-                PROTOCOL_NAMES[result.protocol],
+                f"{_PROTOCOL_NAMES[result.protocol]}, {_timing(result)}",
                 result.values["n"],
                 tag("strong", percent(own.rate, own.interval)),
                 percent(end.rate, end.interval),
@@ -84,7 +84,7 @@ def headline(inputs: Inputs) -> tuple[Html | None, Html | None]:
 def figures_of_the_model(inputs: Inputs) -> str:
     """Return in a sentence what was measured of the model itself; "" where nothing was."""
     found = []
-    knowledge, surprise = inputs.newest("knowledge"), inputs.newest("surprise")
+    knowledge, surprise = inputs.best("knowledge"), inputs.best("surprise")
     if knowledge is not None:
         ahead = knowledge.values["open_loop"]
         if ahead["steps"]:
@@ -112,7 +112,8 @@ def closed_loop_section(results: list[Result]) -> Html:
         for rate in rates(result):
             name = join(
                 [
-                    tag("strong", PROTOCOL_NAMES[result.protocol]),
+                    tag("strong", _PROTOCOL_NAMES[result.protocol]),
+                    tag("div", _timing(result), class_="muted"),
                     tag("div", f"n = {values['n']}, seed {values.get('seed', '–')}", class_="muted"),
                 ],
                 "",
@@ -166,6 +167,10 @@ def robustness_section(result: Result) -> Html:
         "the latents."
     )
     return figure(table(head, rows, numbers=(2, 5, 6, 7)), caption)
+
+
+def _timing(result: Result) -> str:
+    return "planning while moving" if result.values.get("pipelined", True) else "waiting for each plan"
 
 
 def percent(rate: float, interval=None) -> str:
