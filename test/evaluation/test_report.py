@@ -211,7 +211,7 @@ def test_ids_are_unique_and_references_lead_somewhere(full):
 def test_sections_appear_with_their_inputs(full):
     assert set(Page(full).ids) >= SECTIONS
     assert "Not measured yet" not in full
-    words = "".join(Page(full).words)
+    words = "".join(Page(full).words).replace("\u00a0", " ")
     assert "80 % [38, 96] of 5 random problems, planning while moving; random actions solve 20 %" in words
     assert "step" in words
     assert "Problem 0" in words

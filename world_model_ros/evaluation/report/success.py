@@ -8,6 +8,8 @@ from world_model_ros.evaluation.report.page import Html, figure, interval_bar, j
 from world_model_ros.evaluation.statistics import wilson_interval
 
 _PROTOCOL_NAMES = {"random": "random problems", "lewm": "LeWM's protocol", "far": "far goals"}
+_IN_A_SENTENCE = _PROTOCOL_NAMES | {"lewm": "problems of LeWM's protocol"}
+_NO_BREAK = "\u00a0"
 _WHEN = {"any": "at some moment", "end": "at the end"}
 
 
@@ -60,7 +62,7 @@ def headline(inputs: Inputs) -> tuple[Html | None, Html | None]:
     floor = any_time.floors.get("random")
     sentence = (
         f"From its camera alone it solves {percent(any_time.rate, any_time.interval)} of {first.values['n']} "
-        f"{_PROTOCOL_NAMES[first.protocol]}, {_timing(first)}"
+        f"{_IN_A_SENTENCE[first.protocol]}, {_timing(first)}"
         + ("." if floor is None else f"; random actions solve {percent(floor)}.")
     )
     rows = []
@@ -176,8 +178,9 @@ def _timing(result: Result) -> str:
 def percent(rate: float, interval=None) -> str:
     """Return a rate in 0..1 for people."""
     if interval is None:
-        return f"{100 * rate:.0f} %"
-    return f"{100 * rate:.0f} % [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
+        return f"{100 * rate:.0f}{_NO_BREAK}%"
+    low, high = (f"{100 * bound:.0f}" for bound in interval)
+    return f"{percent(rate)}{_NO_BREAK}[{low},{_NO_BREAK}{high}]"
 
 
 def share(value) -> str:
