@@ -75,7 +75,7 @@ class Dice:
         self.asked.append((latent, executed, running))
         self.lengths.append(int(self.rng.integers(self.shortest, 6)))
         actions = self.rng.uniform(-0.4, 0.4, (self.lengths[-1] * BLOCK, 2))
-        return Plan(actions, 1.0, 1.0, self.lengths[-1], 1.0, 1)
+        return Plan(actions, 1.0, 1.0, self.lengths[-1], 1.0, 1, 64)
 
 
 @pytest.mark.parametrize("lost", [0.0, 0.1, 0.6])

@@ -51,15 +51,18 @@ def test_each_criterion_has_its_rates_and_intervals():
 
 
 def test_floors_are_judged_by_the_same_criteria():
-    found = closed_loop_results(OUTCOMES, {"random": OUTCOMES[2:], "repeat": OUTCOMES[:1]}, [1.0, 3.0])
+    found = closed_loop_results(
+        OUTCOMES, {"random": OUTCOMES[2:], "repeat": OUTCOMES[:1]}, [1.0, 3.0], [64, 32]
+    )
     assert found["floors"]["random"] == rates(OUTCOMES[2:])
     assert found["floors"]["repeat"]["criteria"]["pose"]["end"] == 1.0
     assert found["planning_ms"]["p50"] == 2.0
+    assert found["candidates_per_plan"] == 48
     assert found["steps"] == {"p50": 4, "p95": 4}
 
 
 def test_the_table_has_a_line_a_criterion_and_moment_with_the_floors_beside_it():
-    found = closed_loop_results(OUTCOMES, {"random": OUTCOMES[2:], "repeat": OUTCOMES[3:]}, [1.0])
+    found = closed_loop_results(OUTCOMES, {"random": OUTCOMES[2:], "repeat": OUTCOMES[3:]}, [1.0], [64])
     found |= {"task": "push", "protocol": "lewm", "budget": 50, "seed": 0}
     lines = summary(found).splitlines()
     row = next(line for line in lines if line.strip().startswith("position, at some moment"))
@@ -71,7 +74,7 @@ def test_the_table_has_a_line_a_criterion_and_moment_with_the_floors_beside_it()
 
 
 def test_no_success_and_no_floor_still_make_a_table():
-    found = closed_loop_results([outcome(1, NO, NO)], {}, [1.0])
+    found = closed_loop_results([outcome(1, NO, NO)], {}, [1.0], [64])
     found |= {"task": "push", "protocol": "far", "budget": 200, "seed": 0}
     assert found["steps"]["p50"] is None
     assert "p50 -" in summary(found)

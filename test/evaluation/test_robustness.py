@@ -126,7 +126,7 @@ def test_drift_is_measured_in_distances_between_moments_and_success_in_that_of_c
             outcome = Outcome(job.problem.index, met, met, 1, 0.2, 0.1, criteria=criteria)
             drift = np.array([0.0, 0.0] if name == "clean" else [1.0, 3.0])
             seen = moments[2 * job.problem.index :][:2] * (1 if name == "clean" else 3)
-            done.append(Done(outcome, [], seen, drift))
+            done.append(Done(outcome, [], [], seen, drift))
         return done
 
     monkeypatch.setattr(robustness, "run_in_workers", run)

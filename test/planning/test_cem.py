@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from world_model_ros.planning.cem import CEM, Noise
+from world_model_ros.planning.cem import CEM
+from world_model_ros.planning.noise import Noise
 
 
 def noise(seeds, samples=64, horizon=5, width=10, block=5, correlation=0.9):

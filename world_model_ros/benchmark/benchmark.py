@@ -11,6 +11,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.evaluation.files import check_target, write_json
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import source_commit
@@ -39,8 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print a table, write the JSON; UserError for bad input."""
     if min(arguments.threads, arguments.repeats) < 1:
         raise UserError("--threads and --repeats must be at least 1.")
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu.")
+    choose_device(arguments.device)
     if arguments.json:
         check_target("--json", arguments.json)
     torch.set_num_threads(arguments.threads)

@@ -11,7 +11,8 @@ from world_model_ros.benchmark.timing import alternate, percentiles
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import prepare_images
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.planning.cem import CEM, Noise
+from world_model_ros.planning.cem import CEM
+from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
 

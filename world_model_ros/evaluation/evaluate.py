@@ -24,7 +24,9 @@ from world_model_ros.evaluation.recordings import check_world
 from world_model_ros.evaluation.workers import Job, Settings, run_in_workers
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
-from world_model_ros.planning.receding import OBJECTIVES, PlannerConfig
+from world_model_ros.planning.precision import PRECISIONS
+from world_model_ros.planning.receding import OBJECTIVES, PROPOSALS, PlannerConfig
+from world_model_ros.planning.solvers import SOLVERS
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.sim import TASKS
 from world_model_ros.sim.worlds import make_world
@@ -78,6 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--horizon", type=int, default=planner.horizon, help="model steps")
     parser.add_argument("--initial-std", type=float, help="in z-scores (default: likewise)")
     parser.add_argument("--correlation", type=float, help="of the noise, in time (default: likewise)")
+    parser.add_argument("--solver", choices=SOLVERS, default=planner.solver)
+    parser.add_argument(
+        "--proposal", choices=PROPOSALS, default=planner.proposal, help="what the first candidates hold"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=planner.precision, help="of the imagination"
+    )
     parser.add_argument(
         "--objective", choices=OBJECTIVES, default=planner.objective, help="what candidates are judged by"
     )
@@ -140,7 +149,8 @@ def evaluate(settings: Settings, problems: ProblemSet, workers: int = 1, floors=
     outcomes = {name: [d.outcome for d in found] for name, found in by_policy.items()}
     milliseconds = [ms for d in by_policy["planner"] for ms in d.milliseconds]
     planned = outcomes.pop("planner")
-    results = closed_loop.closed_loop_results(planned, outcomes, milliseconds)
+    candidates = [count for d in by_policy["planner"] for count in d.candidates]
+    results = closed_loop.closed_loop_results(planned, outcomes, milliseconds, candidates)
     return results | _settings(settings, problems, problems.protocol)
 
 

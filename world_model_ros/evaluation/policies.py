@@ -70,6 +70,7 @@ class PlannerPolicy:
     def __init__(self, model, spec: CheckpointSpec, config: PlannerConfig, pipelined: bool = True):
         self.model, self.spec, self.config, self.pipelined = model, spec, config, pipelined
         self.planning_ms: list[float] = []
+        self.candidates: list[int] = []  # that each plan imagined
         RecedingHorizonPlanner(model, spec, config).warm_up()
 
     def start(self, goal_image: np.ndarray, problem: Problem) -> None:
@@ -93,6 +94,7 @@ class PlannerPolicy:
         running = (self.ahead.pop(0) if self.ahead else self.still) if self.pipelined else None
         plan = self.planner.plan(self.encode(image), self.executed, running)
         self.planning_ms.append(plan.milliseconds)
+        self.candidates.append(plan.candidates)
         blocks = plan.actions.reshape(-1, *self.still.shape)
         self.ahead = list(blocks[:PLAYED_BLOCKS])
         self.executed = running if self.pipelined else self.ahead.pop(0)

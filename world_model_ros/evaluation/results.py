@@ -34,7 +34,7 @@ def rates(outcomes: list[Outcome]) -> dict:
 
 
 def closed_loop_results(
-    planned: list[Outcome], floors: dict[str, list[Outcome]], milliseconds: list[float]
+    planned: list[Outcome], floors: dict[str, list[Outcome]], milliseconds: list[float], candidates: list[int]
 ) -> dict:
     """Return what the outcomes of the planner and of the floors say, as plain data."""
     steps = [o.first_success for o in planned if o.success]
@@ -46,6 +46,7 @@ def closed_loop_results(
         "steps": {"p50": percentile(steps, 50), "p95": percentile(steps, 95)},
         "final_distance": {"p50": percentile(final, 50), "p95": percentile(final, 95)},
         "planning_ms": {"p50": percentile(milliseconds, 50), "p95": percentile(milliseconds, 95)},
+        "candidates_per_plan": sum(candidates) / len(candidates) if candidates else None,
         "outcomes": [dataclasses.asdict(o) for o in planned],
     }
 
@@ -80,6 +81,7 @@ def summary(results: dict) -> str:
             *lines,
             f"  steps to success  p50 {number(steps['p50'], '{:.0f}')}, p95 {number(steps['p95'], '{:.0f}')}",
             f"  final distance    p50 {1e3 * distance['p50']:.1f} mm, p95 {1e3 * distance['p95']:.1f} mm",
-            f"  planning          p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f} ms",
+            f"  planning          p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f} ms, "
+            f"{number(results['candidates_per_plan'], '{:.0f}')} futures imagined a plan",
         ]
     )

@@ -48,6 +48,7 @@ class Done:
 
     outcome: Outcome
     milliseconds: list[float]  # of each plan
+    candidates: list[int]  # that each plan imagined
     latents: np.ndarray | None = None  # (T, D) of the pictures as they were; where perturbed
     drift: np.ndarray | None = None  # (T,) squared distance of the latents that the policy got from these
 
@@ -78,15 +79,19 @@ class Worker:
         """Run one job."""
         policy = self.policies[job.policy]
         policy.planning_ms.clear()
+        self.planner.candidates.clear()
         if job.perturbation is None:
-            return Done(run_problem(self.world, policy, job.problem, self.budget), list(policy.planning_ms))
+            outcome = run_problem(self.world, policy, job.problem, self.budget)
+            return Done(outcome, list(policy.planning_ms), list(self.planner.candidates))
         pictures: list[np.ndarray] = []
         camera = PerturbedCamera(job.perturbation)
         outcome = run_problem(self.world, policy, job.problem, self.budget, pictures.append, camera)
         latents = np.stack([self.planner.encode(picture) for picture in pictures])
         pairs = zip(camera.shown, latents, strict=True)
         drift = [((self.planner.encode(got) - was) ** 2).sum() for got, was in pairs if got is not None]
-        return Done(outcome, list(policy.planning_ms), latents, np.array(drift))
+        return Done(
+            outcome, list(policy.planning_ms), list(self.planner.candidates), latents, np.array(drift)
+        )
 
 
 _worker: Worker

@@ -14,10 +14,11 @@ from world_model_ros.control.images import (
     decode_image,
 )
 from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.device import choose_device
 from world_model_ros.model.image import prepare_images
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.latents import latent_message
-from world_model_ros.nodes.running import FRESH, LATCHED, RELIABLE, parameter, subscribe_latched
+from world_model_ros.nodes.running import DEVICE, FRESH, LATCHED, RELIABLE, parameter, subscribe_latched
 
 
 class EncoderNode(Node):
@@ -31,10 +32,13 @@ class EncoderNode(Node):
         compressed = parameter(
             self, "compressed", False, "Read camera/image_raw/compressed (JPEG or PNG) instead of raw images."
         )
+        device = parameter(self, "device", "auto", DEVICE)
         threads = parameter(self, "torch_threads", 1, "CPU threads of the encoder.", low=1, high=256)
         torch.set_num_threads(threads)
         model, self.spec = load_checkpoint(find_checkpoint(checkpoint))
-        self.encode = torch.nn.Sequential(model.encoder, model.projector)  # lets the predictor go
+        self.device = choose_device(device, "the parameter device")
+        encode = torch.nn.Sequential(model.encoder, model.projector)  # lets the predictor go
+        self.encode = encode.to(self.device)
         self.complaints = Complaints()
         self.frame_shape = None  # of the camera's last frame
         self.latents = self.create_publisher(Image, "latent", RELIABLE)
@@ -51,7 +55,7 @@ class EncoderNode(Node):
     def embed(self, pixels):
         """Return the latent (D,) of RGB pixels, uint8 (H, W, 3)."""
         with torch.inference_mode():
-            return self.encode(prepare_images(pixels[None], self.spec.image))[0].numpy()
+            return self.encode(prepare_images(pixels[None], self.spec.image).to(self.device))[0].cpu().numpy()
 
     def perceive(self, message, topic: str, publisher) -> None:
         """Publish the latent of one image message, or say once why not."""

@@ -20,9 +20,11 @@ from world_model_ros.control.images import Complaints, ImageRejectedError
 from world_model_ros.control.joints import integrate, match_joints
 from world_model_ros.control.worker import Worker
 from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.device import choose_device
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.running import (
+    DEVICE,
     FRESH,
     HISTORY,
     RELIABLE,
@@ -33,6 +35,7 @@ from world_model_ros.nodes.running import (
 )
 from world_model_ros.planning.action_buffer import ActionBuffer
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
+from world_model_ros.planning.solvers import SOLVERS
 from world_model_ros.planning.timeline import ModelStep, Timeline
 
 ACKNOWLEDGE = Duration(seconds=0.05)
@@ -56,6 +59,7 @@ class PlannerNode(Node):
         super().__init__("planner_node")
         config = self.declare()
         model, self.spec = load_checkpoint(find_checkpoint(self.checkpoint))
+        model = model.to(choose_device(self.device, "the parameter device"))
         self.planner = RecedingHorizonPlanner(model, self.spec, config)
         self.planner.warm_up()
         self.period = round(self.spec.period * 1e9)
@@ -98,13 +102,14 @@ class PlannerNode(Node):
             low=0.01,
             high=60.0,
         )
+        self.device = parameter(self, "device", "auto", DEVICE)
         torch.set_num_threads(
             parameter(self, "torch_threads", 1, "CPU threads of the planner.", low=1, high=256)
         )
         return PlannerConfig(
-            samples=self.open_parameter("samples", "Candidates in an iteration of CEM", 10000),
+            samples=self.open_parameter("samples", "Candidates in an iteration of the solver", 10000),
             elites=self.open_parameter("elites", "Best candidates that the next draw follows", 1000),
-            iterations=self.open_parameter("iterations", "Iterations of CEM", 100),
+            iterations=self.open_parameter("iterations", "Iterations of the solver", 100),
             horizon=parameter(
                 self, "horizon", default.horizon, "Model steps that a plan looks ahead.", low=1, high=50
             ),
@@ -136,6 +141,15 @@ class PlannerNode(Node):
                 high=60000.0,
             )
             or None,
+            solver=parameter(
+                self, "solver", default.solver, f"How candidates are searched: {', '.join(SOLVERS)}."
+            ),
+            precision=parameter(
+                self,
+                "precision",
+                default.precision,
+                "Of the imagination: fp32, or bf16 where that is faster.",
+            ),
             seed=parameter(self, "seed", default.seed, "Seed of the draws.", low=0, high=2**31 - 1),
         )
 

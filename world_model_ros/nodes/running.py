@@ -20,6 +20,7 @@ LATCHED = QoSProfile(
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 HISTORY = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 FRESH = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+DEVICE = "Where torch computes: cpu, cuda, or auto: the GPU where there is one."  # of parameter `device`
 SPIN = 0.05  # seconds until a signal is noticed at the latest
 
 

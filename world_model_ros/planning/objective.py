@@ -38,9 +38,10 @@ class GoalDistance:
         metric: Callable[[Tensor, Tensor], Tensor] = squared_distance,
     ):
         self.model = model
-        self.latents = latents
-        self.history_actions = history_actions
-        self.goal = goal
+        # Copies, because nothing that was made in inference mode can be differentiated through.
+        self.latents, self.history_actions, self.goal = (
+            values.clone() if values.is_inference() else values for values in (latents, history_actions, goal)
+        )
         self.any_time = any_time
         self.metric = metric
 
@@ -54,14 +55,17 @@ class GoalDistance:
         """Return the distance to the goal after each block: (B, S, H)."""
         return self.measure(self.imagine(candidates))
 
-    @torch.inference_mode()
     def measure(self, latents: Tensor) -> Tensor:
         """Return the distance (B, S, H) of imagined latents (B, S, H, D) to the goal."""
-        return self.metric(latents, self.goal[:, None, None])
+        with torch.inference_mode(not latents.requires_grad):
+            return self.metric(latents, self.goal[:, None, None])
 
-    @torch.inference_mode()
     def imagine(self, candidates: Tensor) -> Tensor:
-        """Return the latent after each block: (B, S, H, D)."""
+        """Return the latent after each block: (B, S, H, D); differentiable where candidates ask for it."""
+        with torch.inference_mode(not candidates.requires_grad):
+            return self._imagine(candidates)
+
+    def _imagine(self, candidates: Tensor) -> Tensor:
         if candidates.device.type != "cpu":
             return self._rollout(slice(None), candidates)
         # One problem at a time: matrix products of another size round differently, and a plan must not

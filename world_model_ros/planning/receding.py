@@ -13,8 +13,11 @@ from world_model_ros.data.normalisation import denormalise, normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.inverse_dynamics import HORIZON
-from world_model_ros.planning.cem import CEM, Noise
-from world_model_ros.planning.objective import GoalDistance, WorldModel, squared_distance
+from world_model_ros.planning.objective import WorldModel, squared_distance
+from world_model_ros.planning.precision import PRECISIONS, HalfPrecision
+from world_model_ros.planning.search import Search
+from world_model_ros.planning.solver import SamplingSolver
+from world_model_ros.planning.solvers import SOLVERS
 
 OBJECTIVES = ("auto", "squared", "temporal")
 PROPOSALS = ("auto", "none", "inverse_dynamics")
@@ -60,6 +63,8 @@ class PlannerConfig:
     # How much worse than promised a plan may become, in the same units, before its arrival is chosen anew:
     # when contact went otherwise than imagined, the steps that are left may not do.
     tolerance: float | None = None
+    solver: str = "cem"  # one of SOLVERS
+    precision: str = "fp32"  # or bf16, of the imagination
     objective: str = "auto"  # squared, temporal, or temporal where the checkpoint has that head
     proposal: str = "auto"  # none, inverse_dynamics, or that where the checkpoint has the head
     deadline: float | None = None  # ms a plan may take: the solver stops at its last finished iteration
@@ -75,8 +80,12 @@ class PlannerConfig:
             raise UserError(f"deadline must be positive, it is {self.deadline} ms.")
         if self.proposal not in PROPOSALS:
             raise UserError(f"proposal {self.proposal!r} is unknown: choose {', '.join(PROPOSALS)}.")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision {self.precision!r} is unknown: choose {', '.join(PRECISIONS)}.")
+        if self.solver not in SOLVERS:
+            raise UserError(f"solver {self.solver!r} is unknown: choose {', '.join(SOLVERS)}.")
         try:
-            self.solver()
+            self.make_solver()
         except ValueError as error:
             raise UserError(f"{error}.") from None
 
@@ -88,10 +97,10 @@ class PlannerConfig:
         suited = {k: v for k, v in SUITED[objective].items() if getattr(self, k) is None}
         return replace(self, objective=objective, **suited)
 
-    def solver(self) -> CEM:
+    def make_solver(self) -> SamplingSolver:
         """Return the solver with these settings; what is open is taken as for the squared distance."""
         names = ("samples", "elites", "iterations", "initial_std", "correlation")
-        return CEM(
+        return SOLVERS[self.solver](
             **{n: SUITED["squared"][n] if getattr(self, n) is None else getattr(self, n) for n in names}
         )
 
@@ -106,6 +115,7 @@ class Plan:
     horizon: int  # model steps
     milliseconds: float  # the solve took
     iterations: int  # of the solver that were done; fewer than asked for where the deadline came
+    candidates: int  # that were imagined
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ class _Found:
     arrival: Tensor
     cost: float
     iterations: int
+    candidates: int
 
 
 class RecedingHorizonPlanner:
@@ -143,20 +154,26 @@ class RecedingHorizonPlanner:
             raise UserError(
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
             )
-        self.solver = self.config.solver()
+        parameter = next(iter(getattr(model, "parameters", tuple)()), None)
+        self.device = torch.device("cpu") if parameter is None else parameter.device
         action = spec.action
         self.shape = (spec.block, action.dim)
-        self.limits = tuple(
+        limits = tuple(
             torch.from_numpy(normalise(np.tile(values, spec.block), action))
             for values in (action.low, action.high)
         )
-        self.still = torch.from_numpy(normalise(np.zeros(spec.block * action.dim), action))
+        self.still = torch.from_numpy(normalise(np.zeros(spec.block * action.dim), action)).to(self.device)
+        if self.config.precision == "bf16":
+            self.model = HalfPrecision(model)
+        self.search = Search(
+            self.model, self.metric, self.config.make_solver(), limits, self.still, spec.block, self.device
+        )
         self._goal: Tensor | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget history and warm start, and begin the random draws anew."""
-        self.generator = torch.Generator().manual_seed(self.config.seed)
+        self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
         self._latents: list[Tensor] = []
         self._blocks: list[Tensor] = []
         self._forget_plan()
@@ -183,6 +200,12 @@ class RecedingHorizonPlanner:
         self.set_goal(zeros)
         for k in range(self.spec.history):
             self.plan(zeros, still if k else None, still)
+        if self.search.records:  # every shape that can occur
+            latents, blocks = [self._latent(zeros)] * self.spec.history, [self.still] * self.spec.history
+            for context in range(1, self.spec.history + 1):
+                for left in range(self.config.horizon):
+                    self._previous = self.still.cpu().expand(left + 1, -1)
+                    self._solve(latents[:context], blocks[: context - 1], left, None)
         self.reset()
         self._goal = goal
 
@@ -214,7 +237,8 @@ class RecedingHorizonPlanner:
         found = self._solve(latents, blocks, left, until)
         late = until is not None and time.perf_counter() > until
         if left and not late and found.cost > self._promised + self.config.tolerance:
-            found = self._solve(latents, blocks, 0, until)
+            again = self._solve(latents, blocks, 0, until)
+            found = replace(again, candidates=found.candidates + again.candidates)
         self._previous, self._promised = found.actions, found.cost
         return Plan(
             actions=self._physical(found.actions),
@@ -223,6 +247,7 @@ class RecedingHorizonPlanner:
             horizon=len(found.actions),
             milliseconds=1e3 * (time.perf_counter() - start),
             iterations=found.iterations,
+            candidates=found.candidates,
         )
 
     def _solve(self, latents: list[Tensor], blocks: list[Tensor], left: int, until: float | None) -> _Found:
@@ -230,48 +255,34 @@ class RecedingHorizonPlanner:
         mean = self.still.repeat(left or self.config.horizon, 1)
         if left:
             mean[:] = self._previous[1:]
-        objective = GoalDistance(
-            self.model,
-            *_batched(latents, blocks, self.still),
-            self._goal[None],
-            any_time=not left,
-            metric=self.metric,
+        context, past = _batched(latents, blocks, self.still)
+        found = self.search(
+            self.generator,
+            not left,
+            until,
+            self._proposals(latents[-1], len(mean)),
+            latents=context,
+            past=past,
+            goal=self._goal[None],
+            mean=mean[None],
         )
-        # Choosing the arrival means finding the goal's valley: worth twice the candidates, once a while.
-        solver = self.solver if left else replace(self.solver, samples=2 * self.solver.samples)
-        noise = Noise(
-            [self.generator],
-            (solver.samples, *mean.shape),
-            self.spec.block,
-            self.config.correlation,
-        )
-        proposals = self._proposals(latents[-1], len(mean))
-        solution = solver.solve(objective, mean[None], noise, self.limits, proposals, until)
-        actions = solution.actions[0]
-        if not (actions.isfinite().all() and math.isfinite(float(solution.cost[0]))):
+        if not (found.actions.isfinite().all() and math.isfinite(found.cost)):
             raise ValueError("no candidate has a finite cost: the model or the latent is broken")
-        imagined = objective.imagine(actions[None, None])
-        distances = objective.measure(imagined)[0, 0]
-        if left:
-            return _Found(actions, imagined[0, 0, -1], float(distances[-1]), solution.iterations)
-        best = int(distances.argmin())
-        found = _Found(actions[: best + 1], imagined[0, 0, best], float(distances[best]), solution.iterations)
-        still = self.still.repeat(1, 1)
-        imagined = objective.imagine(still[None, None])
-        waiting = float(objective.measure(imagined))
-        if waiting <= found.cost + self.config.worth_moving:
-            return _Found(still, imagined[0, 0, 0], waiting, solution.iterations)
-        return found
+        last = len(mean) - 1 if left else min(range(len(mean)), key=found.distances.__getitem__)
+        effort = found.iterations, found.candidates
+        if not left and found.waiting <= found.distances[last] + self.config.worth_moving:
+            return _Found(self.still.cpu()[None], found.standing, found.waiting, *effort)
+        return _Found(found.actions[: last + 1], found.imagined[last], found.distances[last], *effort)
 
     @torch.inference_mode()
     def _proposals(self, latent: Tensor, horizon: int) -> Tensor | None:
         """Return the head's guesses (1, P, horizon, A), standing still after each one's arrival."""
         if self.inverse is None:
             return None
-        arrivals = torch.tensor(ARRIVALS)
+        arrivals = torch.tensor(ARRIVALS, device=self.device)
         pairs = (values.expand(len(arrivals), -1) for values in (latent, self._goal))
         guesses = self.inverse(*pairs, arrivals)[:, :horizon]
-        steps = torch.arange(horizon)
+        steps = torch.arange(horizon, device=self.device)
         guesses = F.pad(guesses, (0, 0, 0, horizon - guesses.shape[1]))
         moving = (steps < arrivals[:, None]) & (steps < HORIZON)
         return torch.where(moving[..., None], guesses, self.still)[None]
@@ -301,7 +312,7 @@ class RecedingHorizonPlanner:
             raise ValueError(f"a latent has shape ({self.spec.model.latent_dim},), this one {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError("the latent is not finite")
-        return torch.from_numpy(values.copy())
+        return torch.from_numpy(values.copy()).to(self.device)
 
     def _block(self, actions: np.ndarray) -> Tensor:
         actions = np.asarray(actions, np.float32)
@@ -309,7 +320,7 @@ class RecedingHorizonPlanner:
             raise ValueError(f"an action block has shape {self.shape}, this one {actions.shape}")
         if not np.isfinite(actions).all():
             raise ValueError("the action block is not finite")
-        return torch.from_numpy(normalise(actions.reshape(-1), self.spec.action))
+        return torch.from_numpy(normalise(actions.reshape(-1), self.spec.action)).to(self.device)
 
     def _physical(self, actions: Tensor) -> np.ndarray:
         steps = denormalise(actions.numpy(), self.spec.action).reshape(-1, self.spec.action.dim)

@@ -14,6 +14,7 @@ from world_model_ros.data.normalisation import action_spec
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import build_model, round_weights, save_checkpoint
 from world_model_ros.model.config import CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import worthiness
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    device = _device(arguments.device)
+    device = choose_device(arguments.device).type
     folder = arguments.run or Path("runs") / arguments.out.resolve().name
     with EpisodeFile(arguments.data) as file:
         return _train(arguments, file, folder, device)
@@ -191,16 +192,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
     if min(arguments.threads, arguments.seed, arguments.temporal_steps, arguments.inverse_steps) < 0:
         raise UserError("--threads, --seed, --temporal-steps and --inverse-steps must not be negative.")
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise UserError(f"--device {name!r} is unknown: choose auto, cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu.")
-    return name
 
 
 def _bf16(precision: str, device: str, model: ModelConfig) -> bool:

@@ -13,7 +13,7 @@ from world_model_ros.data.normalisation import normalise
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.planning.cem import Noise
+from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.planning.receding import PlannerConfig
 

@@ -1,0 +1,99 @@
+"""A solve as a graph would run it, its effort, and its precision."""
+
+import numpy as np
+import pytest
+import torch
+
+from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
+from world_model_ros.planning.recorded import Recorded
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load_checkpoint(find_checkpoint("reach"))
+
+
+def plans(loaded, count=6, recorded=False, **settings):
+    """Return plans on a latent that moves, from a planner that may take the way of a recorded solve."""
+    model, spec = loaded
+    planner = RecedingHorizonPlanner(
+        model, spec, PlannerConfig(samples=16, elites=4, iterations=2, **settings)
+    )
+    planner.search.records = recorded
+    generator = np.random.default_rng(0)
+    latents = generator.normal(size=(count, spec.model.latent_dim)).astype(np.float32)
+    planner.set_goal(latents[0] * 0.5)
+    still = np.zeros(planner.shape)
+    return [planner.plan(z, still if k else None, still) for k, z in enumerate(latents)]
+
+
+def test_the_way_of_a_recorded_solve_gives_the_same_plans(loaded):
+    for one, other in zip(plans(loaded), plans(loaded, recorded=True), strict=True):
+        np.testing.assert_array_equal(one.actions, other.actions)
+        assert one.candidates == other.candidates
+
+
+def test_warming_up_leaves_no_trace(loaded):
+    model, spec = loaded
+    found = []
+    for warm in (False, True):
+        planner = RecedingHorizonPlanner(model, spec, PlannerConfig(samples=16, elites=4, iterations=2))
+        planner.search.records = warm
+        if warm:
+            planner.warm_up()
+        planner.set_goal(np.ones(spec.model.latent_dim, np.float32))
+        latent, still = np.zeros(spec.model.latent_dim, np.float32), np.zeros(planner.shape)
+        found.append(planner.plan(latent, None, still).actions)
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_recorded_solve_that_would_be_late_gives_way(loaded):
+    model, spec = loaded
+    config = PlannerConfig(samples=16, elites=4, iterations=50, deadline=1.0)
+    planner = RecedingHorizonPlanner(model, spec, config)
+    planner.search.records = True
+    planner.set_goal(np.ones(spec.model.latent_dim, np.float32))
+    latent, still = np.zeros(spec.model.latent_dim, np.float32), np.zeros(planner.shape)
+    iterations = [planner.plan(latent, still if k else None, still).iterations for k in range(6)]
+    assert min(iterations) == 1  # once it is known how long the whole one takes
+
+
+def test_effort_is_counted(loaded):
+    first, second, *_ = plans(loaded, 2)
+    assert first.candidates % 32 == 0  # two iterations, with twice the samples where the arrival is free
+    assert first.candidates >= 64 or second.candidates >= 32
+
+
+def test_bf16_plans_nearly_the_same_first_step(loaded):
+    for one, other in zip(plans(loaded, 3), plans(loaded, 3, precision="bf16"), strict=True):
+        assert np.isfinite(other.actions).all()
+        assert other.predicted_distance == pytest.approx(one.predicted_distance, rel=0.2, abs=1.0)
+
+
+def test_recordings_are_by_shape():
+    calls = []
+
+    def double(values):
+        calls.append(values.shape)
+        return (values * 2,)
+
+    recorded = Recorded(double, record=False)
+    for length in (2, 3, 2):
+        values = torch.full((length,), float(length))
+        assert torch.equal(recorded(values=values)[0], values * 2)
+    assert recorded.replayed
+    assert len(calls) == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_recorded_plan_on_the_gpu_is_that_of_single_launches(loaded):
+    model, spec = loaded
+    moved = model.to("cuda")
+    try:
+        recorded, launched = plans((moved, spec), recorded=True), plans((moved, spec))
+        for one, other in zip(recorded, launched, strict=True):
+            np.testing.assert_allclose(one.actions, other.actions, atol=1e-4)
+    finally:
+        model.to("cpu")

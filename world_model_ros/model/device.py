@@ -1,0 +1,21 @@
+"""Where torch computes."""
+
+import torch
+
+from world_model_ros.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def choose_device(name: str, option: str = "--device") -> torch.device:
+    """Return a device by its name, ``auto`` being the GPU where torch sees one.
+
+    Raises UserError, naming ``option``, for an unknown one and for a GPU that is not there.
+    """
+    if name not in DEVICES:
+        raise UserError(f"{option} {name!r} is unknown: choose {', '.join(DEVICES)}.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"{option} cuda: torch sees no GPU here; use {option} cpu.")
+    return torch.device(name)

@@ -1,0 +1,132 @@
+"""One solve as a function of tensors: nothing in it waits for the value of one."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from world_model_ros.planning.noise import Noise
+from world_model_ros.planning.objective import GoalDistance, WorldModel
+from world_model_ros.planning.recorded import Recorded
+from world_model_ros.planning.solver import SamplingSolver
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a solve found; the numbers are on the CPU."""
+
+    actions: Tensor  # (H, A), z-scored
+    imagined: Tensor  # (H, D), the latent after each block
+    distances: list[float]  # H of them, of these to the goal, by the metric
+    standing: Tensor | None  # (D,), the latent after a block of standing still; None unless any_time
+    waiting: float  # its distance
+    cost: float  # what the solver says that its plan costs
+    iterations: int  # that were done
+    candidates: int  # that were imagined
+
+
+class Search:
+    """A solver, a model and a metric on one device. On CUDA a solve is a graph, recorded once a shape.
+
+    A graph cannot stop half-way: where it would take longer than a deadline leaves, a solve goes without.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        metric: Callable[[Tensor, Tensor], Tensor],
+        solver: SamplingSolver,
+        limits: tuple[Tensor, Tensor],
+        still: Tensor,
+        block: int,
+        device: torch.device,
+    ):
+        self.model, self.metric, self.block, self.device = model, metric, block, device
+        # Choosing the arrival means finding the goal's valley: worth twice the candidates, once a while.
+        self.solvers = {False: solver, True: replace(solver, samples=2 * solver.samples)}
+        self.limits = tuple(values.to(device) for values in limits)
+        self.still = still.to(device)
+        self.records = device.type == "cuda" and solver.recordable
+        self._seconds = 0.0  # the longest replay so far
+        self._recorded = {key: Recorded(self._whole(key), self.records) for key in self.solvers}
+
+    def __call__(
+        self,
+        generator: torch.Generator,
+        any_time: bool,
+        until: float | None = None,
+        proposals: Tensor | None = None,
+        **tensors: Tensor,
+    ) -> Found:
+        """Solve from ``latents`` (1, T, D) and ``past`` (1, T-1, A) towards ``goal`` (1, D).
+
+        ``mean`` (1, H, A) is where the search starts, proposals (1, P, H, A) what else it tries first.
+        ``any_time`` leaves the moment of arrival free. ``until`` is a moment of ``time.perf_counter``.
+        """
+        solver = self.solvers[any_time]
+        if proposals is not None:
+            tensors["proposals"] = proposals
+        noise = Noise(
+            [generator], (solver.samples, *tensors["mean"].shape[1:]), self.block, solver.correlation
+        )
+        iterations = solver.iterations
+        began = time.perf_counter()
+        if self.records and (until is None or began + self._seconds < until):
+            draws = torch.stack([noise() for _ in range(iterations)])
+            values = self._recorded[any_time](**tensors, draws=draws)
+            found = _read(values, iterations, solver.effort(iterations))
+            if self._recorded[any_time].replayed:
+                self._seconds = max(self._seconds, time.perf_counter() - began)
+            return found
+        values, iterations = self._solve(any_time, noise, until, **tensors)
+        return _read(values, iterations, solver.effort(iterations))
+
+    def _whole(self, any_time: bool) -> Callable[..., tuple[Tensor, ...]]:
+        """Return the solve as a function of tensors alone, the draws (iterations, 1, S, H, A) among them."""
+
+        def solve(draws: Tensor, **tensors: Tensor) -> tuple[Tensor, ...]:
+            return self._solve(any_time, iter(draws.unbind()).__next__, None, **tensors)[0]
+
+        return solve
+
+    def _solve(
+        self,
+        any_time: bool,
+        noise: Callable[[], Tensor],
+        until: float | None,
+        latents: Tensor,
+        past: Tensor,
+        goal: Tensor,
+        mean: Tensor,
+        proposals: Tensor | None = None,
+    ) -> tuple[tuple[Tensor, ...], int]:
+        objective = GoalDistance(self.model, latents, past, goal, any_time, self.metric)
+        solution = self.solvers[any_time].solve(objective, mean, noise, self.limits, proposals, until)
+        imagined = objective.imagine(solution.actions[:, None])
+        values = solution.actions[0], imagined[0, 0], objective.measure(imagined)[0, 0], solution.cost
+        if any_time:
+            standing = objective.imagine(self.still.expand(1, 1, 1, -1))
+            values += (standing[0, 0, 0], objective.measure(standing)[0, 0])
+        return values, solution.iterations
+
+
+def _read(values: tuple[Tensor, ...], iterations: int, candidates: int) -> Found:
+    actions, imagined, distances, cost, *standing = values
+    # One wait for the device, for all of the numbers.
+    scalars = [distances, cost, *(value.reshape(-1) for value in standing[1:])]
+    numbers = torch.cat([actions.reshape(-1), *scalars]).cpu()
+    actions, numbers = numbers[: actions.numel()].reshape(actions.shape), numbers[actions.numel() :].tolist()
+    steps = len(distances)
+    return Found(
+        actions,
+        imagined,
+        numbers[:steps],
+        standing[0] if standing else None,
+        numbers[steps + 1] if standing else math.inf,
+        numbers[steps],
+        iterations,
+        candidates,
+    )
