@@ -1,14 +1,20 @@
+import importlib.util
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from world_model_ros.benchmark import timing
+from world_model_ros.benchmark import peer, timing
+from world_model_ros.benchmark.parts import Bench
 from world_model_ros.benchmark.plain import plain_rollout
 from world_model_ros.cli import main
+from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.model.shipped import find_checkpoint
+
+PEER = importlib.util.find_spec("stable_worldmodel") is not None
 
 
 def test_small_model_is_measured_part_by_part(tmp_path, capsys):
@@ -66,3 +72,44 @@ def test_alternating_takes_turns_and_leaves_the_first_one_out():
     assert calls == ["a", "b"] * 3
     assert {name: values.shape for name, values in found.items()} == {"a": (2,), "b": (2,)}
     assert timing.percentiles(np.array([1.0, 2.0, 3.0]))["p50_ms"] == 2
+
+
+@pytest.mark.skipif(PEER, reason="stable-worldmodel is installed")
+def test_a_peer_that_is_not_here_is_said_at_once(capsys):
+    assert main(["benchmark", "--peer", "stable-worldmodel"]) == 2
+    captured = capsys.readouterr()
+    assert "pip install stable-worldmodel" in captured.err
+    assert not captured.out
+
+
+@pytest.mark.skipif(not PEER, reason="stable-worldmodel is not installed: no dependency of ours")
+def test_the_peer_computes_the_same_costs_and_elites():
+    model, spec = load_checkpoint(find_checkpoint("reach"))
+    found = peer.compare(Bench(model, spec, "cpu", 1), candidates=60, horizon=5, iterations=3, repeats=1)
+    assert found["max_relative_cost_difference"] < 1e-4
+    assert found["same_elites"] == 1
+    assert found["max_plan_difference"] < 1e-3
+
+
+def test_camera_to_plan_is_measured_on_real_processes(processes, tmp_path):
+    pytest.importorskip("rclpy", reason="ROS 2 is not here: make setup installs it, or source one")
+    file = tmp_path / "b.json"
+    words = (
+        "-m",
+        "world_model_ros",
+        "benchmark",
+        "--repeats",
+        "1",
+        "--only",
+        "pipeline",
+        "--json",
+        str(file),
+    )
+    process = processes.start(*words)
+    assert process.wait(120) == 0, process.log.read_text()
+    found = json.loads(file.read_text())["pipeline"]
+    assert 0 < found["p50_ms"] <= found["p99_ms"]
+    assert found["n"] >= 8
+    assert found["cpu"]["planner_node"] > found["idle_cpu"]["planner_node"]
+    assert set(found["idle_cpu"]) == {"sim_node", "encoder_node", "planner_node", "command_node"}
+    assert not processes.alive()

@@ -1,4 +1,4 @@
-"""The ``benchmark`` verb: encode, predict, rollout and solve as p50, p95 and p99."""
+"""The ``benchmark`` verb: encode, predict, rollout, solve and camera to plan, as p50, p95 and p99."""
 
 import argparse
 import platform
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from world_model_ros.benchmark.parts import Bench
+from world_model_ros.benchmark import peer, pipeline
+from world_model_ros.benchmark.parts import CANDIDATES, HORIZON, ITERATIONS, Bench
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.files import check_target, write_json
 from world_model_ros.model.checkpoint import load_checkpoint
@@ -16,9 +17,9 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import source_commit
 
-PARTS = ("encode", "predict", "rollout", "solve", "published")
+PARTS = ("encode", "predict", "rollout", "solve", "pipeline", "published")
 SIZES = {"small": "reach", "medium": "push", "full": None}  # the shipped model of that size
-_LONG = ("published",)  # only when asked for: half a minute and more a solve at full size
+_LONG = ("pipeline", "published")  # only when asked for: half a minute and more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", action="append", choices=PARTS, help=f"these parts (default: all but {', '.join(_LONG)})"
     )
+    parser.add_argument(
+        "--peer", choices=peer.PEERS, help="also run that one on the published solve, in turns"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
 
 
@@ -43,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     choose_device(arguments.device)
     if arguments.json:
         check_target("--json", arguments.json)
+    if arguments.peer:
+        peer.require()
     torch.set_num_threads(arguments.threads)
     bench = Bench(*_model(arguments), arguments.device, arguments.repeats)
     results = {
@@ -54,13 +60,27 @@ def run(arguments: argparse.Namespace) -> int:
         "torch": torch.__version__,
         "commit": source_commit(),
     }
-    for part in arguments.only or [name for name in PARTS if name not in _LONG]:
-        results[part] = getattr(bench, part)()
+    parts = arguments.only or [name for name in PARTS if name not in _LONG and not arguments.peer]
+    for part in parts:
+        results[part] = _pipeline(arguments, bench) if part == "pipeline" else getattr(bench, part)()
         print(_line(part, results[part]), flush=True)
+    if arguments.peer:
+        repeats = max(1, arguments.repeats // 10)
+        results["peer"] = peer.compare(bench, CANDIDATES, HORIZON, ITERATIONS, repeats) | {
+            "name": arguments.peer
+        }
+        print(_line("peer", results["peer"]))
     if arguments.json:
         write_json(arguments.json, results)
         print(f"results: {arguments.json}")
     return 0
+
+
+def _pipeline(arguments: argparse.Namespace, bench: Bench) -> dict:
+    name = arguments.checkpoint or SIZES[arguments.size]
+    if name is None:
+        raise UserError("the pipeline needs a trained checkpoint: give --checkpoint, or another --size.")
+    return pipeline.measure(name, bench.spec, 8 * arguments.repeats)
 
 
 def _model(arguments: argparse.Namespace) -> tuple[LeWorldModel, CheckpointSpec]:
@@ -87,4 +107,13 @@ def _line(part: str, found: dict) -> str:
             f" costs within {found['max_relative_cost_difference']:.0e};"
             f" bf16 {found['bf16_speedup']:.2f}x, rank correlation {found['bf16_rank_correlation']:.4f}"
         )
+    if part == "peer":
+        line += (
+            f"   {found['name']} {found['reference_p50_ms']:.0f} ms: {found['ratio']:.2f}x in fp32,"
+            f" {found['bf16_ratio']:.2f}x in bf16; costs within {found['max_relative_cost_difference']:.0e},"
+            f" {100 * found['same_elites']:.0f} % of the elites the same"
+        )
+    if part == "pipeline":
+        shares = (f"{name} {100 * share:.1f} %" for name, share in found["idle_cpu"].items())
+        line += "   of a core when idle: " + ", ".join(s for s in shares if not s.startswith("sim_node"))
     return line

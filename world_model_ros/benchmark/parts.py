@@ -16,7 +16,7 @@ from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
 
-CANDIDATES, HORIZON = 300, 5  # of the published solver
+CANDIDATES, HORIZON, ITERATIONS = 300, 5, 30  # of the published solver
 
 
 class Bench:

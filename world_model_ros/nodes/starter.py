@@ -114,36 +114,38 @@ def start_processes(lines: dict[str, list[str]]) -> int:
     signalled = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: signalled.append(received))
+    processes = {}
+    try:
+        for name, line in lines.items():
+            if signalled:
+                break
+            processes[name] = spawn(line)
+        first = None
+        while not signalled and first is None:
+            first = next((n for n, p in processes.items() if p.poll() is not None), None)
+            time.sleep(POLL)
+    finally:
+        end(processes.values())
+    if signalled:
+        return 130 if signalled[0] == signal.SIGINT else 0
+    return _exit_code(first, processes[first].returncode)
+
+
+def spawn(line: list[str], **options) -> subprocess.Popen:
+    """Run a command line as a process that ends when we do; ``options`` are those of Popen."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def end_with_parent():
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    processes = {}
-    try:
-        for name, line in lines.items():
-            if signalled:
-                break
-            # A group of its own: the terminal's Ctrl-C reaches it through us, once and in order.
-            processes[name] = subprocess.Popen(
-                line,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=end_with_parent,
-            )
-        first = None
-        while not signalled and first is None:
-            first = next((n for n, p in processes.items() if p.poll() is not None), None)
-            time.sleep(POLL)
-    finally:
-        _stop(processes.values())
-    if signalled:
-        return 130 if signalled[0] == signal.SIGINT else 0
-    return _exit_code(first, processes[first].returncode)
+    # A group of its own: the terminal's Ctrl-C reaches it through us, once and in order.
+    return subprocess.Popen(
+        line, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_parent, **options
+    )
 
 
-def _stop(processes) -> None:
+def end(processes) -> None:
     """End processes: SIGTERM, and SIGKILL for who takes longer than the grace."""
     alive = [p for p in processes if p.poll() is None]
     for process in alive:
