@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from world_model_ros.data.normalisation import normalise
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
@@ -97,3 +98,19 @@ def test_a_recorded_plan_on_the_gpu_is_that_of_single_launches(loaded):
             np.testing.assert_allclose(one.actions, other.actions, atol=1e-4)
     finally:
         model.to("cpu")
+
+
+def test_what_icem_has_imagined_need_not_be_imagined_again(loaded):
+    plan = plans(loaded, 1, solver="icem")[0]
+    model, spec = loaded
+    planner = RecedingHorizonPlanner(model, spec, PlannerConfig())
+    goal = np.random.default_rng(0).normal(size=(6, spec.model.latent_dim)).astype(np.float32)[0] * 0.5
+    start = torch.from_numpy(goal * 2)[None, None]
+    blocks = torch.from_numpy(normalise(plan.actions, spec.action)).float().reshape(1, 1, plan.horizon, -1)
+    with torch.inference_mode():
+        running = model.rollout(start, torch.zeros(1, 0, blocks.shape[-1]), planner.still[None, None, None])
+        context = torch.cat([start, running[:, 0]], dim=1)
+        end = model.rollout(context, planner.still[None, None], blocks)[0, 0, -1]
+    assert plan.predicted_distance == pytest.approx(
+        float((end - torch.from_numpy(goal)).square().sum()), rel=1e-3
+    )

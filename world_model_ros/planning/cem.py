@@ -22,7 +22,7 @@ class CEM(SamplingSolver):
         return cls(samples, elites, iterations, initial_std=1.0, correlation=0.0)
 
     def _refit(self, draw: Draw, candidates: Tensor, costs: Tensor) -> Draw:  # noqa: ARG002
-        elites, costs = best(candidates, costs, self.elites)
+        elites, costs, _ = best(candidates, costs, self.elites)
         return Draw(elites.mean(1), elites.std(1), costs.mean(1))
 
 
@@ -39,14 +39,14 @@ class ICEM(SamplingSolver):
     momentum: float = 0.1  # how much of the last mean and spread stays
 
     def _refit(self, draw: Draw, candidates: Tensor, costs: Tensor) -> Draw:
-        elites, costs = best(candidates, costs, self.elites)
+        elites, costs, indices = best(candidates, costs, self.elites)
         first = draw.kept is None
         kept = elites[:, : max(1, round(self.kept_share * self.elites))]
         momentum = 0.0 if first else self.momentum
         mean = torch.lerp(elites.mean(1), draw.mean, momentum)
         std = torch.lerp(elites.std(1), draw.std, momentum)
-        return Draw(mean, std, costs[:, 0], kept)
+        return Draw(mean, std, costs[:, 0], kept, indices[:, 0])
 
     def _polish(self, draw: Draw, cost: Cost, limits: Limits | None) -> Draw:  # noqa: ARG002
         # The kept ones compete in every iteration, so the first of them is the best of all.
-        return Draw(draw.kept[:, 0], draw.std, draw.cost)
+        return Draw(draw.kept[:, 0], draw.std, draw.cost, index=draw.index)

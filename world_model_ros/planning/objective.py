@@ -44,10 +44,12 @@ class GoalDistance:
         )
         self.any_time = any_time
         self.metric = metric
+        self.imagined: Tensor | None = None  # of the last call, (B, S, H, D)
 
     def __call__(self, candidates: Tensor) -> Tensor:
         """Return the costs (B, S) of candidates (B, S, H, A); infinite where the model leaves the finite."""
-        distances = self.distances(candidates)
+        self.imagined = self.imagine(candidates)
+        distances = self.measure(self.imagined)
         costs = distances.amin(-1) if self.any_time else distances[..., -1]
         return torch.where(distances.isfinite().all(-1), costs, torch.inf)
 

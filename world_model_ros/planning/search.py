@@ -105,7 +105,10 @@ class Search:
     ) -> tuple[tuple[Tensor, ...], int]:
         objective = GoalDistance(self.model, latents, past, goal, any_time, self.metric)
         solution = self.solvers[any_time].solve(objective, mean, noise, self.limits, proposals, until)
-        imagined = objective.imagine(solution.actions[:, None])
+        if solution.index is None:
+            imagined = objective.imagine(solution.actions[:, None])
+        else:  # what has been imagined already
+            imagined = objective.imagined[:, solution.index]
         values = solution.actions[0], imagined[0, 0], objective.measure(imagined)[0, 0], solution.cost
         if any_time:
             standing = objective.imagine(self.still.expand(1, 1, 1, -1))

@@ -22,6 +22,7 @@ class Solution:
     std: Tensor  # (B, H, A), of the draw that would follow
     cost: Tensor  # (B,), an estimate of what the plan costs; infinite where no candidate had a finite cost
     iterations: int  # that were done
+    index: Tensor | None = None  # (B,), where the plan is one of the last iteration's candidates: which
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Draw:
     std: Tensor  # (B, H, A)
     cost: Tensor  # (B,)
     kept: Tensor | None = None  # (B, K, H, A): candidates that compete once more
+    index: Tensor | None = None  # (B,), where the mean is one of the candidates just drawn: which
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class SamplingSolver:
                 if now + (now - began) > deadline:
                     break
         draw = self._polish(draw, cost, limits)
-        return Solution(draw.mean, draw.std, draw.cost, done)
+        return Solution(draw.mean, draw.std, draw.cost, done, draw.index)
 
     def _candidates(self, draw: Draw, normal: Tensor, proposals: Tensor | None) -> Tensor:
         """Return candidates (B, S, H, A); the first is the mean, the last are proposals and what is kept."""
@@ -141,8 +143,8 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def best(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the ``count`` cheapest of candidates (B, S, H, A), the cheapest first, and their costs."""
+def best(candidates: Tensor, costs: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the ``count`` cheapest of candidates (B, S, H, A), the cheapest first; their costs; which."""
     costs, indices = costs.topk(count, dim=1, largest=False)
     batch = torch.arange(len(candidates), device=candidates.device)[:, None]
-    return candidates[batch, indices], costs
+    return candidates[batch, indices], costs, indices
