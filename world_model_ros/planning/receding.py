@@ -13,8 +13,9 @@ from world_model_ros.data.normalisation import denormalise, normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.inverse_dynamics import HORIZON
+from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.objective import OnShell, WorldModel, squared_distance
-from world_model_ros.planning.precision import PRECISIONS, HalfPrecision
+from world_model_ros.planning.precision import PRECISIONS, for_planning
 from world_model_ros.planning.search import Search
 from world_model_ros.planning.solver import SamplingSolver
 from world_model_ros.planning.solvers import SOLVERS
@@ -172,8 +173,8 @@ class RecedingHorizonPlanner:
             for values in (action.low, action.high)
         )
         self.still = torch.from_numpy(normalise(np.zeros(spec.block * action.dim), action)).to(self.device)
-        if self.config.precision == "bf16":
-            self.model = HalfPrecision(model)
+        if isinstance(model, LeWorldModel):
+            self.model = for_planning(model, self.config.precision)
         self.search = Search(
             self.model, self.metric, self.config.make_solver(), limits, self.still, spec.block, self.device
         )
