@@ -31,7 +31,9 @@ class Found:
 class Search:
     """A solver, a model and a metric on one device. On CUDA a solve is a graph, recorded once a shape.
 
-    A graph cannot stop half-way: where it would take longer than a deadline leaves, a solve goes without.
+    Where the moment of arrival is free, each model step until then costs ``haste``, and there are
+    ``widening`` times the samples. A graph cannot stop half-way: where it would take longer than a
+    deadline leaves, a solve goes without.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class Search:
         still: Tensor,
         block: int,
         device: torch.device,
+        haste: float = 0.0,
+        widening: int = 1,
     ):
         self.model, self.metric, self.block, self.device = model, metric, block, device
-        # Choosing the arrival means finding the goal's valley: worth twice the candidates, once a while.
-        self.solvers = {False: solver, True: replace(solver, samples=2 * solver.samples)}
+        self.haste = haste
+        self.solvers = {False: solver, True: replace(solver, samples=widening * solver.samples)}
         self.limits = tuple(values.to(device) for values in limits)
         self.still = still.to(device)
         self.records = device.type == "cuda" and solver.recordable
@@ -103,7 +107,7 @@ class Search:
         mean: Tensor,
         proposals: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], int]:
-        objective = GoalDistance(self.model, latents, past, goal, any_time, self.metric)
+        objective = GoalDistance(self.model, latents, past, goal, any_time, self.metric, self.haste)
         solution = self.solvers[any_time].solve(objective, mean, noise, self.limits, proposals, until)
         if solution.index is None:
             imagined = objective.imagine(solution.actions[:, None])
