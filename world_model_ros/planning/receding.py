@@ -41,7 +41,7 @@ SUITED = {
     },
     "temporal": {
         "solver": "icem",
-        "samples": 48,
+        "samples": 40,
         "elites": 6,
         "iterations": 3,
         "widening": 2,

@@ -1,5 +1,6 @@
 """One solve as a function of tensors: nothing in it waits for the value of one."""
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -8,10 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from world_model_ros.errors import UserError
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance, WorldModel
 from world_model_ros.planning.recorded import Recorded
 from world_model_ros.planning.solver import SamplingSolver
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,15 @@ class Search:
     ):
         self.model, self.metric, self.block, self.device = model, metric, block, device
         self.haste = haste
-        self.solvers = {False: solver, True: replace(solver, samples=widening * solver.samples)}
+        self.halved = False
         self.limits = tuple(values.to(device) for values in limits)
         self.still = still.to(device)
         self.records = device.type == "cuda" and solver.recordable
+        self._take(solver, replace(solver, samples=widening * solver.samples))
+
+    def _take(self, solver: SamplingSolver, wide: SamplingSolver) -> None:
+        """Search with these from now on, the second where the moment of arrival is free."""
+        self.solvers = {False: solver, True: wide}
         self._seconds = 0.0  # the longest replay so far
         self._recorded = {key: Recorded(self._whole(key), self.records) for key in self.solvers}
 
@@ -69,7 +78,39 @@ class Search:
 
         ``mean`` (1, H, A) is where the search starts, proposals (1, P, H, A) what else it tries first.
         ``any_time`` leaves the moment of arrival free. ``until`` is a moment of ``time.perf_counter``.
+        Where the device's memory does not suffice, half the samples are used from then on; UserError
+        where that is still too much.
         """
+        given = {"generator": generator, "any_time": any_time, "until": until, "proposals": proposals}
+        try:
+            return self._attempt(**given, **tensors)
+        except torch.OutOfMemoryError:
+            if self.halved:
+                raise self._too_little() from None
+        self.halved = True
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._take(*(replace(s, samples=max(s.elites, s.samples // 2)) for s in self.solvers.values()))
+        _log.warning("too little memory for a solve: half the samples from now on")
+        try:
+            return self._attempt(**given, **tensors)
+        except torch.OutOfMemoryError:
+            raise self._too_little() from None
+
+    def _too_little(self) -> UserError:
+        return UserError(
+            f"{self.device} has too little free memory even for half the samples: set samples lower, or end "
+            "what else runs on it."
+        )
+
+    def _attempt(
+        self,
+        generator: torch.Generator,
+        any_time: bool,
+        until: float | None,
+        proposals: Tensor | None,
+        **tensors: Tensor,
+    ) -> Found:
         solver = self.solvers[any_time]
         if proposals is not None:
             tensors["proposals"] = proposals
