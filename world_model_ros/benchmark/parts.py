@@ -91,12 +91,15 @@ class Bench:
         planner.warm_up()
         generator = np.random.default_rng(0)
         still = np.zeros(planner.shape)
-        milliseconds, executed = [], None
+        milliseconds, candidates, executed = [], [], None
         for _ in range(8 * self.repeats):
             latent = generator.normal(size=self.spec.model.latent_dim).astype(np.float32)
-            milliseconds.append(planner.plan(latent, executed, still).milliseconds)
+            plan = planner.plan(latent, executed, still)
+            milliseconds.append(plan.milliseconds)
+            candidates.append(plan.candidates)
             executed = still
-        return {**percentiles(np.array(milliseconds)), "planner": asdict(planner.config)}
+        found = {**percentiles(np.array(milliseconds)), "first_ms": milliseconds[0]}
+        return {**found, "candidates": float(np.mean(candidates)), "planner": asdict(planner.config)}
 
     @torch.inference_mode()
     def published(self) -> dict:
