@@ -30,9 +30,9 @@ ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics 
 SUITED = {
     "squared": {
         "solver": "icem",
-        "samples": 32,
+        "samples": 48,
         "elites": 4,
-        "iterations": 2,
+        "iterations": 1,
         "widening": 1,
         "initial_std": 1.5,
         "correlation": 0.97,
