@@ -42,10 +42,10 @@ SUITED = {
     },
     "temporal": {
         "solver": "icem",
-        "samples": 40,
+        "samples": 48,
         "elites": 6,
         "iterations": 3,
-        "widening": 2,
+        "widening": 3,
         "initial_std": 1.0,
         "correlation": 0.9,
         "worth_moving": 0.5,
@@ -68,7 +68,7 @@ class PlannerConfig:
     samples: int | None = None  # candidates, in the first iteration
     elites: int | None = None
     iterations: int | None = None
-    widening: int | None = None  # times as many samples where the moment of arrival is chosen
+    widening: int | None = None  # times as many samples where the moment of arrival is chosen, on the way
     horizon: int = 5  # model steps
     initial_std: float | None = None  # in z-scores
     correlation: float | None = None  # between neighbouring control steps
@@ -152,6 +152,7 @@ class _Found:
     cost: float
     iterations: int
     candidates: int
+    standing: bool = False  # still, because nothing was worth moving for
 
 
 class RecedingHorizonPlanner:
@@ -216,6 +217,7 @@ class RecedingHorizonPlanner:
     def _forget_plan(self) -> None:
         self._previous: Tensor | None = None
         self._promised = math.inf
+        self._waiting = False
 
     def set_goal(self, latent: np.ndarray | None) -> None:
         """Take the goal's latent (D,), encoded once; the history stays, the warm start goes."""
@@ -240,7 +242,8 @@ class RecedingHorizonPlanner:
             for context in range(1, self.spec.history + 1):
                 for left in range(self.config.horizon):
                     self._previous = self.still.cpu().expand(left + 1, -1)
-                    self._solve(latents[:context], blocks[: context - 1], left, None)
+                    for self._waiting in (False,) if left else (False, True):
+                        self._solve(latents[:context], blocks[: context - 1], left, None)
         self.reset()
         self._goal = goal
 
@@ -275,6 +278,8 @@ class RecedingHorizonPlanner:
             again = self._solve(latents, blocks, 0, until)
             found = replace(again, candidates=found.candidates + again.candidates)
         self._previous, self._promised = found.actions, found.cost
+        # At the goal, the arrival is chosen again and again, to hear that nothing is worth moving for.
+        self._waiting = found.standing and found.cost <= self.config.tolerance
         return Plan(
             actions=self._physical(found.actions),
             distance=float(squared_distance(self._latents[-1], self._goal)),
@@ -293,9 +298,10 @@ class RecedingHorizonPlanner:
         context, past = _batched(latents, blocks, self.still)
         found = self.search(
             self.generator,
-            not left,
-            until,
-            self._proposals(latents[-1], len(mean)),
+            any_time=not left,
+            wide=not (left or self._waiting),
+            until=until,
+            proposals=self._proposals(latents[-1], len(mean)),
             latents=context,
             past=past,
             goal=self._goal[None],
@@ -308,7 +314,7 @@ class RecedingHorizonPlanner:
             last = min(range(len(mean)), key=lambda k: found.distances[k] + self.config.haste * k)
         effort = found.iterations, found.candidates
         if not left and found.waiting <= found.distances[last] + self.config.worth_moving:
-            return _Found(self.still.cpu()[None], found.standing, found.waiting, *effort)
+            return _Found(self.still.cpu()[None], found.standing, found.waiting, *effort, standing=True)
         return _Found(found.actions[: last + 1], found.imagined[last], found.distances[last], *effort)
 
     @torch.inference_mode()
