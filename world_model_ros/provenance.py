@@ -1,6 +1,7 @@
 """Where results come from."""
 
 import argparse
+import functools
 import shlex
 import subprocess
 from collections.abc import Callable, Container
@@ -28,8 +29,13 @@ def command_line(
     return shlex.join(words)
 
 
+@functools.cache
 def source_commit() -> str:
-    """Return the commit of the source tree this runs from, "-dirty" where it was changed; "" outside one."""
+    """Return the commit of the source tree this runs from, "-dirty" where it was changed; "" outside one.
+
+    What the first call of a process found: long work calls it before it begins, since the tree may be
+    another one when it ends.
+    """
     git = ["git", "-C", str(Path(__file__).resolve().parent)]
     options = {"capture_output": True, "text": True, "timeout": 10, "check": True}
     try:

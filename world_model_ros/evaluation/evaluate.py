@@ -100,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
     _check(arguments)
+    source_commit()
     checkpoint = str(find_checkpoint(arguments.checkpoint or arguments.task))
     if arguments.protocol in OPEN_LOOP:
         module = importlib.import_module(OPEN_LOOP[arguments.protocol])

@@ -76,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, or go on with an interrupted training; 130 after Ctrl-C, UserError for bad input."""
     _check(arguments)
+    source_commit()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device).type
