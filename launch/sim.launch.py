@@ -25,7 +25,7 @@ ARGUMENTS = (
 
 
 def generate_launch_description():
-    """Return the graph: sim_node, encoder_node, planner_node, command_node."""
+    """Return the graph: sim_node, encoder_node, planner_node, command_node, monitor_node."""
     values = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, _, kind, _ in ARGUMENTS
     }
@@ -60,5 +60,6 @@ def generate_launch_description():
             node("encoder_node", checkpoint),
             node("planner_node", checkpoint),
             node("command_node", checkpoint),
+            node("monitor_node", checkpoint),
         ]
     )

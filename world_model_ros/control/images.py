@@ -60,17 +60,33 @@ def decode_compressed(data) -> np.ndarray:
     return pixels
 
 
+def check_frame_size(frame: tuple, first: tuple | None) -> None:
+    """Raise ImageRejectedError when a camera's frame (H, W, 3) has another shape than its first one.
+
+    Another resolution is resized, another shape shows another part of the world.
+    """
+    if first is not None and not _same_shape(frame, first):
+        raise ImageRejectedError(
+            f"it is {frame[1]} x {frame[0]}, the camera began with {first[1]} x {first[0]}: set the camera "
+            "back, or activate encoder_node anew"
+        )
+
+
 def check_goal_size(goal: tuple, camera: tuple | None) -> None:
     """Raise ImageRejectedError when a goal of shape (H, W, 3) cannot be a view of the camera's frames.
 
-    Another resolution is resized, another shape shows another part of the world. Before the first frame
-    (``camera`` None) any goal is taken.
+    Before the first frame (``camera`` None) any goal is taken.
     """
-    if camera is not None and abs(goal[0] * camera[1] - goal[1] * camera[0]) > max(*goal[:2], *camera[:2]):
+    if camera is not None and not _same_shape(goal, camera):
         raise ImageRejectedError(
             f"it is {goal[1]} x {goal[0]}, the camera's frames are {camera[1]} x {camera[0]}: "
             "take the goal image with the same camera"
         )
+
+
+def _same_shape(one: tuple, other: tuple) -> bool:
+    """Whether two sizes (H, W, ...) have the same proportions, up to a pixel."""
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one[:2], *other[:2])
 
 
 class Complaints:

@@ -47,6 +47,10 @@ SUITED = {
 }
 
 
+class NoPlanError(ValueError):
+    """There is no plan for this model step; the next one may have one."""
+
+
 @dataclass(frozen=True)
 class PlannerConfig:
     """Settings of the planner; None is what suits the objective, on one CPU thread (``SUITED``)."""
@@ -221,7 +225,8 @@ class RecedingHorizonPlanner:
         units: what was really done between the previous call's latent and this one; None at first and
         after a gap, which forgets the history. running (block, dim): what is being done from this
         frame on; None plans for right now, the robot waiting.
-        Raises ValueError for wrong shapes, numbers that are not finite, or without a goal.
+        Raises ValueError for wrong shapes, numbers that are not finite, or without a goal, and
+        NoPlanError where no candidate has a finite cost.
         """
         if self._goal is None:
             raise ValueError("no goal to plan towards: call set_goal first")
@@ -267,7 +272,7 @@ class RecedingHorizonPlanner:
             mean=mean[None],
         )
         if not (found.actions.isfinite().all() and math.isfinite(found.cost)):
-            raise ValueError("no candidate has a finite cost: the model or the latent is broken")
+            raise NoPlanError("no candidate has a finite cost: the model or the latent is broken")
         last = len(mean) - 1 if left else min(range(len(mean)), key=found.distances.__getitem__)
         effort = found.iterations, found.candidates
         if not left and found.waiting <= found.distances[last] + self.config.worth_moving:

@@ -1,0 +1,64 @@
+"""Actions as the messages that controllers take."""
+
+import numpy as np
+from geometry_msgs.msg import TwistStamped
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from world_model_ros.model.config import ActionSpec
+from world_model_ros.nodes.running import set_stamp
+
+KINDS = {"twist": TwistStamped, "velocities": Float64MultiArray, "joint_trajectory": JointTrajectory}
+
+
+class Commands:
+    """Makes the message of one control step of ``period`` seconds."""
+
+    def __init__(self, action: ActionSpec, interface: str, period: float):
+        self.action, self.interface, self.period = action, interface, period
+        self._held: np.ndarray | None = None  # positions (dim,) of the joints while they stand still
+        self._desired: np.ndarray | None = None  # where the plan has led them
+
+    def message(self, now: int, action: np.ndarray, moving: bool, positions: np.ndarray | None):
+        """Return the message for one action (dim,), at ``now`` (ns).
+
+        positions (dim,) are the joints' measured ones. Without them there is none to hold on a position
+        interface: None is returned.
+        """
+        if self.interface == "velocities":
+            return Float64MultiArray(data=action.tolist())
+        if self.interface == "twist":
+            message = TwistStamped()
+            set_stamp(message.header.stamp, now)
+            message.header.frame_id = self.action.frame
+            for name, value in zip(self.action.names, action.tolist(), strict=True):
+                part, axis = name.split("_")
+                setattr(getattr(message.twist, part), axis, value)
+            return message
+        return self._trajectory(action, moving, positions)
+
+    def _trajectory(self, action: np.ndarray, moving: bool, positions) -> JointTrajectory | None:
+        """Two points: the end of this control step, and standing still a step later.
+
+        So the controller stops the joints by itself when nothing more comes. The stamp stays zero, which
+        means now: a trajectory that a slow clock has made old would be refused.
+        """
+        if moving:
+            start = positions if self._desired is None else self._desired
+            self._held = None
+        else:
+            self._desired = None
+            # What is measured moves a little under a load: holding that would let the arm sink.
+            self._held = start = positions if self._held is None else self._held
+        if start is None:
+            return None
+        end = start + action * self.period
+        if moving:
+            self._desired = end
+        message = JointTrajectory(joint_names=list(self.action.names))
+        points = ((end, action, 1), (end + action * self.period / 2, np.zeros_like(action), 2))
+        for place, velocity, steps in points:
+            point = JointTrajectoryPoint(positions=place.tolist(), velocities=velocity.tolist())
+            set_stamp(point.time_from_start, round(steps * self.period * 1e9))
+            message.points.append(point)
+        return message
