@@ -95,3 +95,57 @@ def robot(observer):
 def command(processes, checkpoint):
     """Return a running command_node on real time, with the default parameters."""
     return processes.node("command_node", config=False, checkpoint=checkpoint)
+
+
+class Asking:
+    """Services and diagnostics of our nodes, asked from a test."""
+
+    def __init__(self, observer):
+        from diagnostic_msgs.msg import DiagnosticArray
+
+        self.observer = observer
+        self.reports = observer.collect(DiagnosticArray, "/diagnostics")
+
+    def trigger(self, name):
+        """Return the answer of a Trigger service."""
+        from std_srvs.srv import Trigger
+
+        return self.observer.call(Trigger, name)
+
+    def set_parameter(self, node, name, value):
+        """Set a parameter; return the result and the value that holds afterwards."""
+        from rcl_interfaces.msg import Parameter as Message
+        from rcl_interfaces.srv import GetParameters, SetParameters
+        from rclpy.parameter import Parameter
+
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        (result,) = self.observer.call(SetParameters, f"{node}/set_parameters", request).results
+        request = GetParameters.Request(names=[name])
+        (kept,) = self.observer.call(GetParameters, f"{node}/get_parameters", request).values
+        return result, Parameter.from_parameter_msg(Message(name=name, value=kept)).value
+
+    def change_state(self, node, transition):
+        """Return whether a lifecycle transition succeeded."""
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request(transition=Transition(label=transition))
+        return self.observer.call(ChangeState, f"{node}/change_state", request).success
+
+    def diagnosis(self, node):
+        """Return level, message and {key: value} of the newest diagnostics of a node."""
+        for array in reversed(self.reports):
+            for status in array.status:
+                if status.name == f"/{node}":
+                    return status.level, status.message, {v.key: v.value for v in status.values}
+        return b"", "", {}
+
+    def says(self, node, words):
+        """Return whether a node's newest diagnostics say these words."""
+        return words in self.diagnosis(node)[1]
+
+
+@pytest.fixture
+def ask(observer):
+    """Return an Asking in this test's domain."""
+    return Asking(observer)
