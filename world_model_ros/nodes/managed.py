@@ -171,11 +171,12 @@ class ManagedNode(LifecycleNode):
         if (health, reason) == self._health:
             return
         if self._health is not None or health is not Health.FINE:
-            log = self.get_logger()
             if health is Health.FINE:
-                log.info("all is well again")
+                self.get_logger().info("all is well again")
+            elif health is Health.WARNING:  # on a line of its own: rclpy allows one severity a line
+                self.get_logger().warning(reason)
             else:
-                (log.warning if health is Health.WARNING else log.error)(reason)
+                self.get_logger().error(reason)
         self._health = (health, reason)
         self._health_out.publish(self._status(health, reason))
 
