@@ -8,7 +8,6 @@ only the frames that a model step needs. The last action of an episode is NaN: n
 """
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from world_model_ros.data.atomic import write_text, written
 from world_model_ros.errors import UserError
 
 _COLUMNS = {"pixels": np.uint8, "action": np.float32, "state": np.float32, "proprio": np.float32}
@@ -143,7 +143,7 @@ class EpisodeWriter:
         if note.exists():
             self._check(json.loads(note.read_text()), self.parts)
         else:
-            _write_atomically(note, json.dumps(self.attributes, indent=2))
+            write_text(note, json.dumps(self.attributes, indent=2))
         self._staged = {int(m[1]) for f in self.parts.iterdir() if (m := _PART.fullmatch(f.name))}
 
     def _check(self, found: dict, where: Path) -> None:
@@ -172,7 +172,8 @@ class EpisodeWriter:
         """Store one finished episode; return its index (the next free one by default).
 
         pixels uint8 (T, H, W, 3); action (T, steps_per_row * dim), physical units, the last row NaN;
-        state (T, S) and proprio (T, P) optional. Raises ValueError for other shapes.
+        state (T, S) and proprio (T, P) optional. Raises ValueError for other shapes, UserError where the
+        disk is full: then this episode is lost, and no other.
         """
         columns = {"pixels": pixels, "action": action, "state": state, "proprio": proprio}
         columns = {k: np.asarray(v, _COLUMNS[k]) for k, v in columns.items() if v is not None}
@@ -187,39 +188,40 @@ class EpisodeWriter:
         if index in self.done:
             raise ValueError(f"episode {index} is stored already")
         target = self.parts / f"episode-{index:08d}.h5"
-        temporary = target.with_suffix(".tmp")
-        with h5py.File(temporary, "w") as file:
+        with written(target, f"this episode is lost, the {self.episodes} before it are safe") as (
+            file,
+            check,
+        ):
             for name, values in columns.items():
                 file[name] = values
-        os.replace(temporary, target)
+                check()
         self._staged.add(index)
         return index
 
     def finish(self) -> Path:
         """Merge everything stored into the one file and return its path.
 
-        Raises UserError when nothing was stored or the episodes do not fit together.
+        Raises UserError when nothing was stored, the episodes do not fit together or the disk is full;
+        what was stored stays stored.
         """
         if not self._staged:
             self._remove_parts()
             if not self._merged:
                 raise UserError(f"no episode was finished, so {self.path} was not written.")
             return self.path
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with h5py.File(temporary, "w") as out:
+        with written(self.path, f"all {self.episodes} episodes are safe, finish later") as (out, check):
             out.attrs.update(self.attributes)
             lengths = []
             if self._merged:
                 with EpisodeFile(self.path) as old:
                     for episode in range(len(old)):
                         columns = {c: old._rows(c, episode) for c in _COLUMNS if c in old._file}
-                        lengths.append(_extend(out, columns, len(lengths)))
+                        lengths.append(_extend(out, columns, len(lengths), check))
             for index in sorted(self._staged):
-                with h5py.File(self.parts / f"episode-{index:08d}.h5", "r") as part:
-                    lengths.append(_extend(out, {c: part[c][:] for c in part}, len(lengths)))
+                with _open(self.parts / f"episode-{index:08d}.h5") as part:
+                    lengths.append(_extend(out, {c: part[c][:] for c in part}, len(lengths), check))
             out["ep_len"] = np.asarray(lengths, np.int32)
             out["ep_offset"] = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-        os.replace(temporary, self.path)
         self._merged, self._staged = len(lengths), set()
         self._remove_parts()
         return self.path
@@ -235,7 +237,7 @@ class EpisodeWriter:
             self.finish()
 
 
-def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int) -> int:
+def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int, check) -> int:
     """Append the rows of one episode to the datasets of ``out``; return their number."""
     length = len(columns["pixels"])
     columns = {
@@ -246,6 +248,7 @@ def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int) -> int
     if episode and set(columns) - set(out):
         raise UserError(f"episode {episode} has columns that earlier ones lack: {set(columns) - set(out)}.")
     for name, values in columns.items():
+        check()
         if name not in out:
             # one compressed chunk a frame: clips are read frame by frame
             pixels = name == "pixels"
@@ -263,9 +266,3 @@ def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int) -> int
         data.resize(len(data) + length, axis=0)
         data[-length:] = values
     return length
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
