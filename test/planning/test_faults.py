@@ -132,8 +132,8 @@ def test_fault_38_ten_thousand_planning_cycles_leave_memory_as_it_was():
         for k in range(count):
             if k % 50 == 0:
                 planner.set_goal(latents[(k // 50) % 50])
-            gap = k % 97 == 0
-            planner.plan(latents[k % 50], None if gap else STILL, STILL)
+            executed, running = None if k % 97 == 0 else STILL, STILL if k % 5 == 0 else None
+            planner.plan(latents[k % 50], executed, running)
 
     cycles(500)
     before = resident()
