@@ -47,10 +47,8 @@ def test_a_name_means_the_same_in_every_node():
 
 
 @pytest.mark.fault
-@every
+@pytest.mark.parametrize("parameter", [p for _, p in EVERY if p.low is not None], ids=lambda p: p.name)
 def test_fault_27_what_is_out_of_range_is_refused_with_the_range(parameter):
-    if parameter.low is None:
-        pytest.skip("has no range")
     step = 1 if isinstance(parameter.default, int) else 1e-6 * max(1.0, parameter.high)
     for value in (parameter.low, parameter.high):
         assert parameter.problem(value) == ""

@@ -50,18 +50,37 @@ class EpisodeFile:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._file = _open(self.path)
+        try:
+            self._read()
+        except UserError:
+            self.close()
+            raise
+        except Exception as error:  # a damaged file may hold anything anywhere
+            self.close()
+            raise UserError(f"{self.path} is damaged ({error}): copy or record it again.") from None
+
+    def _read(self) -> None:
+        """Read and check everything but the rows."""
         missing = [name for name in ("pixels", "action", "ep_len", "ep_offset") if name not in self._file]
         if missing:
             raise UserError(f"{self.path} lacks the datasets {missing}: it is not an episode file.")
-        self.lengths = self._file["ep_len"][:].astype(np.int64)
-        self.offsets = self._file["ep_offset"][:].astype(np.int64)
-        rows = len(self._file["pixels"])
+        pixels, action = self._file["pixels"], self._file["action"]
+        rows, index = len(pixels), (self._file["ep_len"], self._file["ep_offset"])
+        shapes = {values.shape for values in index}
+        if pixels.ndim != 4 or action.ndim != 2 or len(action) != rows or shapes != {(len(index[0]),)}:
+            raise UserError(
+                f"{self.path} is inconsistent: its datasets have shapes that do not fit together."
+            )
+        if len(index[0]) > rows:
+            raise UserError(f"{self.path} is inconsistent: it has more episodes than rows.")
+        self.lengths, self.offsets = (values[:].astype(np.int64) for values in index)
         if len(self.lengths) == 0:
             raise UserError(f"{self.path} holds no episode: collect or record some first.")
-        if np.any(self.lengths < 1) or np.any(self.offsets < 0) or np.any(self.offsets + self.lengths > rows):
+        if np.any(self.lengths < 1) or np.any(self.offsets < 0) or np.any(self.offsets > rows - self.lengths):
             raise UserError(f"{self.path} is inconsistent: its episodes point outside its {rows} rows.")
         self.attributes = {**_DEFAULTS, **{k: _decode(v) for k, v in self._file.attrs.items()}}
-        width = self._file["action"].shape[1]
+        self._check_attributes()
+        width = action.shape[1]
         steps = self.attributes["steps_per_row"]
         names = self.attributes.setdefault("action_names", [f"action_{i}" for i in range(width // steps)])
         if width != steps * len(names):
@@ -69,6 +88,12 @@ class EpisodeFile:
                 f"{self.path} is inconsistent: action rows of {width} numbers do not hold "
                 f"{steps} steps of {names}."
             )
+
+    def _check_attributes(self) -> None:
+        for name, kinds in (("steps_per_row", int), ("block", int), ("period", (int, float))):
+            value = self.attributes[name]
+            if not isinstance(value, kinds) or not 0 < value < float("inf"):
+                raise UserError(f"{self.path} is inconsistent: its attribute {name} is {value!r}.")
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -143,7 +143,7 @@ def _read_json(path: Path) -> dict:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}).") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a JSON object.")
