@@ -59,13 +59,64 @@ class CommanderMachine(RuleBasedStateMachine):
         self.tick()
 
     @rule(steps=st.integers(2, 12), action=st.tuples(tame, tame))
-    def run_smoothly(self, steps, action):
+    def run_smoothly(self, steps, action, withheld=""):
         for _ in range(steps):
-            self.joints(action)
-            self.frame(0)
-            self.plan(0, [action] * 3)
+            if withheld != "joints":
+                self.joints(np.clip(action, *ENDS))
+            if withheld != "frames":
+                self.frame(0)
+            if withheld != "plans":
+                self.plan(0, [action] * 10)
             self.tick()
             self.now += PERIOD
+
+    @rule(
+        action=st.tuples(tame, tame),
+        trouble=st.sampled_from(
+            [
+                "frames",
+                "joints",
+                "plans",
+                "back",
+                "ahead",
+                "future frame",
+                "stop",
+                "gone",
+                "hold",
+                "fault",
+                "stands",
+            ]
+        ),
+        steps=st.integers(1, 15),
+        supplied=st.booleans(),
+    )
+    def run_into_trouble(self, action, trouble, steps, supplied):
+        """Come to motion, as often as that can be had; then something happens to it."""
+        self.everybody_is_well_again()
+        self.reset()
+        self.run_smoothly(4, action)
+        if trouble == "back":
+            self.now -= 7 * PERIOD
+        elif trouble == "ahead":
+            self.now += 7 * PERIOD
+        elif trouble == "future frame":
+            self.frame(2**40)
+            supplied, trouble = True, "frames"
+        elif trouble == "stop":
+            self.emergency_stop()
+        elif trouble == "gone":
+            self.live("planner_node", False)
+        elif trouble in ("hold", "fault"):
+            self.say("encoder_node", Health[trouble.upper()])
+        elif trouble == "stands":
+            self.the_clock_stands()
+        self.now = max(1, self.now)
+        if supplied:
+            self.run_smoothly(steps, action, withheld=trouble)
+        else:
+            for _ in range(steps):
+                self.tick()
+                self.now += PERIOD
 
     @rule(leap=st.one_of(st.integers(-(10**7), -1), st.integers(-(10**12), -1), st.integers(0, 10**12)))
     def set_clock(self, leap):
