@@ -71,6 +71,9 @@ class EpisodeFile:
             raise UserError(
                 f"{self.path} is inconsistent: its datasets have shapes that do not fit together."
             )
+        columns = [self._file[name] for name in _COLUMNS if name in self._file]
+        if any(len(column) != rows or column.ndim < 2 for column in columns):
+            raise UserError(f"{self.path} is inconsistent: its columns differ in length.")
         if len(index[0]) > rows:
             raise UserError(f"{self.path} is inconsistent: it has more episodes than rows.")
         self.lengths, self.offsets = (values[:].astype(np.int64) for values in index)
@@ -116,7 +119,7 @@ class EpisodeFile:
             return self._file[column][start : start + self.lengths[episode]]
         except KeyError:
             raise UserError(f"{self.path} has no column {column!r}.") from None
-        except OSError as error:
+        except Exception as error:  # a damaged file may hold anything anywhere
             raise UserError(
                 f"{self.path}: {column} cannot be read ({error}); "
                 "files compressed with Blosc need `pip install hdf5plugin`."
