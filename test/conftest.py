@@ -83,9 +83,10 @@ class Processes:
         """Run the sim verb."""
         return self.start("-m", "world_model_ros", "sim", *options)
 
-    def node(self, name, **parameters):
-        """Run one node with the parameters of config/sim.yaml and these."""
-        words = ["-m", "world_model_ros.nodes", name, "--ros-args", "--params-file", "config/sim.yaml"]
+    def node(self, name, config=True, **parameters):
+        """Run one node with these parameters, and those of config/sim.yaml where ``config``."""
+        words = ["-m", "world_model_ros.nodes", name, "--ros-args"]
+        words += ["--params-file", "config/sim.yaml"] if config else []
         for key, value in parameters.items():
             words += ["-p", f"{key}:={value}"]
         return self.start(*words)

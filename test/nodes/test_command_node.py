@@ -54,38 +54,11 @@ def test_stops_by_itself_when_the_planner_is_killed(processes, observer, checkpo
     assert "Traceback" not in command.log.read_text()
 
 
-def test_plays_plans_clamps_them_and_obeys_the_emergency_stop(processes, observer, checkpoint):
-    from geometry_msgs.msg import TwistStamped
-    from sensor_msgs.msg import JointState
-    from std_srvs.srv import Trigger
-    from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
-
-    twists = observer.collect(TwistStamped, "command/twist", 1000)
-    command = processes.start(
-        *("-m", "world_model_ros.nodes", "command_node", "--ros-args", "-p", f"checkpoint:={checkpoint}")
-    )
-    joints = observer.node.create_publisher(JointState, "joint_states", 10)
-    plans = observer.node.create_publisher(JointTrajectory, "plan", 10)
-
-    def drive():
-        joints.publish(JointState(name=["panda_joint1"], position=[0.0]))
-        plan = JointTrajectory(joint_names=["linear_x", "linear_y"])
-        plan.header.stamp = observer.node.get_clock().now().to_msg()
-        plan.points = [JointTrajectoryPoint(velocities=[9.0, -0.1]) for _ in range(10)]
-        plans.publish(plan)
-
-    observer.until(lambda: len(twists) > 5, again=drive)
-    assert {(m.twist.linear.x, m.twist.linear.y) for m in twists} == {(0.4, -0.1)}
-    assert twists[-1].header.frame_id == "panda_link0"
-
-    assert observer.call(Trigger, "command/emergency_stop").success
-    twists.clear()
-    observer.until(lambda: len(twists) > 5, again=drive)
-    assert not any(moving(m) for m in twists)
-    assert observer.call(Trigger, "command/reset").success
-    observer.until(lambda: moving(twists[-1]), again=drive)
-
+def test_plays_plans_clamps_them_and_stops_in_the_end(robot, observer, command):
+    observer.until(lambda: len(robot.twists) > 5, again=lambda: robot.drive(action=(9.0, -0.1)))
+    assert {(m.twist.linear.x, m.twist.linear.y) for m in robot.twists} == {(0.4, -0.1)}
+    assert robot.twists[-1].header.frame_id == "panda_link0"
     command.send_signal(signal.SIGINT)
     observer.until(lambda: command.poll() is not None, seconds=3)
     assert command.returncode == 0
-    observer.until(lambda: not moving(twists[-1]), seconds=3)
+    observer.until(lambda: not robot.moving(), seconds=3)
