@@ -75,7 +75,7 @@ def nodes(context):
 
     def node(name):
         wins = {
-            parameter: ParameterValue(given[argument], value_type=kind)
+            parameter: ParameterValue(LaunchConfiguration(argument), value_type=kind)
             for argument, parameter, kind, whose in PARAMETERS
             if given[argument] and name in whose
         }
