@@ -70,7 +70,8 @@ class Processes:
         self.mark = uuid.uuid4().hex
         self.environment = os.environ | {
             "ROS_DOMAIN_ID": str(domain),
-            "PYTHONPATH": str(ROOT),
+            # A sourced ROS 2 is in there too.
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "WORLD_MODEL_ROS_TEST": self.mark,
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",

@@ -15,3 +15,22 @@ def test_plays_plans_clamps_them_and_stops_in_the_end(robot, observer, command):
     observer.until(lambda: command.poll() is not None, seconds=3)
     assert command.returncode == 0
     observer.until(lambda: not robot.moving(), seconds=3)
+
+
+def test_says_that_nothing_went_out_while_nothing_is_sent(robot, observer, command, ask):
+    def show():
+        robot.say_joints()
+        robot.say_latent()
+
+    observer.until(lambda: robot.state() == "READY", again=show)
+    observer.until(lambda: len(robot.executed) > 5, again=show)
+    assert {tuple(m.velocity) for m in robot.executed} == {(0.0, 0.0)}
+    assert not robot.twists
+
+
+def test_the_status_tells_an_inactive_node_from_one_that_moves_the_robot(robot, observer, command, ask):
+    robot.get_moving()
+    assert ask.change_state("command_node", "deactivate")
+    observer.until(lambda: robot.status[-1].data == "WAITING: command_node is not active")
+    assert ask.change_state("command_node", "activate")
+    observer.until(lambda: robot.state() == "RUNNING", again=robot.drive)
