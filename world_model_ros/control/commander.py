@@ -181,6 +181,7 @@ class Commander:
             return State.WAITING, "no camera/image_raw perceived yet (nothing on latent)", None
         if not self._joints.fresh(now, round(SECOND * self.rules.joint_timeout)):
             return State.HOLD, "joint_states stopped: standing still until they are back", None
+        self._frames.needed = self.rules.fresh_frames
         if not self._frames.fresh(now, round(SECOND * self.rules.image_timeout)):
             return State.HOLD, "camera/image_raw stopped (nothing on latent): standing still", None
         if health is Health.HOLD:
