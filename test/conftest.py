@@ -12,10 +12,25 @@ import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from world_model_ros.nodes import environment
 
 environment.prepare(local=True)
+# HYPOTHESIS_PROFILE=thorough, or --hypothesis-profile=thorough, looks longer and elsewhere each time.
+SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile(
+    "quick",
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=SLOW,
+)
+settings.register_profile(
+    "thorough", max_examples=1000, stateful_step_count=60, deadline=None, suppress_health_check=SLOW
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 ROOT = Path(__file__).resolve().parents[1]
 _domains = itertools.count(os.getpid() * 13)
 # Linux hands out the ports of domains above 101 to anybody.

@@ -194,3 +194,26 @@ def shoot():
 node.create_timer(1 / 30, shoot)
 rclpy.spin(node)
 """
+
+
+GOOD_CAMERA = LOSSY_CAMERA.replace(
+    'for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):\n'
+    "    os.environ.pop(name, None)\n",
+    "os.environ.pop(name := 'FASTDDS_DEFAULT_PROFILES_FILE')\n"
+    "from world_model_ros.nodes import environment\n"
+    "environment.prepare()\n",
+)
+
+
+def test_a_large_camera_with_the_profile_arrives(processes, checkpoint, observer, ask):
+    start(processes, checkpoint)
+    camera = processes.start("-c", GOOD_CAMERA)
+
+    def figure(name):
+        return float(ask.diagnosis("encoder_node")[2].get(name, 0))
+
+    observer.until(lambda: figure("frames_used") > 90)
+    came = sum(figure(f"frames_{kind}") for kind in ("used", "too_many", "late"))
+    print(f"640 x 480 at 30 Hz: {came:.0f} came, {figure('frames_lost'):.0f} lost, {figure('camera_hz')} Hz")
+    assert figure("frames_lost") <= 0.05 * came
+    assert camera.poll() is None

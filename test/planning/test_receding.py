@@ -167,7 +167,9 @@ class Proposing(PointMass):
 
 def test_proposals_are_asked_from_where_the_plan_begins_and_judged_by_the_model():
     model = Proposing()
-    planner = RecedingHorizonPlanner(model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1))
+    planner = RecedingHorizonPlanner(
+        model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1, haste=0.0)
+    )
     planner.set_goal(latent(0.3, 0.1))
     plan = planner.plan(latent(0, 0), None, np.tile([0.4, 0.0], (5, 1)))
     starts, goals, arrivals = model.asked

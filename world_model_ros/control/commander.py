@@ -83,6 +83,7 @@ class Commander:
 
     def joints(self, now: int, positions: np.ndarray | None = None) -> None:
         """Note that the robot reports its joints; positions (dim,) where the actions are joints'."""
+        self._at(now)
         self._joints.heard(now)
         self._positions = positions
 
@@ -91,6 +92,7 @@ class Commander:
 
         Liveness goes by receive time; a stamp a control step ahead is a clock that comes in steps.
         """
+        self._at(now)
         self._frames.heard(max(now, min(stamp, now + self.buffer.period)))
 
     def plan(self, names, start: int, actions: np.ndarray) -> str:
@@ -141,9 +143,7 @@ class Commander:
 
     def tick(self, now: int) -> Decision:
         """Decide for the control step that begins at ``now``."""
-        if self._now is not None and now < self._now:
-            self.forget()
-        self._now = now
+        self._at(now)
         self.buffer.forget_before(now)
         state, reason, planned = self._judge(now)
         still = np.zeros(len(self.limits.names))
@@ -161,6 +161,12 @@ class Commander:
         self.ever_moved = self.ever_moved or self._moving
         self._previous = still if action is None else action
         return self._decide(action, state, reason)
+
+    def _at(self, now: int) -> None:
+        """Forget everything where the clock was set back: what was heard before would stay fresh."""
+        if self._now is not None and now < self._now:
+            self.forget()
+        self._now = now
 
     def _judge(self, now: int) -> tuple[State, str, np.ndarray | None]:
         """Return state, reason and, where RUNNING, the action (dim,) that the plan says."""

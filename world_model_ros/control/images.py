@@ -1,9 +1,13 @@
 """Image messages to pixels: pure, for whatever may come over a wire."""
 
+import re
+import struct
+
 import cv2
 import numpy as np
 
 MAX_SIDE = 16384
+MAX_PIXELS = 64 << 20  # of a compressed image: a few bytes can claim gigabytes
 # encoding -> bytes a pixel, and where red, green and blue lie in them
 ENCODINGS = {
     "rgb8": (3, (0, 1, 2)),
@@ -51,13 +55,39 @@ def decode_compressed(data) -> np.ndarray:
     Raises ImageRejectedError.
     """
     values = np.frombuffer(data, np.uint8)
+    size = _claimed_size(values.tobytes())
+    if size is None:
+        raise ImageRejectedError(f"its {values.size} bytes are neither a JPEG nor a PNG: check the publisher")
+    width, height = size
+    if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageRejectedError(
+            f"it says that it has {width} x {height} pixels: at most {MAX_PIXELS >> 20} million are decoded"
+        )
     try:
-        pixels = cv2.imdecode(values, cv2.IMREAD_COLOR_RGB) if values.size else None
+        pixels = cv2.imdecode(values, cv2.IMREAD_COLOR_RGB)
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise ImageRejectedError(f"its {values.size} bytes are neither a JPEG nor a PNG: check the publisher")
+        raise ImageRejectedError(f"its {values.size} bytes are a damaged JPEG or PNG: check the publisher")
     return pixels
+
+
+# Frame header of a JPEG, whichever coding: length, precision, height, width; wherever one may begin.
+_JPEG_FRAME = re.compile(rb"(?=\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]..[\x08\x0c](..)(..))", re.DOTALL)
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def _claimed_size(data: bytes) -> tuple[int, int] | None:
+    """Return the (width, height) that a PNG or JPEG says it has, None for anything else.
+
+    A JPEG may hold previews and bytes that look like a frame header: the largest counts.
+    """
+    if data.startswith(_PNG_START) and len(data) >= len(_PNG_START) + 8:
+        return struct.unpack_from(">II", data, len(_PNG_START))
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    found = [struct.unpack(">HH", m[1] + m[2])[::-1] for m in _JPEG_FRAME.finditer(data)]
+    return max(found, key=lambda size: size[0] * size[1], default=None)
 
 
 def check_frame_size(frame: tuple, first: tuple | None) -> None:

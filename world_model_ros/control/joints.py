@@ -1,5 +1,7 @@
 """Joint states by name: their order is not guaranteed."""
 
+from collections import Counter
+
 import numpy as np
 
 
@@ -11,10 +13,11 @@ def match_joints(wanted, names, values, topic: str = "joint_states") -> np.ndarr
     names = list(names)
     if len(names) != len(values):
         raise ValueError(f"{topic} has {len(names)} names and {len(values)} values")
+    counts, by_name = Counter(names), dict(zip(names, values, strict=True))
     for name in wanted:
-        if names.count(name) != 1:
-            raise ValueError(f"{topic} has the joint {name} {names.count(name)} times, once is needed")
-    found = np.array([values[names.index(name)] for name in wanted], np.float64)
+        if counts[name] != 1:
+            raise ValueError(f"{topic} has the joint {name} {counts[name]} times, once is needed")
+    found = np.array([by_name[name] for name in wanted], np.float64)
     if not np.isfinite(found).all():
         raise ValueError(f"{topic} holds numbers that are not finite")
     return found

@@ -85,7 +85,8 @@ class Limits:
             ranges.append(("step", previous - self.max_step, previous + self.max_step))
         # The last one wins: a joint's end stop is harder than a smooth start.
         if self.positions is not None and positions is not None and period > 0:
-            lowest, highest = ((limit - positions) / period for limit in self.positions)
+            with np.errstate(over="ignore"):  # an infinite limit is a right one
+                lowest, highest = ((limit - positions) / period for limit in self.positions)
             # Outside, moving back is allowed and nothing else; how fast, the first limit says.
             ranges.append(("position", np.minimum(lowest, 0.0), np.maximum(highest, 0.0)))
         for name, lowest, highest in ranges:

@@ -65,6 +65,12 @@ class Worker:
             try:
                 self._work(job)
             except Exception as error:  # the thread outlives every job
-                self._failed(error, "".join(traceback.format_exception(error)))
+                self._tell(error)
             finally:
                 self._began = None
+
+    def _tell(self, error: Exception) -> None:
+        try:
+            self._failed(error, "".join(traceback.format_exception(error)))
+        except Exception:  # nobody is left to be told
+            traceback.print_exc()

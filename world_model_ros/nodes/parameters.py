@@ -3,10 +3,19 @@
 No ROS in here: ``python -m world_model_ros.nodes.parameters`` prints the table.
 """
 
+import array
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a decimal point",
+    str: "a text",
+    tuple: "a list of numbers with decimal points",
+}
 NUMBERS: tuple[float, ...] = ()  # a list of numbers that is empty unless given
 
 
@@ -23,16 +32,32 @@ class Parameter:
     changeable: bool = False  # while the node runs
 
     def problem(self, value) -> str:
-        """Return why ``value``, of the right type, is refused, or ""."""
-        numbers = value if isinstance(value, list | tuple) else [value]
+        """Return why ``value`` is refused, or "". A list that is not given is None."""
+        kind = type(self.default)
+        if kind is tuple:
+            if value is None:
+                return ""
+            numbers = list(value) if isinstance(value, list | tuple | array.array) else [value]
+            fits = all(type(number) is float for number in numbers) and numbers != [value]
+        else:
+            numbers, fits = [value], type(value) is kind
+        if not fits:
+            return f"{self.name} is {_short(value)}: give {_KINDS[kind]}"
         for number in numbers:
-            if isinstance(number, float) and not math.isfinite(number):
+            if type(number) is float and not math.isfinite(number):
                 return f"{self.name} is {number}: give a finite number"
         if self.choices and value not in self.choices:
-            return f"{self.name} is {value!r}: choose one of {', '.join(self.choices)}"
+            return f"{self.name} is {_short(value)}: choose one of {', '.join(self.choices)}"
         if self.low is not None and not self.low <= value <= self.high:
-            return f"{self.name} is {value}: give a number from {self.low} to {self.high}"
+            return f"{self.name} is {_short(value)}: give a number from {self.low} to {self.high}"
         return ""
+
+
+def _short(value) -> str:
+    """Return a value as people may read it, however long it is."""
+    if type(value) is int and abs(value) >= 2**63:
+        return "a number of more than 64 bits"
+    return reprlib.repr(value)
 
 
 def _suited(name: str, description: str, high: int | float) -> Parameter:
@@ -109,7 +134,10 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         PLAN_TIMEOUT,
         Parameter("horizon", 5, "Model steps that a plan looks ahead.", low=1, high=50),
         Parameter(
-            "solver", "cem", "How candidates are searched.", choices=("cem", "icem", "mppi", "gradient")
+            "solver",
+            "auto",
+            "How candidates are searched; auto is what suits the objective.",
+            choices=("auto", "cem", "icem", "mppi", "gradient"),
         ),
         _suited("samples", "Candidates in an iteration of the solver", 10000),
         _suited("elites", "Best candidates that the next draw follows", 1000),
