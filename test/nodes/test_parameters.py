@@ -26,7 +26,12 @@ def test_the_readme_has_the_table_as_the_declarations_make_it():
 
 @pytest.mark.parametrize(
     ("name", "choices"),
-    [("solver", ("auto", *SOLVERS)), ("objective", OBJECTIVES), ("proposal", PROPOSALS), ("precision", PRECISIONS)],
+    [
+        ("solver", ("auto", *SOLVERS)),
+        ("objective", OBJECTIVES),
+        ("proposal", PROPOSALS),
+        ("precision", PRECISIONS),
+    ],
 )
 def test_what_can_be_chosen_is_what_the_planner_knows(name, choices):
     assert set(named("planner_node")[name].choices) == set(choices)
