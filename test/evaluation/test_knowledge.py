@@ -105,6 +105,7 @@ def test_results_are_plain_and_readable(measured):
     json.dumps(measured, allow_nan=False)
     text = summary(measured)
     assert "R2 linear of latent" in text
+    assert f"end effector {measured['linear_r']['latent']['end effector']:.3f}" in text
     assert "5 steps ahead" in text
 
 

@@ -45,20 +45,3 @@ def test_defaults_are_the_planners_own():
 
 def test_tasks_are_those_of_the_simulation():
     assert set(named("sim_node")["task"].choices) == set(TASKS)
-
-
-def test_the_configuration_files_set_only_what_is_declared():
-    yaml = pytest.importorskip("yaml")
-    for path in (ROOT / "config").glob("*.yaml"):
-        for node, content in yaml.safe_load(path.read_text()).items():
-            known = named(node.rpartition("/")[2])
-            given = set(_flat(content["ros__parameters"])) - {"use_sim_time"}
-            assert given <= set(known), f"{path.name}: {node}"
-
-
-def _flat(values, prefix=""):
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name

@@ -90,6 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--objective", choices=OBJECTIVES, default=planner.objective, help="what candidates are judged by"
     )
+    parser.add_argument(
+        "--doubt", type=float, help="cost of imagining what is inside the shell of norms (likewise)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--filmstrip", type=Path, metavar="PNG", help="draw the first problems there")
 

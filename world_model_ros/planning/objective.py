@@ -1,6 +1,7 @@
 """What a plan is worth: how near the imagined future comes to the goal, in the latent space."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,6 +18,26 @@ class WorldModel(Protocol):
 def squared_distance(latents: Tensor, goals: Tensor) -> Tensor:
     """Return the squared L2 distance (...) of latents (..., D) and goals (..., D), which broadcast."""
     return (latents - goals).square().sum(-1)
+
+
+@dataclass(frozen=True)
+class OnShell:
+    """A metric, and what it costs when imagined latents leave the shell of latent norms inwards.
+
+    Where the model cannot tell what will happen, it predicts the mean of what may, and a mean of points on
+    a shell lies inside it. Such a future is none: a planner that trusts it presses the stick against the
+    edge of the workspace and waits for the block to arrive. From there on nothing that is imagined counts
+    for more, so the deepest point so far is what is paid for.
+    """
+
+    metric: Callable[[Tensor, Tensor], Tensor]
+    low: float  # the norm where the shell begins
+    weight: float  # in units of the metric, for each unit of norm
+
+    def __call__(self, latents: Tensor, goals: Tensor) -> Tensor:
+        """Return the distances (..., H) of latents (..., H, D), one after the other in time, to goals."""
+        inside = (self.low - latents.norm(dim=-1)).clamp_min(0).cummax(-1).values
+        return self.metric(latents, goals) + self.weight * inside
 
 
 class GoalDistance:

@@ -14,7 +14,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.inverse_dynamics import HORIZON
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.planning.objective import WorldModel, squared_distance
+from world_model_ros.planning.objective import OnShell, WorldModel, squared_distance
 from world_model_ros.planning.precision import PRECISIONS, for_planning
 from world_model_ros.planning.search import Search
 from world_model_ros.planning.solver import SamplingSolver
@@ -38,6 +38,7 @@ SUITED = {
         "worth_moving": 0.0,
         "haste": 4.0,
         "tolerance": math.inf,
+        "doubt": 0.0,
     },
     "temporal": {
         "solver": "icem",
@@ -50,6 +51,7 @@ SUITED = {
         "worth_moving": 0.5,
         "haste": 0.0,
         "tolerance": 1.0,
+        "doubt": 10.0,
     },
 }
 # Without proposals the goal's valley is found by chance, which takes candidates.
@@ -82,6 +84,9 @@ class PlannerConfig:
     # How much worse than promised a plan may become, in the same units, before its arrival is chosen anew:
     # when contact went otherwise than imagined, the steps that are left may not do.
     tolerance: float | None = None
+    # What a future costs whose latents leave the shell of norms inwards, in the same units for each unit of
+    # norm; where the checkpoint has no shell, nothing.
+    doubt: float | None = None
     solver: str = "auto"  # one of SOLVERS, or what suits the objective
     precision: str = "fp32"  # or bf16, of the imagination
     objective: str = "auto"  # squared, temporal, or temporal where the checkpoint has that head
@@ -97,6 +102,8 @@ class PlannerConfig:
             raise UserError(f"objective {self.objective!r} is unknown: choose {', '.join(OBJECTIVES)}.")
         if self.deadline is not None and not self.deadline > 0:
             raise UserError(f"deadline must be positive, it is {self.deadline} ms.")
+        if self.doubt is not None and not 0 <= self.doubt < math.inf:
+            raise UserError(f"doubt must be 0 or more and finite, it is {self.doubt}.")
         if self.proposal not in PROPOSALS:
             raise UserError(f"proposal {self.proposal!r} is unknown: choose {', '.join(PROPOSALS)}.")
         if self.precision not in PRECISIONS:
@@ -172,6 +179,8 @@ class RecedingHorizonPlanner:
                 "objective squared."
             )
         self.metric = head if self.config.objective == "temporal" else squared_distance
+        if self.config.doubt and spec.thresholds.norm_low is not None:
+            self.metric = OnShell(self.metric, spec.thresholds.norm_low, self.config.doubt)
         if self.config.proposal == "inverse_dynamics" and self.inverse is None:
             raise UserError(
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
