@@ -110,3 +110,13 @@ class Limits:
                 by.append(name)
             action = clamped
         return Clamped(action, tuple(by))
+
+    def inside(self, place: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """Return positions (dim,) inside the position limits, where there are any.
+
+        A joint that is ``measured`` outside of them may stay there, but not go further out.
+        """
+        if self.positions is None:
+            return place
+        low, high = self.positions
+        return np.clip(place, np.minimum(low, measured), np.maximum(high, measured))

@@ -61,7 +61,7 @@ class CommandNode(ManagedNode):
         self.period = round(self.spec.period * 1e9)
         timeout = max(self.period, round(self.values["plan_timeout"] * 1e9))
         self.commander = Commander(limits, ActionBuffer(self.period, timeout), self.rules())
-        self.commands = Commands(self.spec.action, interface, self.spec.period)
+        self.commands = Commands(self.spec.action, interface, self.spec.period, limits)
         self.waking, self.tick_ms, self.tick_rate = time.monotonic(), Percentiles(), Rate()
         self.last_time = 0  # of the clock
         self.out = self.publisher(KINDS[interface], f"command/{interface}", RELIABLE)
