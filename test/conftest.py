@@ -70,7 +70,8 @@ class Processes:
         self.mark = uuid.uuid4().hex
         self.environment = os.environ | {
             "ROS_DOMAIN_ID": str(domain),
-            "PYTHONPATH": str(ROOT),
+            # A sourced ROS 2 is in there too.
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "WORLD_MODEL_ROS_TEST": self.mark,
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
@@ -98,9 +99,10 @@ class Processes:
         """Run the sim verb."""
         return self.start("-m", "world_model_ros", "sim", *options)
 
-    def node(self, name, **parameters):
-        """Run one node with the parameters of config/sim.yaml and these."""
-        words = ["-m", "world_model_ros.nodes", name, "--ros-args", "--params-file", "config/sim.yaml"]
+    def node(self, name, config=True, **parameters):
+        """Run one node with these parameters, and those of config/sim.yaml where ``config``."""
+        words = ["-m", "world_model_ros.nodes", name, "--ros-args"]
+        words += ["--params-file", "config/sim.yaml"] if config else []
         for key, value in parameters.items():
             words += ["-p", f"{key}:={value}"]
         return self.start(*words)

@@ -23,7 +23,7 @@ from world_model_ros.evaluation.recordings import (
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.sim.collect import Recipe, attributes_of, record
 from world_model_ros.sim.worlds import make_world
-from world_model_ros.training.train import split_episodes
+from world_model_ros.training.split import split_episodes
 
 EPISODES = 12
 
@@ -105,6 +105,7 @@ def test_results_are_plain_and_readable(measured):
     json.dumps(measured, allow_nan=False)
     text = summary(measured)
     assert "R2 linear of latent" in text
+    assert f"end effector {measured['linear_r']['latent']['end effector']:.3f}" in text
     assert "5 steps ahead" in text
 
 

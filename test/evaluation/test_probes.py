@@ -4,7 +4,7 @@ import torch
 
 from world_model_ros.evaluation.knowledge import probe, quantities
 from world_model_ros.evaluation.open_loop import open_loop, straightness
-from world_model_ros.evaluation.probes import MLP, Ridge, r2
+from world_model_ros.evaluation.probes import MLP, Ridge, correlation, r2
 
 
 def parts(x, y, fitted, checked):
@@ -23,6 +23,15 @@ def test_r2_by_hand():
 def test_r2_refuses_what_never_changes():
     with pytest.raises(ValueError, match="never changes"):
         r2(np.ones((5, 1)), np.zeros((5, 1)))
+
+
+def test_correlation_by_hand():
+    true = np.array([[1.0, 0.0], [2.0, 2.0], [3.0, 4.0]])
+    # scale and offset do not matter, the sign does, a constant says nothing
+    assert correlation(true, 5 - 2 * true) == pytest.approx(-1)
+    assert correlation(true, true * [3.0, 0.0] + 7) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="never changes"):
+        correlation(np.ones((5, 1)), np.zeros((5, 1)))
 
 
 def test_ridge_recovers_a_linear_map():
@@ -75,7 +84,7 @@ def test_probes_find_what_is_planted_and_nothing_in_noise():
     }
     planted = np.concatenate(list(truth.values()), axis=1) @ rng.normal(size=(6, 16))
     inputs = {"latent": planted, "noise": rng.normal(size=(1600, 16))}
-    results, scatter = probe(
+    results, correlations, scatter = probe(
         {name: x[:1000] for name, x in inputs.items()},
         {name: y[:1000] for name, y in truth.items()},
         np.arange(1000) >= 800,
@@ -86,6 +95,8 @@ def test_probes_find_what_is_planted_and_nothing_in_noise():
     for kind in ("linear", "mlp"):
         assert all(value > 0.97 for value in results[kind]["latent"].values()), results
         assert all(abs(value) < 0.05 for value in results[kind]["noise"].values()), results
+    assert all(value > 0.98 for value in correlations["latent"].values()), correlations
+    assert all(abs(value) < 0.2 for value in correlations["noise"].values()), correlations
     angle = scatter["block angle"]
     error = np.abs((np.array(angle["true"]) - np.array(angle["predicted"]) + 180) % 360 - 180)
     assert len(error) == 300

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +177,13 @@ def test_bad_input_is_one_sentence(arguments, sentence, capsys):
 def test_the_first_problems_are_the_same_for_every_n(reach):
     assert make_problems(reach, 2, 5, "lewm") == make_problems(reach, 4, 5, "lewm")[:2]
     assert dataclasses.asdict(make_problems(reach, 1, 5)[0])["last_action"] is None
+
+
+def test_the_problems_of_the_shipped_models_card_are_those_of_its_seed(push):
+    found = load_problems(Path("models/push/problems.json"), push)
+    assert (found.protocol, found.seed, found.budget, len(found.problems)) == ("lewm", 2, 50, 200)
+    for filed, drawn in zip(found.problems, make_problems(push, 5, 2, "lewm"), strict=False):
+        assert filed.seed == drawn.seed
+        # another processor may round otherwise
+        np.testing.assert_allclose(filed.start, drawn.start, atol=1e-3)
+        np.testing.assert_allclose(filed.goal, drawn.goal, atol=1e-3)

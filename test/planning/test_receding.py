@@ -1,3 +1,4 @@
+import dataclasses
 import time
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 import torch
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, Thresholds
+from world_model_ros.planning.objective import OnShell, squared_distance
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
 
 ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.01, 0.0), (0.2, 0.1), (-0.4, -0.4), (0.4, 0.3))
@@ -167,7 +169,9 @@ class Proposing(PointMass):
 
 def test_proposals_are_asked_from_where_the_plan_begins_and_judged_by_the_model():
     model = Proposing()
-    planner = RecedingHorizonPlanner(model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1))
+    planner = RecedingHorizonPlanner(
+        model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1, haste=0.0)
+    )
     planner.set_goal(latent(0.3, 0.1))
     plan = planner.plan(latent(0, 0), None, np.tile([0.4, 0.0], (5, 1)))
     starts, goals, arrivals = model.asked
@@ -229,3 +233,38 @@ def test_a_deadline_stops_at_the_last_finished_iteration():
     assert unhurried.plan(latent(0, 0), None, STILL).iterations == 3
     with pytest.raises(UserError, match="deadline must be positive"):
         PlannerConfig(deadline=0)
+
+
+def test_what_left_the_shell_inwards_is_paid_for_from_there_on():
+    latents = torch.tensor([[3.0, 4.0], [0.0, 2.0], [0.0, 6.0]])  # norms 5, 2, 6
+    goal = torch.tensor([0.0, 6.0])
+    metric = OnShell(squared_distance, low=4.0, weight=10.0)
+    np.testing.assert_allclose(metric(latents, goal), [13, 16 + 20, 0 + 20])
+
+
+class Mirage(PointMass):
+    """Whatever goes to the left seems to be at the goal, and is a mean of futures: far inside the shell."""
+
+    def rollout(self, latents, history_actions, candidates):
+        out = super().rollout(latents, history_actions, candidates)
+        out[..., 2] = 5.0  # on the shell
+        left = out[..., 0] < -0.02
+        out[left] = 0.0
+        out[..., 0] = torch.where(left, 0.3, out[..., 0])
+        return out
+
+
+@pytest.mark.parametrize(("doubt", "right"), [(0.0, False), (10.0, True)])
+def test_a_doubtful_arrival_does_not_lure(doubt, right):
+    spec = dataclasses.replace(SPEC, thresholds=Thresholds(norm_low=4.0, norm_high=6.0))
+    planner = RecedingHorizonPlanner(Mirage(), spec, PlannerConfig(doubt=doubt))
+    goal, start = latent(0.3, 0.0), latent(0.0, 0.0)
+    start[2] = 5.0
+    planner.set_goal(goal)
+    moved = planner.plan(start, None, None).actions[:5, 0].sum()
+    assert (moved > 0) == right
+
+
+def test_doubt_below_nothing_is_refused():
+    with pytest.raises(UserError, match="doubt"):
+        PlannerConfig(doubt=-1.0)

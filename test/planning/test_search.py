@@ -5,10 +5,15 @@ import pytest
 import torch
 
 from world_model_ros.data.normalisation import normalise
+from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.planning.noise import Noise
+from world_model_ros.planning.objective import GoalDistance
+from world_model_ros.planning.precision import for_planning
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
 from world_model_ros.planning.recorded import Recorded
+from world_model_ros.planning.solvers import SOLVERS
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,56 @@ def test_bf16_plans_nearly_the_same_first_step(loaded):
     for one, other in zip(plans(loaded, 3), plans(loaded, 3, precision="bf16"), strict=True):
         assert np.isfinite(other.actions).all()
         assert other.predicted_distance == pytest.approx(one.predicted_distance, rel=0.2, abs=1.0)
+
+
+def starved(loaded, most):
+    """Return a planner of 16 samples on a device where no more than ``most`` have room."""
+    model, spec = loaded
+    config = PlannerConfig(solver="cem", samples=16, elites=4, iterations=2, widening=1)
+    planner = RecedingHorizonPlanner(model, spec, config)
+
+    class Starved:
+        def rollout(self, latents, past, candidates):
+            if candidates.shape[1] > most:
+                raise torch.OutOfMemoryError("no room")
+            return model.rollout(latents, past, candidates)
+
+    planner.search.model = Starved()
+    planner.set_goal(np.ones(spec.model.latent_dim, np.float32))
+    latent, still = np.zeros(spec.model.latent_dim, np.float32), np.zeros(planner.shape)
+    return lambda: planner.plan(latent, None, still)
+
+
+def test_too_little_memory_halves_the_samples_once(loaded, caplog):
+    plan = starved(loaded, 8)
+    assert plan().candidates == 16  # two iterations of half the samples
+    assert plan().candidates == 16
+    assert caplog.text.count("half the samples from now on") == 1
+
+
+def test_too_little_memory_even_for_half_is_an_error(loaded):
+    plan = starved(loaded, 7)
+    for _ in range(2):
+        with pytest.raises(UserError, match="set samples lower"):
+            plan()
+
+
+def test_a_batch_of_problems_gets_the_plans_of_one_by_one(loaded):
+    model, spec = loaded
+    fast, shape = for_planning(model), (12, 5, spec.model.action_dim)
+    latents, past, goals = torch.randn(3, 2, 64), torch.randn(3, 1, 10), torch.randn(3, 64)
+    mean = torch.zeros(3, *shape[1:])
+
+    def solve(problems):
+        generators = [torch.Generator().manual_seed(i) for i in range(3)[problems]]
+        objective = GoalDistance(fast, latents[problems], past[problems], goals[problems])
+        noise = Noise(generators, shape, spec.block, 0.9)
+        return SOLVERS[name](samples=12, elites=4, iterations=3).solve(objective, mean[problems], noise)
+
+    for name in SOLVERS:
+        together = solve(slice(None)).actions
+        for i in range(3):
+            assert torch.equal(together[i], solve(slice(i, i + 1)).actions[0]), name
 
 
 def test_recordings_are_by_shape():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from world_model_ros.cli import main
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
@@ -25,6 +26,7 @@ from world_model_ros.training.loop import (
     learning_rate,
 )
 from world_model_ros.training.metrics import copy_error, effective_rank, latent_std, looks_collapsed
+from world_model_ros.training.split import split_episodes
 
 ATTRIBUTES = {
     "action_names": ["linear_x", "linear_y"],
@@ -302,18 +304,18 @@ def test_thresholds_without_states(tmp_path, tiny):
 
 
 def test_split_is_by_episode_seeded_and_complete():
-    training, held_out = train.split_episodes(50, 0.1, seed=3)
+    training, held_out = split_episodes(50, 0.1, seed=3)
     assert len(held_out) == 5
     assert sorted(training + held_out) == list(range(50))
-    assert train.split_episodes(50, 0.1, seed=3) == (training, held_out)
-    assert train.split_episodes(50, 0.1, seed=4) != (training, held_out)
-    assert [len(part) for part in train.split_episodes(2, 0.9, seed=0)] == [1, 1]
+    assert split_episodes(50, 0.1, seed=3) == (training, held_out)
+    assert split_episodes(50, 0.1, seed=4) != (training, held_out)
+    assert [len(part) for part in split_episodes(2, 0.9, seed=0)] == [1, 1]
 
 
 def test_normalisation_comes_from_the_training_episodes_alone(data, tmp_path, tiny):
     assert main(command(data, tmp_path, val=0.5)) == 0
     spec = load_checkpoint(tmp_path / "out")[1]
-    training, _ = train.split_episodes(32, 0.5, seed=0)
+    training, _ = split_episodes(32, 0.5, seed=0)
     with EpisodeFile(data) as file:
         steps = np.concatenate([file.actions(e)[:-1].reshape(-1, 2) for e in training])
     np.testing.assert_allclose(spec.action.mean, steps.mean(0), rtol=1e-5)
@@ -384,6 +386,32 @@ def test_bf16_trains_to_nearly_the_same(data, tmp_path, tiny):
         assert spec.training["precision"] == precision
         figures[precision] = spec.training["validation"]["prediction"]
     assert figures["bf16"] == pytest.approx(figures["fp32"], rel=0.2)
+
+
+def test_heads_come_later_and_change_nothing_else(data, tmp_path, tiny, capsys):
+    none = {"temporal-steps": 0, "inverse-steps": 0}
+    assert main(command(data, tmp_path, steps=4, **none)) == 0
+    bare = tmp_path / "out"
+    (bare / "card.md").write_text("# out\n\nmeasured by hand\n")
+    later = tmp_path / "later"
+    words = ["train", "--data", str(data), "--heads", str(bare), "--inverse-steps", "20"]
+    for out in (later, later):  # the second time instead of the first
+        assert main([*words, "--out", str(out), "--temporal-steps", "0"]) == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (bare, later))
+    assert all(
+        torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items()
+    )
+    assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"inverse"}
+    old, new = load_checkpoint(bare)[1], load_checkpoint(later)[1]
+    assert (new.thresholds, new.action) == (old.thresholds, old.action)
+    assert new.training["validation"].keys() > old.training["validation"].keys()
+    card = (later / "card.md").read_text()
+    assert card.startswith("# out\n\nmeasured by hand\n")
+    assert card.count("inverse dynamics, R2") == 1
+    assert "--heads" in card
+    other = write_episodes(tmp_path / "other.h5", seed=9)
+    assert main(["train", "--data", str(other), "--heads", str(bare), "--out", str(later)]) == 2
+    assert "its actions differ" in capsys.readouterr().err
 
 
 def test_heads_are_trained_noted_and_left_out_on_demand(data, tmp_path, tiny):

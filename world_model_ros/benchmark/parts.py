@@ -1,6 +1,5 @@
 """What is measured: one function a part, each returns plain data."""
 
-import copy
 from dataclasses import asdict
 
 import numpy as np
@@ -14,6 +13,7 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.cem import CEM
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
+from world_model_ros.planning.precision import for_planning
 from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
 
 CANDIDATES, HORIZON, ITERATIONS = 300, 5, 30  # of the published solver
@@ -60,13 +60,12 @@ class Bench:
     @torch.inference_mode()
     def rollout(self) -> dict:
         """300 candidates, 5 model steps: ours beside the plain one and beside ours in bfloat16."""
-        half = copy.deepcopy(self.model).bfloat16()
+        fast, half = (for_planning(self.model, precision) for precision in ("fp32", "bf16"))
         inputs = (self.latents, self.past, self.candidates)
-        reduced = [values.bfloat16() for values in inputs]
         functions = {
-            "rollout": lambda: self.model.rollout(*inputs),
+            "rollout": lambda: fast.rollout(*inputs),
             "plain": lambda: plain_rollout(self.model, *inputs),
-            "bf16": lambda: half.rollout(*reduced),
+            "bf16": lambda: half.rollout(*inputs),
         }
         taken = alternate(functions, self.repeats, self.device)
         costs = {name: self._costs(function()) for name, function in functions.items()}
@@ -92,12 +91,15 @@ class Bench:
         planner.warm_up()
         generator = np.random.default_rng(0)
         still = np.zeros(planner.shape)
-        milliseconds, executed = [], None
+        milliseconds, candidates, executed = [], [], None
         for _ in range(8 * self.repeats):
             latent = generator.normal(size=self.spec.model.latent_dim).astype(np.float32)
-            milliseconds.append(planner.plan(latent, executed, still).milliseconds)
+            plan = planner.plan(latent, executed, still)
+            milliseconds.append(plan.milliseconds)
+            candidates.append(plan.candidates)
             executed = still
-        return {**percentiles(np.array(milliseconds)), "planner": asdict(planner.config)}
+        found = {**percentiles(np.array(milliseconds)), "first_ms": milliseconds[0]}
+        return {**found, "candidates": float(np.mean(candidates)), "planner": asdict(planner.config)}
 
     @torch.inference_mode()
     def published(self) -> dict:
@@ -106,10 +108,12 @@ class Bench:
         context = self.latents[:, -1:], self.past[:, :0]
         mean = torch.zeros(1, HORIZON, self.spec.model.action_dim, device=self.device)
 
+        model = for_planning(self.model)
+
         def run():
             generator = torch.Generator(self.device).manual_seed(0)
             noise = Noise([generator], (CANDIDATES, *mean.shape[1:]), self.spec.block)
-            return solver.solve(GoalDistance(self.model, *context, self.goal), mean, noise)
+            return solver.solve(GoalDistance(model, *context, self.goal), mean, noise)
 
         taken = alternate({"published": run}, max(1, self.repeats // 10), self.device)
         return percentiles(taken["published"])

@@ -17,7 +17,7 @@ from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.cem import CEM
 from world_model_ros.planning.objective import GoalDistance
-from world_model_ros.planning.precision import HalfPrecision
+from world_model_ros.planning.precision import for_planning
 
 PEERS = ("stable-worldmodel",)
 ELITES = 30
@@ -73,7 +73,7 @@ def compare(bench, candidates: int, horizon: int, iterations: int, repeats: int)
     context, goal = bench.latents[:, -1:], bench.goal
     past = bench.past[:, :0]
     shape = (1, horizon, bench.spec.model.action_dim)
-    half = HalfPrecision(bench.model)
+    fast, half = for_planning(bench.model), for_planning(bench.model, "bf16")
 
     def info() -> dict:
         # What the reference would encode in the first iteration and keep; pixels only say how many frames.
@@ -104,13 +104,13 @@ def compare(bench, candidates: int, horizon: int, iterations: int, repeats: int)
         solver = CEM.published(candidates, ELITES, iterations)
         return solver.solve(objective, torch.zeros(shape, device=device), noise).actions
 
-    functions = {"reference": reference, "ours": lambda: ours(bench.model), "bf16": lambda: ours(half)}
+    functions = {"reference": reference, "ours": lambda: ours(fast), "bf16": lambda: ours(half)}
     with torch.inference_mode():
         taken = alternate(functions, repeats, device)
         drawn = bench.candidates[:, :candidates]
         expanded = {k: v[:, None].expand(1, candidates, *v.shape[1:]) for k, v in info().items()}
         theirs = model.get_cost(expanded, drawn)[0]
-        mine = GoalDistance(bench.model, context, past, goal)(drawn)[0]
+        mine = GoalDistance(fast, context, past, goal)(drawn)[0]
         plans = {name: functions[name]() for name in ("reference", "ours")}
     elites = [set(costs.topk(ELITES, largest=False).indices.tolist()) for costs in (theirs, mine)]
     medians = {name: percentiles(values)["p50_ms"] for name, values in taken.items()}

@@ -65,7 +65,6 @@ class Commander:
         self.sources = Sources()
         self.counts = {"clamped": 0, "rejected_plans": 0, "holds": 0, "faults": 0}
         self._fault = ""
-        self._last: tuple[State, str] | None = None
         self._moving = False  # in the last control step
         self.ever_moved = False
         self.forget()
@@ -80,6 +79,7 @@ class Commander:
         self._previous = np.zeros(len(self.limits.names))
         self._clamped_in_a_row = 0
         self._now: int | None = None
+        self._last: tuple[State, str] | None = None
 
     def joints(self, now: int, positions: np.ndarray | None = None) -> None:
         """Note that the robot reports its joints; positions (dim,) where the actions are joints'."""

@@ -46,7 +46,7 @@ class Doubt:
         sign = self._sign(error, norm)
         if sign:
             self._bad, self._good = self._bad + 1, 0
-            if self._bad >= self.rules.doubtful:
+            if self._bad >= self.rules.doubtful and not self.reason:
                 self.reason = f"{sign} for {self._bad} model steps in a row"
         elif error is not None or self.threshold is None:
             self._bad, self._good = 0, self._good + 1

@@ -42,20 +42,21 @@ class FrameGate:
     def judge(self, stamp: int, received: int, data) -> str:
         """Return why this frame is dropped, or "" when it is to be used.
 
-        ``data`` is the picture as it came over the wire, anything with a buffer.
+        ``data`` is the picture as it came over the wire, anything with a buffer. ``received`` is zero
+        while the clock has not begun (use_sim_time before the first /clock): then no age is judged.
         """
         if self._received is not None and received < self._received:
             self.forget()
         rules, self.frozen = self.rules, False
         if self._stamp is not None and stamp <= self._stamp:
             return self._drop("repeated", "its stamp is not newer than the last frame's")
-        if rules.ahead and stamp - received > rules.ahead * SECOND:
+        if received and rules.ahead and stamp - received > rules.ahead * SECOND:
             return self._drop(
                 "future",
                 f"its stamp is {(stamp - received) / SECOND:.2f} s ahead of this node's clock: "
                 "synchronise the clocks, or set use_sim_time alike everywhere",
             )
-        if rules.max_age and received - stamp > rules.max_age * SECOND:
+        if received and rules.max_age and received - stamp > rules.max_age * SECOND:
             return self._drop(
                 "late",
                 f"its stamp is {(received - stamp) / SECOND:.2f} s old on arrival: "

@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--horizon", type=int, default=planner.horizon, help="model steps")
     parser.add_argument("--initial-std", type=float, help="in z-scores (default: likewise)")
     parser.add_argument("--correlation", type=float, help="of the noise, in time (default: likewise)")
-    parser.add_argument("--solver", choices=SOLVERS, default=planner.solver)
+    parser.add_argument("--solver", choices=("auto", *SOLVERS), default=planner.solver)
     parser.add_argument(
         "--proposal", choices=PROPOSALS, default=planner.proposal, help="what the first candidates hold"
     )
@@ -89,6 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--objective", choices=OBJECTIVES, default=planner.objective, help="what candidates are judged by"
+    )
+    parser.add_argument(
+        "--doubt", type=float, help="cost of imagining what is inside the shell of norms (likewise)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--filmstrip", type=Path, metavar="PNG", help="draw the first problems there")
@@ -116,13 +119,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
     problems = _problems(arguments, checkpoint)
     names = {field.name for field in dataclasses.fields(PlannerConfig)} & set(vars(arguments)) - {"seed"}
+    heads = read_spec(checkpoint).model
     settings = Settings(
         task=arguments.task,
         checkpoint=checkpoint,
         budget=problems.budget,
         pipelined=arguments.pipelined or not (arguments.blocking or problems.protocol in WAITING),
         planner=PlannerConfig(**{name: getattr(arguments, name) for name in names}).resolved(
-            temporal=read_spec(checkpoint).model.temporal_hidden > 0
+            temporal=heads.temporal_hidden > 0, inverse=heads.inverse_hidden > 0
         ),
     )
     if arguments.save_problems:

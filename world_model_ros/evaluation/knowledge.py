@@ -11,7 +11,7 @@ from tqdm import tqdm
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.open_loop import open_loop, straightness
-from world_model_ros.evaluation.probes import MLP, Ridge, r2
+from world_model_ros.evaluation.probes import MLP, Ridge, correlation, r2
 from world_model_ros.evaluation.recordings import (
     FRESH_KNOWLEDGE,
     Recording,
@@ -60,7 +60,7 @@ def measure(
     inputs["untrained"] = _Features(lambda frames: encode_frames(untrained, frames, spec).numpy())
     fitted_inputs = {name: features(fitted) for name, features in inputs.items()}
     judged_inputs = {name: features(held_out) for name, features in inputs.items()}
-    probes, scatter = probe(
+    probes, correlations, scatter = probe(
         {name: np.concatenate(found) for name, found in fitted_inputs.items()},
         quantities(task, np.concatenate([r.states for r in fitted])),
         _validation_rows(fitted),
@@ -82,6 +82,7 @@ def measure(
             "judged_frames": sum(len(r.pixels) for r in held_out),
         },
         "probes": probes,
+        "linear_r": correlations,
         "scatter": scatter,
         "open_loop": open_loop(
             model, latents, [torch.from_numpy(r.blocks) for r in held_out], spec.history, seed=seed
@@ -103,6 +104,8 @@ def summary(results: dict) -> str:
         for name, found in inputs.items():
             figures = ", ".join(f"{quantity} {value:.3f}" for quantity, value in found.items())
             lines.append(f"  R2 {kind:<6} of {name:<9} {figures}")
+    figures = ", ".join(f"{quantity} {r:.3f}" for quantity, r in results["linear_r"]["latent"].items())
+    lines.append(f"  r  linear of latent    {figures}")
     found = results["open_loop"]
     for steps, error, ratio in zip(found["steps"], found["error"], found["ratio"], strict=True):
         if steps in (1, 2, 5, 8):
@@ -132,8 +135,8 @@ def probe(
     judged: dict[str, np.ndarray],
     truth: dict[str, np.ndarray],
     seed: int,
-) -> tuple[dict, dict]:
-    """Return R2 by probe, input and quantity, and points of the MLP on latents for a plot.
+) -> tuple[dict, dict, dict]:
+    """Return R2 by probe, input and quantity, the linear probe's r likewise, points of the MLP for a plot.
 
     fitted and judged hold the inputs (N, D) by name, targets and truth the quantities (N, 2) of the same
     rows; ``validation`` (N,) marks the rows of ``fitted`` that choose strength and stopping.
@@ -141,7 +144,7 @@ def probe(
     names = list(targets)
     y = np.concatenate([targets[name] for name in names], axis=1)
     results: dict = {"linear": {}, "mlp": {}}
-    scatter = {}
+    correlations, scatter = {}, {}
     for name in tqdm(fitted, desc="probe", unit="input", leave=False, disable=None):
         x = fitted[name].astype(np.float64)
         parts = x[~validation], y[~validation], x[validation], y[validation]
@@ -149,9 +152,11 @@ def probe(
             predicted = regression.predict(judged[name].astype(np.float64))
             columns = dict(zip(names, np.split(predicted, len(names), axis=1), strict=True))
             results[kind][name] = {q: r2(truth[q], columns[q]) for q in names}
+            if kind == "linear":
+                correlations[name] = {q: correlation(truth[q], columns[q]) for q in names}
             if kind == "mlp" and name == "latent":
                 scatter = _scatter(truth, columns, seed)
-    return results, scatter
+    return results, correlations, scatter
 
 
 def untrained_encoder(spec: CheckpointSpec, frames: np.ndarray, seed: int) -> LeWorldModel:

@@ -30,6 +30,20 @@ def r2(true: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(1 - np.square(true - predicted).sum(0) / spread))
 
 
+def correlation(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Return Pearson's r of (N, K), averaged over the K components: what the paper states of its probes.
+
+    A component of ``predicted`` that does not vary counts 0. Raises ValueError where one of ``true`` does
+    not.
+    """
+    true, predicted = np.asarray(true, float), np.asarray(predicted, float)
+    if np.any(true.std(0) <= 0):
+        raise ValueError("a quantity that never changes cannot be probed")
+    together = ((true - true.mean(0)) * (predicted - predicted.mean(0))).mean(0)
+    spread = true.std(0) * predicted.std(0)
+    return float(np.mean(np.where(spread > 0, together / np.maximum(spread, 1e-300), 0.0)))
+
+
 class Ridge:
     """Linear least squares with an L2 penalty on standardised features, in closed form.
 

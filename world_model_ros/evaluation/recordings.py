@@ -17,7 +17,7 @@ from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.sim.collect import Recipe, record
 from world_model_ros.sim.worlds import World, make_world
-from world_model_ros.training.train import split_episodes
+from world_model_ros.training.split import split_episodes
 
 LENGTH = 21  # frames of a fresh episode, as `collect` records them by default
 # Added to the seeds of evaluations, so that no episode is one that `collect` has recorded for training.

@@ -9,13 +9,13 @@ Shapes: B batch, S candidates, T frames of context, H horizon in blocks, D laten
 (control steps x action dimensions, z-scored).
 """
 
-import torch
 from torch import Tensor, nn
 
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.conv import ConvEncoder
+from world_model_ros.model.imagination import Imagination
 from world_model_ros.model.inverse_dynamics import InverseDynamics
-from world_model_ros.model.predictor import Kept, Predictor
+from world_model_ros.model.predictor import Predictor
 from world_model_ros.model.temporal import TemporalDistance
 from world_model_ros.model.vit import VisionTransformer
 
@@ -67,7 +67,7 @@ class LeWorldModel(nn.Module):
 
         latents (B, T, D) are the context, history_actions (B, T - 1, A) the blocks executed between
         them; candidates begin with the block that leaves the last frame. The predictor sees a window of
-        the last ``history`` frames (paper, 4). Raises ValueError for other shapes.
+        the last ``history`` frames (paper, 4). In evaluation mode always. Raises ValueError for other shapes.
         """
         batch, samples, horizon, _ = candidates.shape
         context = latents.shape[1]
@@ -76,28 +76,7 @@ class LeWorldModel(nn.Module):
                 f"latents {tuple(latents.shape)} need {context - 1} history actions and {batch} contexts, "
                 f"got {tuple(history_actions.shape)} for candidates {tuple(candidates.shape)}"
             )
-        # What depends on the past alone is computed once for all candidates, and so is AdaLN's part of
-        # each action, which every window that holds the action would compute again.
-        past = self.predictor.conditions(self.encode_actions(history_actions))
-        future = self.predictor.conditions(self.encode_actions(candidates.flatten(0, 1)))
-        shared = context - 1  # frames whose action is the past's
-        frames = latents[:, shared:].repeat_interleave(samples, 0)  # (B * S, 1, D), grows by one a step
-        start, kept = -1, Kept([])
-        for step in range(horizon):
-            window = max(0, shared + step + 1 - self.config.history)
-            fresh = step  # the first of the candidates' own frames that is not in ``kept``
-            if window != start:
-                start, fresh, kept = window, max(window - shared, 0), Kept([])
-                if window < shared:
-                    self.predictor(
-                        latents[:, window:shared], [c[:, window:] for c in past], last_only=True, kept=kept
-                    )
-                    kept = kept.repeated(samples)
-            following = self.predictor(
-                frames[:, fresh:], [c[:, fresh : step + 1] for c in future], last_only=True, kept=kept
-            )
-            frames = torch.cat([frames, self._project(following)], dim=1)
-        return frames[:, 1:].unflatten(0, (batch, samples))
+        return Imagination(self).rollout(latents, history_actions, candidates)
 
     def _project(self, predicted: Tensor) -> Tensor:
         return self.pred_proj(predicted.flatten(0, 1)).unflatten(0, predicted.shape[:2])

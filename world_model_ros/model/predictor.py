@@ -1,34 +1,10 @@
 """The predictor: a causal transformer over latents, conditioned on actions by AdaLN-zero (paper, 3)."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from world_model_ros.model.config import ModelConfig
-
-Pair = tuple[Tensor, Tensor]  # keys and values
-
-
-@dataclass
-class Kept:
-    """Keys and values of the tokens that a window holds already, (B, heads, T, head dim), of each layer.
-
-    Causal attention never changes them, so whoever appends to the window need not compute them again.
-    Position embeddings count from the window's start: once the window slides, nothing of it holds.
-    """
-
-    layers: list[Pair]
-
-    @property
-    def length(self) -> int:
-        """How many tokens there are."""
-        return self.layers[0][0].shape[2] if self.layers else 0
-
-    def repeated(self, samples: int) -> "Kept":
-        """Return the same for ``samples`` candidates that share this past: (B * samples, ...)."""
-        return Kept([tuple(x.repeat_interleave(samples, 0) for x in pair) for pair in self.layers])
 
 
 class Predictor(nn.Module):
@@ -40,36 +16,15 @@ class Predictor(nn.Module):
         self.transformer = _Transformer(config)
 
     def conditions(self, actions: Tensor) -> list[Tensor]:
-        """Turn action embeddings (B, T, D) into each layer's shifts, scales and gates (B, T, 6, width).
-
-        They depend on the action alone, so a rollout computes them once, not once a window.
-        """
+        """Turn action embeddings (B, T, D) into each layer's shifts, scales and gates (B, T, 6, width)."""
         embedded = self.transformer.cond_proj(actions)
         return [layer.condition(embedded) for layer in self.transformer.layers]
 
-    def forward(
-        self,
-        latents: Tensor,
-        conditions: list[Tensor],
-        last_only: bool = False,
-        kept: Kept | None = None,
-    ) -> Tensor:
-        """Predict (B, T, D) from latents (B, T, D) and ``conditions`` of the same T.
-
-        ``last_only`` returns the last entry alone, (B, 1, D), and skips the work for the others. With
-        ``kept``, latents follow the tokens in it, and are added to it.
-        """
-        start = kept.length if kept else 0
-        positions = self.pos_embedding[:, start : start + latents.shape[1]]
-        tokens = self.transformer.input_proj(latents + positions)
-        past = kept.layers if start else [None] * len(conditions)
-        pairs = []
-        for layer, condition, before in zip(self.transformer.layers, conditions, past, strict=True):
-            last = last_only and layer is self.transformer.layers[-1]
-            tokens, pair = layer(tokens, condition, last, before)
-            pairs.append(pair)
-        if kept:
-            kept.layers = pairs
+    def forward(self, latents: Tensor, conditions: list[Tensor]) -> Tensor:
+        """Predict (B, T, D) from latents (B, T, D) and ``conditions`` of the same T."""
+        tokens = self.transformer.input_proj(latents + self.pos_embedding[:, : latents.shape[1]])
+        for layer, condition in zip(self.transformer.layers, conditions, strict=True):
+            tokens = layer(tokens, condition)
         return self.transformer.output_proj(self.transformer.norm(tokens))
 
 
@@ -109,18 +64,11 @@ class _Layer(nn.Module):
         modulation[..., 1::3, :] += 1  # the two scales are around one
         return modulation
 
-    def forward(
-        self, tokens: Tensor, condition: Tensor, last_only: bool = False, before: Pair | None = None
-    ) -> tuple[Tensor, Pair]:
+    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = condition.unbind(-2)
-        context = torch.addcmul(shift, scale, self.norm1(tokens))
-        if last_only:
-            tokens = tokens[:, -1:]
-            gate, mlp_shift, mlp_scale, mlp_gate = (x[:, -1:] for x in (gate, mlp_shift, mlp_scale, mlp_gate))
-        attended, pair = self.attn(context, last_only, before)
-        tokens = torch.addcmul(tokens, gate, attended)
+        tokens = torch.addcmul(tokens, gate, self.attn(torch.addcmul(shift, scale, self.norm1(tokens))))
         context = torch.addcmul(mlp_shift, mlp_scale, self.norm2(tokens))
-        return torch.addcmul(tokens, mlp_gate, self.mlp(context)), pair
+        return torch.addcmul(tokens, mlp_gate, self.mlp(context))
 
 
 class _Attention(nn.Module):
@@ -132,36 +80,12 @@ class _Attention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * inner, bias=False)
         self.to_out = nn.Sequential(nn.Linear(inner, width), nn.Dropout(config.dropout))
 
-    def forward(
-        self, tokens: Tensor, last_only: bool = False, before: Pair | None = None
-    ) -> tuple[Tensor, Pair]:
-        tokens = self.norm(tokens)
-        if last_only:
-            weight_q, weight_kv = self.to_qkv.weight.split([self.inner, 2 * self.inner])
-            q = F.linear(tokens[:, -1:], weight_q)
-            k, v = F.linear(tokens, weight_kv).chunk(2, dim=-1)
-        else:
-            q, k, v = self.to_qkv(tokens).chunk(3, dim=-1)
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.to_qkv(self.norm(tokens)).chunk(3, dim=-1)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        if before is not None:
-            k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
-        mixed = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=self.dropout if self.training else 0.0,
-            **_causal(q.shape[2], k.shape[2], q.device),
-        )
-        return self.to_out(mixed.transpose(1, 2).flatten(2)), (k, v)
-
-
-def _causal(queries: int, keys: int, device: torch.device) -> dict:
-    """Return how the last ``queries`` of ``keys`` tokens see each other and what came before."""
-    if queries == 1:
-        return {}  # the last token sees everything
-    if queries == keys:
-        return {"is_causal": True}
-    return {"attn_mask": torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)}
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        return self.to_out(mixed.transpose(1, 2).flatten(2))
 
 
 class _FeedForward(nn.Module):

@@ -130,6 +130,7 @@ class CommandNode(ManagedNode):
             self.send(self.get_clock().now().nanoseconds, np.zeros(self.spec.action.dim), moving=False)
             self.out.wait_for_all_acked(ACKNOWLEDGE)
         self.commander.forget()
+        self.status.publish(String(data="WAITING: command_node is not active"))
 
     def on_plan(self, message: JointTrajectory) -> None:
         """Take a plan, or say once why not."""
@@ -189,11 +190,13 @@ class CommandNode(ManagedNode):
         if decision.changed:
             self.status.publish(String(data=f"{decision.state.name}: {decision.reason}"))
             self.get_logger().info(f"{decision.state.name}: {decision.reason}")
+        # The label first: what the command brings about must not overtake it. Where nothing is sent the
+        # robot stands still, and the others must not take the plan for what it did.
+        sent = np.zeros(self.spec.action.dim) if decision.action is None else decision.action
+        message = JointState(name=list(self.spec.action.names), velocity=sent.tolist())
+        set_stamp(message.header.stamp, now)
+        self.executed.publish(message)
         if decision.action is not None:
-            # The label first: what the command brings about must not overtake it.
-            message = JointState(name=list(self.spec.action.names), velocity=decision.action.tolist())
-            set_stamp(message.header.stamp, now)
-            self.executed.publish(message)
             self.send(now, decision.action, decision.state is State.RUNNING)
         self.tick_ms.add(1e3 * (time.monotonic() - woken))
 

@@ -58,6 +58,7 @@ class ManagedNode(LifecycleNode):
         self.failure = ""  # why the last transition failed
         self.complaints = Complaints()
         self._made: list = []
+        self._mismatches: dict = {}  # topic -> (our profile, whether we publish)
         self._health: tuple[Health, str] | None = None
         self.values = declare(self, name, self.refuse, self.changed)
         profile = health_profile(self.values["lease"])
@@ -152,9 +153,16 @@ class ManagedNode(LifecycleNode):
         self._made.append((self.destroy_timer, made))
 
     def _mismatch(self, topic: str, profile, publishing: bool) -> None:
-        problem = describe_mismatch(self, topic, profile, publishing)
-        if self.complaints.trouble(f"{topic} (QoS)", problem):
-            self.get_logger().warning(problem)
+        # Who is on the other side is known a moment after that it does not fit: see report.
+        self._mismatches[topic] = (profile, publishing)
+
+    def _say_mismatches(self) -> None:
+        for topic, sides in list(self._mismatches.items()):
+            problem = describe_mismatch(self, topic, *sides)
+            if problem is not None:
+                del self._mismatches[topic]
+                if self.complaints.trouble(f"{topic} (QoS)", problem):
+                    self.get_logger().warning(problem)
 
     # What the world is told.
 
@@ -163,11 +171,12 @@ class ManagedNode(LifecycleNode):
         if (health, reason) == self._health:
             return
         if self._health is not None or health is not Health.FINE:
-            log = self.get_logger()
             if health is Health.FINE:
-                log.info("all is well again")
+                self.get_logger().info("all is well again")
+            elif health is Health.WARNING:  # on a line of its own: rclpy allows one severity a line
+                self.get_logger().warning(reason)
             else:
-                (log.warning if health is Health.WARNING else log.error)(reason)
+                self.get_logger().error(reason)
         self._health = (health, reason)
         self._health_out.publish(self._status(health, reason))
 
@@ -184,6 +193,7 @@ class ManagedNode(LifecycleNode):
 
     def report(self) -> None:
         """Publish the diagnostics."""
+        self._say_mismatches()
         worst = self._health or (Health.FINE, "")
         if self.active:
             worst = max(worst, self.watch(), key=lambda found: found[0])

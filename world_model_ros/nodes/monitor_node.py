@@ -97,10 +97,8 @@ class MonitorNode(ManagedNode):
             self.errors.add(error)
             self.surprise.publish(Float32(data=error))
         reason = self.doubt.step(error, norm)
-        if not reason:
-            self.say(Health.FINE)
-        elif self.health < Health.HOLD:  # its count of steps goes on, what is said stays
-            self.say(Health.HOLD if self.values["hold"] else Health.WARNING, reason)
+        doubtful = Health.HOLD if self.values["hold"] else Health.WARNING
+        self.say(doubtful if reason else Health.FINE, reason)
 
     def on_plan(self, message: JointTrajectory) -> None:
         """Note how long it took from the latent to the plan made from it."""

@@ -134,7 +134,10 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         PLAN_TIMEOUT,
         Parameter("horizon", 5, "Model steps that a plan looks ahead.", low=1, high=50),
         Parameter(
-            "solver", "cem", "How candidates are searched.", choices=("cem", "icem", "mppi", "gradient")
+            "solver",
+            "auto",
+            "How candidates are searched; auto is what suits the objective.",
+            choices=("auto", "cem", "icem", "mppi", "gradient"),
         ),
         _suited("samples", "Candidates in an iteration of the solver", 10000),
         _suited("elites", "Best candidates that the next draw follows", 1000),

@@ -1,6 +1,7 @@
 """What a plan is worth: how near the imagined future comes to the goal, in the latent space."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -19,13 +20,33 @@ def squared_distance(latents: Tensor, goals: Tensor) -> Tensor:
     return (latents - goals).square().sum(-1)
 
 
+@dataclass(frozen=True)
+class OnShell:
+    """A metric, and what it costs when imagined latents leave the shell of latent norms inwards.
+
+    Where the model cannot tell what will happen, it predicts the mean of what may, and a mean of points on
+    a shell lies inside it. Such a future is none: a planner that trusts it presses the stick against the
+    edge of the workspace and waits for the block to arrive. From there on nothing that is imagined counts
+    for more, so the deepest point so far is what is paid for.
+    """
+
+    metric: Callable[[Tensor, Tensor], Tensor]
+    low: float  # the norm where the shell begins
+    weight: float  # in units of the metric, for each unit of norm
+
+    def __call__(self, latents: Tensor, goals: Tensor) -> Tensor:
+        """Return the distances (..., H) of latents (..., H, D), one after the other in time, to goals."""
+        inside = (self.low - latents.norm(dim=-1)).clamp_min(0).cummax(-1).values
+        return self.metric(latents, goals) + self.weight * inside
+
+
 class GoalDistance:
     """Cost of candidates: from the last imagined latent to the goal's, squared L2 in the paper (3.3).
 
     latents (B, T, D) and history_actions (B, T-1, A) are the context, goal (B, D) the goal's latent.
-    With ``any_time`` the smallest distance along the way counts instead of the last one: the moment
-    of arrival is then free. ``metric`` is ``squared_distance`` or anything of its shape, such as the
-    model's TemporalDistance.
+    With ``any_time`` the smallest distance along the way counts instead of the last one, each with
+    ``haste`` times its model steps added: the moment of arrival is then free. ``metric`` is
+    ``squared_distance`` or anything of its shape, such as the model's TemporalDistance.
     """
 
     def __init__(
@@ -36,13 +57,14 @@ class GoalDistance:
         goal: Tensor,
         any_time: bool = False,
         metric: Callable[[Tensor, Tensor], Tensor] = squared_distance,
+        haste: float = 0.0,
     ):
         self.model = model
         # Copies, because nothing that was made in inference mode can be differentiated through.
         self.latents, self.history_actions, self.goal = (
             values.clone() if values.is_inference() else values for values in (latents, history_actions, goal)
         )
-        self.any_time = any_time
+        self.any_time, self.haste = any_time, haste
         self.metric = metric
         self.imagined: Tensor | None = None  # of the last call, (B, S, H, D)
 
@@ -50,8 +72,12 @@ class GoalDistance:
         """Return the costs (B, S) of candidates (B, S, H, A); infinite where the model leaves the finite."""
         self.imagined = self.imagine(candidates)
         distances = self.measure(self.imagined)
-        costs = distances.amin(-1) if self.any_time else distances[..., -1]
+        costs = self.hurried(distances).amin(-1) if self.any_time else distances[..., -1]
         return torch.where(distances.isfinite().all(-1), costs, torch.inf)
+
+    def hurried(self, distances: Tensor) -> Tensor:
+        """Return distances (..., H) with what each model step on the way costs."""
+        return distances + self.haste * torch.arange(distances.shape[-1], device=distances.device)
 
     def distances(self, candidates: Tensor) -> Tensor:
         """Return the distance to the goal after each block: (B, S, H)."""

@@ -1,23 +1,18 @@
-"""A model that imagines in bfloat16: half the bytes, and twice the products or more where the chip can."""
-
-import copy
+"""How precisely a model imagines: bfloat16 is half the bytes, and twice the products where the chip can."""
 
 import torch
-from torch import Tensor, nn
 
-PRECISIONS = ("fp32", "bf16")
+from world_model_ros.model.imagination import Imagination
+from world_model_ros.model.lewm import LeWorldModel
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-class HalfPrecision:
-    """The rollout of a copy of ``model`` in bfloat16; latents come in and go out as float32.
+def for_planning(model: LeWorldModel, precision: str = "fp32") -> Imagination:
+    """Return what rolls out as ``model`` does, with a copy of its weights laid out for that.
 
-    Where a plan is judged stays as it was: distances of neighbouring latents are small differences.
+    Latents come in and go out as float32: where a plan is judged stays as it was, because distances of
+    neighbouring latents are small differences.
     """
-
-    def __init__(self, model: nn.Module):
-        self.model = copy.deepcopy(model).to(torch.bfloat16)
-
-    def rollout(self, latents: Tensor, history_actions: Tensor, candidates: Tensor) -> Tensor:
-        """Return what ``model.rollout`` returns, rounded."""
-        inputs = (values.to(torch.bfloat16) for values in (latents, history_actions, candidates))
-        return self.model.rollout(*inputs).float()
+    with torch.inference_mode(False), torch.no_grad():
+        return Imagination(model, PRECISIONS[precision], packed=True)

@@ -13,8 +13,9 @@ from world_model_ros.data.normalisation import denormalise, normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.inverse_dynamics import HORIZON
-from world_model_ros.planning.objective import WorldModel, squared_distance
-from world_model_ros.planning.precision import PRECISIONS, HalfPrecision
+from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.planning.objective import OnShell, WorldModel, squared_distance
+from world_model_ros.planning.precision import PRECISIONS, for_planning
 from world_model_ros.planning.search import Search
 from world_model_ros.planning.solver import SamplingSolver
 from world_model_ros.planning.solvers import SOLVERS
@@ -27,23 +28,36 @@ ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics 
 # What contact makes of a push is harder to search than a way through the air.
 SUITED = {
     "squared": {
-        "samples": 64,
-        "elites": 8,
-        "iterations": 4,
+        "solver": "icem",
+        "samples": 32,
+        "elites": 4,
+        "iterations": 2,
+        "widening": 1,
         "initial_std": 1.5,
         "correlation": 0.97,
         "worth_moving": 0.0,
+        "haste": 4.0,
         "tolerance": math.inf,
+        "doubt": 0.0,
     },
     "temporal": {
-        "samples": 128,
-        "elites": 12,
-        "iterations": 6,
+        "solver": "icem",
+        "samples": 40,
+        "elites": 6,
+        "iterations": 3,
+        "widening": 2,
         "initial_std": 1.0,
         "correlation": 0.9,
         "worth_moving": 0.5,
+        "haste": 0.0,
         "tolerance": 1.0,
+        "doubt": 10.0,
     },
+}
+# Without proposals the goal's valley is found by chance, which takes candidates.
+BY_CHANCE = {
+    "squared": {"solver": "cem", "samples": 64, "elites": 8, "iterations": 4, "widening": 2, "haste": 0.0},
+    "temporal": {"solver": "cem", "samples": 128, "elites": 12, "iterations": 6, "widening": 2},
 }
 
 
@@ -55,19 +69,25 @@ class NoPlanError(ValueError):
 class PlannerConfig:
     """Settings of the planner; None is what suits the objective, on one CPU thread (``SUITED``)."""
 
-    samples: int | None = None  # twice as many where the moment of arrival is chosen
+    samples: int | None = None  # candidates, in the first iteration
     elites: int | None = None
     iterations: int | None = None
+    widening: int | None = None  # times as many samples where the moment of arrival is chosen
     horizon: int = 5  # model steps
     initial_std: float | None = None  # in z-scores
     correlation: float | None = None  # between neighbouring control steps
     # What a plan must promise over standing still, where the moment of arrival is chosen; in units of the
     # objective. At the goal every plan promises a little, and moving away is what it does.
     worth_moving: float | None = None
+    # What each model step until the arrival costs, where its moment is chosen, in the same units.
+    haste: float | None = None
     # How much worse than promised a plan may become, in the same units, before its arrival is chosen anew:
     # when contact went otherwise than imagined, the steps that are left may not do.
     tolerance: float | None = None
-    solver: str = "cem"  # one of SOLVERS
+    # What a future costs whose latents leave the shell of norms inwards, in the same units for each unit of
+    # norm; where the checkpoint has no shell, nothing.
+    doubt: float | None = None
+    solver: str = "auto"  # one of SOLVERS, or what suits the objective
     precision: str = "fp32"  # or bf16, of the imagination
     objective: str = "auto"  # squared, temporal, or temporal where the checkpoint has that head
     proposal: str = "auto"  # none, inverse_dynamics, or that where the checkpoint has the head
@@ -82,31 +102,36 @@ class PlannerConfig:
             raise UserError(f"objective {self.objective!r} is unknown: choose {', '.join(OBJECTIVES)}.")
         if self.deadline is not None and not self.deadline > 0:
             raise UserError(f"deadline must be positive, it is {self.deadline} ms.")
+        if self.doubt is not None and not 0 <= self.doubt < math.inf:
+            raise UserError(f"doubt must be 0 or more and finite, it is {self.doubt}.")
         if self.proposal not in PROPOSALS:
             raise UserError(f"proposal {self.proposal!r} is unknown: choose {', '.join(PROPOSALS)}.")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision {self.precision!r} is unknown: choose {', '.join(PRECISIONS)}.")
-        if self.solver not in SOLVERS:
-            raise UserError(f"solver {self.solver!r} is unknown: choose {', '.join(SOLVERS)}.")
+        if self.solver not in ("auto", *SOLVERS):
+            raise UserError(f"solver {self.solver!r} is unknown: choose auto, {', '.join(SOLVERS)}.")
         try:
             self.make_solver()
         except ValueError as error:
             raise UserError(f"{error}.") from None
 
-    def resolved(self, temporal: bool) -> "PlannerConfig":
-        """Return these settings with nothing left open, for a checkpoint with a temporal head or without."""
-        objective = self.objective
+    def resolved(self, temporal: bool, inverse: bool) -> "PlannerConfig":
+        """Return these settings with nothing left open, for a checkpoint with these heads or without."""
+        objective, proposal = self.objective, self.proposal
         if objective == "auto":
             objective = "temporal" if temporal else "squared"
-        suited = {k: v for k, v in SUITED[objective].items() if getattr(self, k) is None}
-        return replace(self, objective=objective, **suited)
+        if proposal == "auto":
+            proposal = "inverse_dynamics" if inverse else "none"
+        suited = SUITED[objective] | (BY_CHANCE[objective] if proposal == "none" else {})
+        open_ones = {k: v for k, v in suited.items() if getattr(self, k) in (None, "auto")}
+        return replace(self, objective=objective, proposal=proposal, **open_ones)
 
     def make_solver(self) -> SamplingSolver:
         """Return the solver with these settings; what is open is taken as for the squared distance."""
-        names = ("samples", "elites", "iterations", "initial_std", "correlation")
-        return SOLVERS[self.solver](
-            **{n: SUITED["squared"][n] if getattr(self, n) is None else getattr(self, n) for n in names}
-        )
+        names = ("solver", "samples", "elites", "iterations", "initial_std", "correlation")
+        given = {name: getattr(self, name) for name in names}
+        suited = {k: SUITED["squared"][k] if v in (None, "auto") else v for k, v in given.items()}
+        return SOLVERS[suited.pop("solver")](**suited)
 
 
 @dataclass(frozen=True)
@@ -146,14 +171,16 @@ class RecedingHorizonPlanner:
         self.model = model
         self.spec = spec
         head = getattr(model, "temporal", None)
-        self.config = (config or PlannerConfig()).resolved(temporal=head is not None)
+        self.inverse = getattr(model, "inverse", None)
+        self.config = (config or PlannerConfig()).resolved(head is not None, self.inverse is not None)
         if self.config.objective == "temporal" and head is None:
             raise UserError(
                 "the checkpoint has no temporal-distance head: train it with one, or plan with "
                 "objective squared."
             )
         self.metric = head if self.config.objective == "temporal" else squared_distance
-        self.inverse = getattr(model, "inverse", None) if self.config.proposal != "none" else None
+        if self.config.doubt and spec.thresholds.norm_low is not None:
+            self.metric = OnShell(self.metric, spec.thresholds.norm_low, self.config.doubt)
         if self.config.proposal == "inverse_dynamics" and self.inverse is None:
             raise UserError(
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
@@ -167,10 +194,18 @@ class RecedingHorizonPlanner:
             for values in (action.low, action.high)
         )
         self.still = torch.from_numpy(normalise(np.zeros(spec.block * action.dim), action)).to(self.device)
-        if self.config.precision == "bf16":
-            self.model = HalfPrecision(model)
+        if isinstance(model, LeWorldModel):
+            self.model = for_planning(model, self.config.precision)
         self.search = Search(
-            self.model, self.metric, self.config.make_solver(), limits, self.still, spec.block, self.device
+            self.model,
+            self.metric,
+            self.config.make_solver(),
+            limits,
+            self.still,
+            spec.block,
+            self.device,
+            self.config.haste,
+            self.config.widening,
         )
         self._goal: Tensor | None = None
         self.reset()
@@ -273,7 +308,9 @@ class RecedingHorizonPlanner:
         )
         if not (found.actions.isfinite().all() and math.isfinite(found.cost)):
             raise NoPlanError("no candidate has a finite cost: the model or the latent is broken")
-        last = len(mean) - 1 if left else min(range(len(mean)), key=found.distances.__getitem__)
+        last = len(mean) - 1
+        if not left:  # when it has cost least to arrive
+            last = min(range(len(mean)), key=lambda k: found.distances[k] + self.config.haste * k)
         effort = found.iterations, found.candidates
         if not left and found.waiting <= found.distances[last] + self.config.worth_moving:
             return _Found(self.still.cpu()[None], found.standing, found.waiting, *effort)
@@ -282,7 +319,7 @@ class RecedingHorizonPlanner:
     @torch.inference_mode()
     def _proposals(self, latent: Tensor, horizon: int) -> Tensor | None:
         """Return the head's guesses (1, P, horizon, A), standing still after each one's arrival."""
-        if self.inverse is None:
+        if self.config.proposal == "none":
             return None
         arrivals = torch.tensor(ARRIVALS, device=self.device)
         pairs = (values.expand(len(arrivals), -1) for values in (latent, self._goal))

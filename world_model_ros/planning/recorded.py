@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from world_model_ros.errors import UserError
-
 _WARM_UP = 3  # calls before the recording, in which libraries choose their kernels and buffers
 
 
@@ -34,19 +32,13 @@ class Recorded:
         self._recordings: dict[tuple, _Recording] = {}
 
     def __call__(self, **tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return what the function returns. Raises UserError where the device's memory does not suffice."""
+        """Return what the function returns."""
         self.replayed = True
         key = tuple((name, tensor.shape, tensor.dtype) for name, tensor in sorted(tensors.items()))
         recording = self._recordings.get(key)
         if recording is None:
             self.replayed = False
-            try:
-                recording = self._recordings[key] = self._begin(tensors)
-            except torch.OutOfMemoryError:
-                raise UserError(
-                    "the GPU has too little free memory for a solve of this size: set samples lower, or "
-                    "end what else runs on it."
-                ) from None
+            recording = self._recordings[key] = self._begin(tensors)
         for name, tensor in tensors.items():
             recording.inputs[name].copy_(tensor)
         return recording.outputs()

@@ -1,5 +1,6 @@
 """One solve as a function of tensors: nothing in it waits for the value of one."""
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -8,10 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from world_model_ros.errors import UserError
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance, WorldModel
 from world_model_ros.planning.recorded import Recorded
 from world_model_ros.planning.solver import SamplingSolver
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class Found:
 class Search:
     """A solver, a model and a metric on one device. On CUDA a solve is a graph, recorded once a shape.
 
-    A graph cannot stop half-way: where it would take longer than a deadline leaves, a solve goes without.
+    Where the moment of arrival is free, each model step until then costs ``haste``, and there are
+    ``widening`` times the samples. A graph cannot stop half-way: where it would take longer than a
+    deadline leaves, a solve goes without.
     """
 
     def __init__(
@@ -43,13 +49,20 @@ class Search:
         still: Tensor,
         block: int,
         device: torch.device,
+        haste: float = 0.0,
+        widening: int = 1,
     ):
         self.model, self.metric, self.block, self.device = model, metric, block, device
-        # Choosing the arrival means finding the goal's valley: worth twice the candidates, once a while.
-        self.solvers = {False: solver, True: replace(solver, samples=2 * solver.samples)}
+        self.haste = haste
+        self.halved = False
         self.limits = tuple(values.to(device) for values in limits)
         self.still = still.to(device)
         self.records = device.type == "cuda" and solver.recordable
+        self._take(solver, replace(solver, samples=widening * solver.samples))
+
+    def _take(self, solver: SamplingSolver, wide: SamplingSolver) -> None:
+        """Search with these from now on, the second where the moment of arrival is free."""
+        self.solvers = {False: solver, True: wide}
         self._seconds = 0.0  # the longest replay so far
         self._recorded = {key: Recorded(self._whole(key), self.records) for key in self.solvers}
 
@@ -65,7 +78,39 @@ class Search:
 
         ``mean`` (1, H, A) is where the search starts, proposals (1, P, H, A) what else it tries first.
         ``any_time`` leaves the moment of arrival free. ``until`` is a moment of ``time.perf_counter``.
+        Where the device's memory does not suffice, half the samples are used from then on; UserError
+        where that is still too much.
         """
+        given = {"generator": generator, "any_time": any_time, "until": until, "proposals": proposals}
+        try:
+            return self._attempt(**given, **tensors)
+        except torch.OutOfMemoryError:
+            if self.halved:
+                raise self._too_little() from None
+        self.halved = True
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._take(*(replace(s, samples=max(s.elites, s.samples // 2)) for s in self.solvers.values()))
+        _log.warning("too little memory for a solve: half the samples from now on")
+        try:
+            return self._attempt(**given, **tensors)
+        except torch.OutOfMemoryError:
+            raise self._too_little() from None
+
+    def _too_little(self) -> UserError:
+        return UserError(
+            f"{self.device} has too little free memory even for half the samples: set samples lower, or end "
+            "what else runs on it."
+        )
+
+    def _attempt(
+        self,
+        generator: torch.Generator,
+        any_time: bool,
+        until: float | None,
+        proposals: Tensor | None,
+        **tensors: Tensor,
+    ) -> Found:
         solver = self.solvers[any_time]
         if proposals is not None:
             tensors["proposals"] = proposals
@@ -103,7 +148,7 @@ class Search:
         mean: Tensor,
         proposals: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], int]:
-        objective = GoalDistance(self.model, latents, past, goal, any_time, self.metric)
+        objective = GoalDistance(self.model, latents, past, goal, any_time, self.metric, self.haste)
         solution = self.solvers[any_time].solve(objective, mean, noise, self.limits, proposals, until)
         if solution.index is None:
             imagined = objective.imagine(solution.actions[:, None])

@@ -10,7 +10,6 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.training.metrics import encode_clips, encode_frames
 
 SURPRISE_QUANTILE = 0.999
-NORM_MARGIN = 0.0
 SAME_METRES = 0.015
 SAME_RADIANS = 0.1
 APART_METRES = 0.05
@@ -26,7 +25,7 @@ def calibrate(
     """Return thresholds from held-out ``clips`` of ``file``, and figures that say how good they are.
 
     surprise: the 0.999 quantile of the squared error of one step, predicted from a full history.
-    norm_low, norm_high: the central 99.8 % of latent norms, widened by a tenth.
+    norm_low, norm_high: the central 99.8 % of latent norms.
     goal_reached: the 0.9 quantile of squared latent distances between frames of different moments that
     show the same place: every stored coordinate within 1.5 cm (0.1 rad for those named yaw). Where no
     states are stored or too few such pairs exist: between consecutive frames with hardly any action
@@ -42,8 +41,8 @@ def calibrate(
     thresholds = Thresholds(
         goal_reached=goal,
         surprise=float(np.quantile(errors, SURPRISE_QUANTILE)),
-        norm_low=float(low * (1 - NORM_MARGIN)),
-        norm_high=float(high * (1 + NORM_MARGIN)),
+        norm_low=float(low),
+        norm_high=float(high),
     )
     return thresholds, figures
 

@@ -20,6 +20,25 @@ def _inverse_row(figures: dict) -> str:
     return f"| inverse dynamics, R2 of the next block | {pairs} |\n"
 
 
+_HEADS = "\n## Heads, trained afterwards\n"
+
+
+def with_heads(card: str, heads: dict, figures: dict) -> str:
+    """Return a card's text with a last section about heads that came later, instead of an earlier one."""
+    rows = _temporal_row(figures) + _inverse_row(figures)
+    return f"""{card.split(_HEADS)[0].rstrip()}
+{_HEADS}
+```
+{heads["command"]}
+```
+
+commit {heads["commit"] or "unknown"}; all other weights are as they were. On held-out episodes:
+
+| | |
+|---|---|
+{rows}"""
+
+
 def collect_command(file: EpisodeFile) -> list[str]:
     """Return the command that fills such a file, nothing for one that `collect` did not make."""
     values = {name: file.attributes.get(name) for name in ("task", "length", "seed", "image_size")}

@@ -1,17 +1,24 @@
 """What a world model gets after its own training: small heads on its frozen latents."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from world_model_ros.data.clips import Clips
-from world_model_ros.model.checkpoint import round_weights
-from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.data.normalisation import action_spec
+from world_model_ros.errors import UserError
+from world_model_ros.model.checkpoint import load_checkpoint, round_weights, save_checkpoint
+from world_model_ros.model.config import CARD_NAME, CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.provenance import source_commit
 from world_model_ros.training import inverse_dynamics, temporal
+from world_model_ros.training.card import with_heads
 from world_model_ros.training.metrics import encode_frames
+from world_model_ros.training.split import split_episodes
 
 FRAMES = 60_000  # of the training episodes, encoded for the heads
 
@@ -45,6 +52,45 @@ def add_heads(
         figures.update(inverse_dynamics.inverse_dynamics_figures(head, *unseen))
         widths["inverse_hidden"] = inverse_dynamics.HIDDEN
     return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), figures
+
+
+def add_heads_later(
+    checkpoint: Path, file: EpisodeFile, out: Path, steps: dict[str, int], command: str, stored: str
+) -> dict[str, float]:
+    """Write ``checkpoint`` with heads fitted to the data it was trained on; return their held-out figures.
+
+    All other weights, thresholds and the card's text stay as they are; a head of which ``steps`` asks
+    none stays too. Raises UserError where ``file`` is not the training's.
+    """
+    model, spec = load_checkpoint(checkpoint)
+    noted = spec.training
+    if not {"held_out_share", "seed"} <= noted.keys():
+        raise UserError(f"{checkpoint} does not say which episodes it held out: train it with heads instead.")
+    training, held_out = split_episodes(len(file), noted["held_out_share"], noted["seed"])
+    if not _same_data(file, training, spec):
+        raise UserError(
+            f"{file.path} is not the data of {checkpoint}: its actions differ. Give the file it was "
+            f"trained on ({noted.get('data', 'unknown')})."
+        )
+    frames, size = spec.history + 1, spec.image.size
+    clips, unseen = (
+        Clips(file, spec.action, spec.block, frames, episodes, size) for episodes in (training, held_out)
+    )
+    spec, figures = add_heads(model, spec, clips, unseen, steps, noted["seed"], stored)
+    heads = {"command": command, "commit": source_commit()}
+    noted = {**noted, "validation": {**noted.get("validation", {}), **figures}, "heads": heads}
+    path = Path(checkpoint) / CARD_NAME
+    card = with_heads(path.read_text(), heads, figures) if path.is_file() else None
+    save_checkpoint(out, model, dataclasses.replace(spec, training=noted), card, dtype=stored)
+    return figures
+
+
+def _same_data(file: EpisodeFile, training: list[int], spec: CheckpointSpec) -> bool:
+    found = action_spec(file, training)
+    return found.names == spec.action.names and all(
+        np.allclose(getattr(found, name), getattr(spec.action, name), rtol=1e-4, atol=1e-5)
+        for name in ("mean", "std", "low", "high")
+    )
 
 
 def _stored(head: torch.nn.Module, stored: str, model: LeWorldModel) -> torch.nn.Module:

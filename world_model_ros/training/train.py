@@ -5,7 +5,6 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from world_model_ros.data.clips import Clips
@@ -20,7 +19,7 @@ from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import worthiness
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import collect_command, write_card
-from world_model_ros.training.heads import add_heads
+from world_model_ros.training.heads import add_heads, add_heads_later
 from world_model_ros.training.loop import (
     METRICS_NAME,
     STATE_NAME,
@@ -29,6 +28,7 @@ from world_model_ros.training.loop import (
     TrainingSettings,
 )
 from world_model_ros.training.metrics import validate
+from world_model_ros.training.split import split_episodes
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 _STORED = "float16"
@@ -59,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inverse-steps", type=int, default=4000, help="steps of the inverse-dynamics head, 0: no head"
     )
+    parser.add_argument(
+        "--heads",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="train nothing but the heads of this one, on the data it was trained on, and write it to --out",
+    )
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights, split and batches")
     parser.add_argument("--val", type=float, default=0.1, help="share of the episodes held out")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -73,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device).type
+    if arguments.heads:
+        return _heads(arguments)
     folder = arguments.run or Path("runs") / arguments.out.resolve().name
     with EpisodeFile(arguments.data) as file:
         return _train(arguments, file, folder, device)
@@ -116,6 +124,15 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
         return 130
     spec = dataclasses.replace(spec, training=_provenance(arguments, trainer, file))
     _export(arguments, trainer, spec, file, clips, validation)
+    return 0
+
+
+def _heads(arguments: argparse.Namespace) -> int:
+    steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
+    with EpisodeFile(arguments.data) as file:
+        figures = add_heads_later(arguments.heads, file, arguments.out, steps, _command(arguments), _STORED)
+    words = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+    print(f"{words or 'no head was asked for'}; checkpoint: {arguments.out}")
     return 0
 
 
@@ -163,19 +180,6 @@ def _worthiness(
     except UserError:
         return {"verdict": f"fitness to plan with not judged: no held-out episode has {frames} model steps"}
     return worthiness.measure(model, spec, windows, arguments.seed)
-
-
-def split_episodes(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Return the indices of training and held-out episodes, at least one of each.
-
-    Whole episodes, because neighbouring frames of one would leak into the other part. UserError for
-    fewer than two episodes.
-    """
-    if count < 2:
-        raise UserError("training needs at least two episodes, one of them held out: collect more.")
-    order = np.random.default_rng(seed).permutation(count)
-    held_out = min(count - 1, max(1, round(share * count)))
-    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
 
 
 def _check(arguments: argparse.Namespace) -> None:

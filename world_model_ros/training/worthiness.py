@@ -93,7 +93,7 @@ def verdict(figures: dict) -> str:
 
 def random_candidates(spec: CheckpointSpec, seed: int, number: int) -> torch.Tensor:
     """Return z-scored candidates (1, 127, 5, A) for window ``number``, as a planner draws its first ones."""
-    planner = PlannerConfig().resolved(temporal=False)
+    planner = PlannerConfig().resolved(temporal=False, inverse=False)
     generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + number)
     noise = Noise([generator], (CANDIDATES, HORIZON, spec.model.action_dim), spec.block, planner.correlation)
     low, high = (

@@ -1,0 +1,85 @@
+"""The exact fast rollout, its packed weights and what is folded into them."""
+
+import pytest
+import torch
+from torch import nn
+
+from world_model_ros.benchmark.plain import plain_rollout
+from world_model_ros.model.config import ModelConfig
+from world_model_ros.model.dense import Dense, folded, packs
+from world_model_ros.model.imagination import Imagination
+from world_model_ros.model.lewm import LeWorldModel
+
+
+@pytest.fixture(scope="module", params=["small", "medium"])
+def model(request):
+    torch.manual_seed(0)
+    model = LeWorldModel(getattr(ModelConfig, request.param)(10)).eval()
+    for name, value in model.named_parameters():
+        if not name.startswith("encoder"):
+            nn.init.normal_(value, std=0.2)
+    for name, value in model.named_buffers():  # of BatchNorm, far from doing nothing
+        if name.endswith("running_mean"):
+            value.normal_()
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 2.0)
+    return model.requires_grad_(False)
+
+
+def inputs(batch, samples, context, horizon):
+    torch.manual_seed(1)
+    return (
+        torch.randn(batch, context, 64),
+        torch.randn(batch, context - 1, 10),
+        torch.randn(batch, samples, horizon, 10),
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("context", [1, 2, 3, 5])
+@pytest.mark.parametrize("horizon", [1, 2, 5])
+@torch.no_grad()
+def test_it_is_the_plain_rollout(model, packed, context, horizon):
+    given = inputs(2, 40, context, horizon)
+    found = Imagination(model, packed=packed).rollout(*given)
+    torch.testing.assert_close(found, plain_rollout(model, *given), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_bf16_is_near(model):
+    given = inputs(1, 40, 3, 5)
+    found, exact = Imagination(model, torch.bfloat16, packed=True).rollout(*given), model.rollout(*given)
+    assert found.dtype == torch.float32
+    assert (found - exact).square().mean() < 0.02 * exact.square().mean()
+    assert not torch.equal(found, exact)
+
+
+def test_packed_weights_leave_gradients_to_the_others(model):
+    latents, past, candidates = inputs(1, 3, 3, 2)
+    gradients = []
+    for packed in (False, True):
+        with torch.no_grad():
+            imagination = Imagination(model, packed=packed)
+        blocks = candidates.clone().requires_grad_()
+        imagination.rollout(latents, past, blocks).square().sum().backward()
+        gradients.append(blocks.grad)
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.skipif(not packs(), reason="this torch has no oneDNN")
+@torch.no_grad()
+def test_packed_layers_do_what_linear_ones_do():
+    weight, bias, x = torch.randn(48, 24), torch.randn(48), torch.randn(2, 7, 24)
+    dense = Dense(weight, bias, gelu=True, packed=True)
+    assert dense.packed is not None
+    torch.testing.assert_close(dense(x), nn.functional.gelu(x @ weight.T + bias), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_folding_joins_linear_layers_and_normalisation():
+    layers = [nn.Linear(5, 7), nn.Linear(7, 9, bias=False), nn.BatchNorm1d(9).eval(), nn.GELU()]
+    layers[2].running_mean.normal_()
+    layers[2].running_var.uniform_(0.5, 2.0)
+    x = torch.randn(11, 5)
+    torch.testing.assert_close(Dense(*folded(layers))(x), nn.Sequential(*layers)(x), rtol=1e-5, atol=1e-5)
