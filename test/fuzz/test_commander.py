@@ -39,12 +39,11 @@ class CommanderMachine(RuleBasedStateMachine):
         self.health, self.alive, self.seen = {}, {}, set()
         self.moving = self.fault = self.stopped = False
         self.sent = np.zeros(2)
-        self.last = None
         self.forget()
 
     def forget(self):
         """What the commander is to have forgotten."""
-        self.frame_heard = self.joints_heard = None
+        self.frame_heard = self.joints_heard = self.last = None
         self.starts = []
 
     def call(self):
@@ -112,8 +111,10 @@ class CommanderMachine(RuleBasedStateMachine):
         elif trouble == "stands":
             self.the_clock_stands()
         self.now = max(1, self.now)
-        if supplied or trouble in ("frames", "joints", "plans"):
-            self.run_smoothly(steps, action, withheld=trouble)
+        if trouble in ("frames", "joints", "plans"):
+            self.run_smoothly(14, action, withheld=trouble)  # longer than every timeout
+        elif supplied:
+            self.run_smoothly(steps, action)
         else:
             for _ in range(steps):
                 self.tick()
