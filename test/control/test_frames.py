@@ -90,8 +90,14 @@ def test_fault_29_a_clock_set_back_is_a_new_beginning(gate):
 
 
 @pytest.mark.fault
+def test_fault_29_what_was_stamped_before_the_clock_began_does_not_shut_out_what_comes_after(gate):
+    assert [gate.judge(10**18 + i * GAP, 0, picture(i)) for i in range(3)] == [""] * 3
+    assert feed(gate, 20, start=1) == [""] * 20
+
+
+@pytest.mark.fault
 def test_fault_30_of_a_flood_only_as_many_frames_are_perceived_as_the_rule_allows(gate):
-    said = [gate.judge(i * MS, i * MS, picture(i)) for i in range(1000)]
+    said = [gate.judge(i * MS, i * MS, picture(i)) for i in range(1, 1001)]
     assert said.count("") == 100
     assert gate.counts["too_many"] == 900
 

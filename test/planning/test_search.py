@@ -96,14 +96,16 @@ def starved(loaded, most):
     return lambda: planner.plan(latent, None, still)
 
 
-def test_too_little_memory_halves_the_samples_once(loaded, caplog):
+@pytest.mark.fault
+def test_fault_18_too_little_memory_halves_the_samples_once(loaded, caplog):
     plan = starved(loaded, 8)
     assert plan().candidates == 16  # two iterations of half the samples
     assert plan().candidates == 16
     assert caplog.text.count("half the samples from now on") == 1
 
 
-def test_too_little_memory_even_for_half_is_an_error(loaded):
+@pytest.mark.fault
+def test_fault_18_too_little_memory_even_for_half_is_an_error(loaded):
     plan = starved(loaded, 7)
     for _ in range(2):
         with pytest.raises(UserError, match="set samples lower"):

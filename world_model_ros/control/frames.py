@@ -45,8 +45,8 @@ class FrameGate:
         ``data`` is the picture as it came over the wire, anything with a buffer. ``received`` is zero
         while the clock has not begun (use_sim_time before the first /clock): then no age is judged.
         """
-        if self._received is not None and received < self._received:
-            self.forget()
+        if self._received is not None and (received < self._received or (received and not self._received)):
+            self.forget()  # what was stamped before the clock began is no measure either
         rules, self.frozen = self.rules, False
         if self._stamp is not None and stamp <= self._stamp:
             return self._drop("repeated", "its stamp is not newer than the last frame's")

@@ -45,7 +45,7 @@ class ActionBuffer:
             raise ValueError(f"a plan has shape (steps, dim), this one {actions.shape}")
         if not np.isfinite(actions).all():
             raise ValueError("the plan is not finite")
-        # What would never be played is not kept, nor are more plans than anybody sends in earnest.
+        # No plan is played beyond its age, nor are more of them kept than anybody sends in earnest.
         actions = actions[: -(-self.max_age // self.period)].copy()
         self.plans = [plan for plan in self.plans if plan.start < start][-MAX_PLANS + 1 :]
         self.plans.append(StampedPlan(start, actions))
@@ -72,6 +72,4 @@ class ActionBuffer:
         if not started:
             return None
         row = (time - started[-1].start) // self.period
-        if row * self.period >= self.max_age:
-            return None
         return started[-1].actions[row].copy() if row < len(started[-1].actions) else None
