@@ -50,8 +50,10 @@ def test_every_parameter_of_the_files_is_declared_and_its_value_allowed(name):
 def test_the_robots_limits_have_a_number_for_each_joint():
     for name, joints in (("robot.yaml", 7), ("robot_base.yaml", 2)):
         sections = yaml.safe_load((ROOT / "config" / name).read_text())
-        limits = sections["/**/command_node"]["ros__parameters"]
-        assert {len(v) for k, v in limits.items() if k.startswith("limits.")} == {joints}
+        everywhere, command = (sections[at]["ros__parameters"] for at in ("/**", "/**/command_node"))
+        # The planner has to know how fast the robot may be.
+        assert {"limits.low", "limits.high"} <= set(everywhere)
+        assert {len(v) for k, v in (everywhere | command).items() if k.startswith("limits.")} == {joints}
 
 
 def test_launch_and_parameter_files_are_installed():
