@@ -358,3 +358,15 @@ def test_an_hour_of_control_steps_leaves_nothing_behind(bench):
         assert bench.commander.tick(bench.now).moving == (step >= 5)
         bench.now += bench.period
     assert len(bench.commander.buffer.plans) <= 3
+
+
+def test_a_plan_that_touches_a_limit_now_and_then_does_not_flicker(make_bench):
+    bench = make_bench(Limits(NAMES, (-0.4, -0.4), (0.4, 0.4)), Rules(clamped_steps=8))
+    bench.ticks(2)
+    changes = []
+    for speeds in ([0.1, 0.1], [0.1, 5.0], [0.1, 0.1], [0.1, 5.0], [0.1, 0.1]) * 4:
+        bench.plan(speeds)
+        changes.append(bench.tick().changed)
+    assert sum(changes) <= 2
+    bench.ticks(9, plan=0.1)
+    assert bench.commander.state == (State.RUNNING, "playing the plan")

@@ -204,3 +204,11 @@ def test_a_trouble_is_said_once_per_change():
     assert [complaints.fine("t"), complaints.fine("t")] == [True, False]
     assert complaints.trouble("t", "b")
     assert complaints.counts == {"t": 4}
+
+
+def test_a_trouble_whose_numbers_change_is_the_same_trouble():
+    complaints = Complaints()
+    late = [complaints.trouble("t", f"its stamp is {age:.2f} s old on arrival") for age in (1.21, 1.3, 12.0)]
+    assert late == [True, False, False]
+    assert complaints.trouble("t", "its stamp is 0.31 s ahead")
+    assert [complaints.trouble("t", f"its encoding is {e}") for e in ("16UC1", "32FC1")] == [True, True]

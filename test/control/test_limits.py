@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from world_model_ros.control.limits import Limits
+from world_model_ros.control.limits import Limits, narrowed
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import ActionSpec
 
 NAMES = ("a", "b")
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -96,3 +97,15 @@ def test_fault_15_limits_that_are_missing_or_inverted_are_refused(arguments, say
 def test_there_must_be_something_to_limit():
     with pytest.raises(UserError, match="no actions"):
         Limits((), (), ())
+
+
+def test_a_robots_limits_narrow_the_checkpoints_and_never_widen_them():
+    action = ActionSpec(
+        ("a", "b"), "joint_velocity", "rad/s", (0.0,) * 2, (1.0,) * 2, (-1.0,) * 2, (1.0,) * 2
+    )
+    assert narrowed(action, (), ()) == action
+    found = narrowed(action, (-0.2, -5.0), (0.3, 0.4))
+    assert (found.low, found.high) == ((-0.2, -1.0), (0.3, 0.4))
+    for low, high in (((-0.2,), ()), ((0.5, -1.0), ()), ((), (float("nan"), 1.0)), ((0.3, -1.0), (0.2, 1.0))):
+        with pytest.raises(UserError, match="limit"):
+            narrowed(action, low, high)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import signal
 import stat
 from pathlib import Path
@@ -54,8 +55,6 @@ def test_the_robots_limits_have_a_number_for_each_joint():
 
 
 def test_launch_and_parameter_files_are_installed():
-    import re
-
     text = (ROOT / "setup.py").read_text()
     assert {'*tree("launch")', '*tree("config")'} <= set(re.findall(r'\*tree\("\w+"\)', text))
     assert {"robot.launch.py", "sim.launch.py"} <= {
@@ -64,6 +63,21 @@ def test_launch_and_parameter_files_are_installed():
     assert {"robot.yaml", "robot_base.yaml", "sim.yaml", "fastdds.xml"} <= {
         path.name for path in (environment.share() / "config").iterdir()
     }
+
+
+def test_what_the_page_on_deployment_names_is_there():
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    text = (ROOT / "launch" / "robot.launch.py").read_text()
+    known = set(re.findall(r'^    \(\s*"(\w+)",', text, re.M))
+    assert {"checkpoint", "namespace", "camera", "log_level"} <= known
+    assert set(re.findall(r"(\w+):=", page)) <= known
+    source = "".join(path.read_text() for path in (ROOT / "world_model_ros" / "nodes").glob("*.py"))
+    for name in re.findall(r"service call /(\S+)|topic pub --once /(\S+)", page):
+        assert f'"{"".join(name)}"' in source, name
+    for name in re.findall(r"`(limits\.\w+|\w+_timeout|lease|enabled|command\.interface)`", page):
+        assert (
+            any(p.name == name for table in PARAMETERS.values() for p in table) or name == "cmd_vel_timeout"
+        )
 
 
 def load():

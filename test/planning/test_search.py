@@ -66,10 +66,12 @@ def test_a_recorded_solve_that_would_be_late_gives_way(loaded):
     assert min(iterations) == 1  # once it is known how long the whole one takes
 
 
-def test_effort_is_counted(loaded):
-    first, second, *_ = plans(loaded, 2)
-    assert first.candidates % 32 == 0  # two iterations, with twice the samples where the arrival is free
-    assert first.candidates >= 64 or second.candidates >= 32
+@pytest.mark.parametrize(("solver", "candidates"), [("cem", 16 + 16), ("icem", 16 + 13)])
+def test_effort_is_counted(loaded, solver, candidates):
+    for plan in plans(loaded, 2, solver=solver, widening=1):
+        assert plan.candidates == candidates
+    wide = plans(loaded, 1, solver="cem", widening=2)[0]
+    assert wide.candidates == 64  # where the arrival is chosen
 
 
 def test_bf16_plans_nearly_the_same_first_step(loaded):
@@ -98,7 +100,7 @@ def starved(loaded, most):
 
 @pytest.mark.fault
 def test_fault_18_too_little_memory_halves_the_samples_once(loaded, caplog):
-    plan = starved(loaded, 8)
+    plan = starved(loaded, 9)  # 8 and standing still
     assert plan().candidates == 16  # two iterations of half the samples
     assert plan().candidates == 16
     assert caplog.text.count("half the samples from now on") == 1

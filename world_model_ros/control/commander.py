@@ -15,6 +15,7 @@ from world_model_ros.control.staleness import Freshness
 from world_model_ros.planning.action_buffer import ActionBuffer
 
 SECOND = 1_000_000_000
+CLAMPED = "playing the plan, within the limits"
 
 
 class State(enum.Enum):
@@ -78,6 +79,7 @@ class Commander:
         self._played = False
         self._previous = np.zeros(len(self.limits.names))
         self._clamped_in_a_row = 0
+        self._free_in_a_row = self.rules.clamped_steps
         self._now: int | None = None
         self._last: tuple[State, str] | None = None
 
@@ -181,6 +183,7 @@ class Commander:
             return State.WAITING, "no camera/image_raw perceived yet (nothing on latent)", None
         if not self._joints.fresh(now, round(SECOND * self.rules.joint_timeout)):
             return State.HOLD, "joint_states stopped: standing still until they are back", None
+        self._frames.needed = self.rules.fresh_frames
         if not self._frames.fresh(now, round(SECOND * self.rules.image_timeout)):
             return State.HOLD, "camera/image_raw stopped (nothing on latent): standing still", None
         if health is Health.HOLD:
@@ -198,7 +201,10 @@ class Commander:
         )
         if not clamped.by:
             self._clamped_in_a_row = 0
-            return clamped.action, reason
+            self._free_in_a_row += 1
+            # Said for a while after the last one: plans that touch a limit now and then must not flicker.
+            return clamped.action, reason if self._free_in_a_row > self.rules.clamped_steps else CLAMPED
+        self._free_in_a_row = 0
         self.counts["clamped"] += 1
         self._clamped_in_a_row += 1
         if self._clamped_in_a_row >= self.rules.clamped_steps:
@@ -207,7 +213,7 @@ class Commander:
                 f"({', '.join(clamped.by)}): check that the checkpoint is for this robot, then call "
                 "command/reset"
             )
-        return clamped.action, "playing the plan, within the limits"
+        return clamped.action, CLAMPED
 
     def _enter_fault(self, reason: str) -> None:
         self._fault = reason

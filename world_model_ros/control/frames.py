@@ -76,8 +76,8 @@ class FrameGate:
                 self.frozen = True
                 return self._drop(
                     "frozen",
-                    f"the camera is frozen: the same picture for {(stamp - self._since) / SECOND:.1f} s "
-                    "under new stamps: restart the camera",
+                    f"the camera is frozen: the same picture for {self.rules.frozen:g} s and more under new "
+                    "stamps: restart the camera",
                 )
         self.counts["used"] += 1
         return ""

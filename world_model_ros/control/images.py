@@ -119,6 +119,9 @@ def _same_shape(one: tuple, other: tuple) -> bool:
     return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one[:2], *other[:2])
 
 
+_NUMBER = re.compile(r"\b\d+(\.\d+)?\b")
+
+
 class Complaints:
     """Says each trouble once: again only after it changed or went away."""
 
@@ -131,8 +134,12 @@ class Complaints:
         return self._last.pop(topic, None) is not None
 
     def trouble(self, topic: str, reason: str) -> bool:
-        """Count a trouble; return whether it is new and should be said."""
+        """Count a trouble; return whether it is new and should be said.
+
+        Other numbers in the same sentence are no other trouble: ages differ from message to message.
+        """
         self.counts[topic] = self.counts.get(topic, 0) + 1
-        new = self._last.get(topic) != reason
-        self._last[topic] = reason
+        kind = _NUMBER.sub("", reason)
+        new = self._last.get(topic) != kind
+        self._last[topic] = kind
         return new

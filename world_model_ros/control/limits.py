@@ -1,11 +1,26 @@
 """Limits of the actions that may leave the command side."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import ActionSpec
+
+
+def narrowed(action: ActionSpec, low, high) -> ActionSpec:
+    """Return the actions of a checkpoint within a robot's limits, each a number an action or empty.
+
+    What the robot allows beyond the checkpoint's limits is not used: the model has never seen it.
+    Raises UserError where the limits do not fit the actions, or leave nothing.
+    """
+    low, high = tuple(low) or action.low, tuple(high) or action.high
+    Limits(action.names, low, high)  # says what is wrong with them
+    low = tuple(map(max, low, action.low))
+    high = tuple(map(min, high, action.high))
+    Limits(action.names, low, high)
+    return replace(action, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -95,3 +110,13 @@ class Limits:
                 by.append(name)
             action = clamped
         return Clamped(action, tuple(by))
+
+    def inside(self, place: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """Return positions (dim,) inside the position limits, where there are any.
+
+        A joint that is ``measured`` outside of them may stay there, but not go further out.
+        """
+        if self.positions is None:
+            return place
+        low, high = self.positions
+        return np.clip(place, np.minimum(low, measured), np.maximum(high, measured))

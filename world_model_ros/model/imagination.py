@@ -49,7 +49,7 @@ class Imagination:
         self.layers = [_Layer(layer, dense, dtype) for layer in transformer.layers]
         hidden, normed, activation, outer = model.pred_proj.net
         leave = [transformer.output_proj] if _is_linear(transformer.output_proj) else []
-        self.norm = _Norm(transformer.norm, dtype)
+        self.norm = _Norm(transformer.norm, dtype, self.positions.device)
         self.leave = chain(dense(*leave, hidden, normed, activation), dense(outer))
 
     def rollout(self, latents: Tensor, history_actions: Tensor, candidates: Tensor) -> Tensor:
@@ -104,18 +104,18 @@ class _Layer:
 
     def __init__(self, layer: nn.Module, dense, dtype: torch.dtype):
         attention = layer.attn
-        self.heads, self.scale = (attention.heads, -1), (attention.inner // attention.heads) ** -0.5
+        self.heads, scale = (attention.heads, -1), (attention.inner // attention.heads) ** -0.5
         modulation = layer.adaLN_modulation[1]
         around = torch.zeros_like(modulation.bias).unflatten(0, (6, -1))
         around[1::3] = 1  # the two scales are around one
         self.modulation = dense(modulation, scaled=around.flatten())
-        self.norm1, self.norm2 = _Norm(layer.norm1, dtype), _Norm(layer.norm2, dtype)
-        self.inner = _Norm(attention.norm, dtype)
+        norms = layer.norm1, layer.norm2, attention.norm, layer.mlp.net[0]
+        self.norm1, self.norm2, self.inner, norm = (_Norm(n, dtype, modulation.bias.device) for n in norms)
         weight_q, weight_kv = attention.to_qkv.weight.split([attention.inner, 2 * attention.inner])
-        self.query, self.key_value = dense(_linear(weight_q)), dense(_linear(weight_kv))
+        self.query, self.key_value = dense(_linear(weight_q * scale)), dense(_linear(weight_kv))
         self.out = dense(attention.to_out[0])
-        norm, hidden, activation, _, outer, _ = layer.mlp.net
-        self.mlp = chain(_Norm(norm, dtype), dense(hidden, activation), dense(outer))
+        _, hidden, activation, _, outer, _ = layer.mlp.net
+        self.mlp = chain(norm, dense(hidden, activation), dense(outer))
 
     def __call__(
         self, tokens: Tensor, condition: Tensor, kept: list[Block], last_only: bool = False
@@ -138,7 +138,7 @@ class _Layer:
         asking = first if kept else max(first, 1)
         mixed = [] if asking == first else [values[:1]]
         if asking < len(context):
-            queries = (self.query(context[asking:]) * self.scale).unflatten(-1, self.heads)
+            queries = self.query(context[asking:]).unflatten(-1, self.heads)
             for i in range(len(queries)):
                 end = asking + i + 1
                 seen = [*kept, (keys[:end], values[:end])]
@@ -163,9 +163,11 @@ def _mixed(query: Tensor, seen: list[Block]) -> Tensor:
 
 
 class _Norm:
-    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype):
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype, device: torch.device):
         self.shape, self.eps = norm.normalized_shape, norm.eps
         self.weight, self.bias = (None if v is None else v.to(dtype) for v in (norm.weight, norm.bias))
+        if self.weight is None:  # with ones, the kernel on a CPU takes a third less
+            self.weight = torch.ones(self.shape, dtype=dtype, device=device)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         return F.layer_norm(tokens, self.shape, self.weight, self.bias, self.eps)

@@ -14,7 +14,7 @@ from world_model_ros.control.commander import Commander, Rules, State
 from world_model_ros.control.health import Health
 from world_model_ros.control.interfaces import check_interface
 from world_model_ros.control.joints import match_joints
-from world_model_ros.control.limits import Limits
+from world_model_ros.control.limits import Limits, narrowed
 from world_model_ros.control.statistics import Percentiles, Rate
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import read_spec
@@ -61,7 +61,7 @@ class CommandNode(ManagedNode):
         self.period = round(self.spec.period * 1e9)
         timeout = max(self.period, round(self.values["plan_timeout"] * 1e9))
         self.commander = Commander(limits, ActionBuffer(self.period, timeout), self.rules())
-        self.commands = Commands(self.spec.action, interface, self.spec.period)
+        self.commands = Commands(self.spec.action, interface, self.spec.period, limits)
         self.waking, self.tick_ms, self.tick_rate = time.monotonic(), Percentiles(), Rate()
         self.last_time = 0  # of the clock
         self.out = self.publisher(KINDS[interface], f"command/{interface}", RELIABLE)
@@ -81,10 +81,10 @@ class CommandNode(ManagedNode):
 
     def limits(self, interface: str) -> Limits:
         """Return the checkpoint's limits, narrowed by the parameters'. Raises UserError."""
-        action = self.spec.action
+        action = narrowed(self.spec.action, self.values["limits.low"], self.values["limits.high"])
         given = {
-            name: list(self.values[f"limits.{name}"]) or None
-            for name in ("low", "high", "max_step", "position_low", "position_high")
+            name: self.values[f"limits.{name}"] or None
+            for name in ("max_step", "position_low", "position_high")
         }
         if interface == "joint_trajectory" and given["position_low"] is None:
             raise UserError(
@@ -95,9 +95,7 @@ class CommandNode(ManagedNode):
             raise UserError(
                 "limits.position_low is for joint actions, the checkpoint's are a twist: leave it out."
             )
-        given["low"] = given["low"] or action.low
-        given["high"] = given["high"] or action.high
-        return Limits(action.names, **given)
+        return Limits(action.names, action.low, action.high, **given)
 
     def heed(self, name: str) -> None:
         """Follow how a node fares, and whether it lives."""

@@ -5,6 +5,7 @@ from geometry_msgs.msg import TwistStamped
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from world_model_ros.control.limits import Limits
 from world_model_ros.model.config import ActionSpec
 from world_model_ros.nodes.running import set_stamp
 
@@ -14,8 +15,8 @@ KINDS = {"twist": TwistStamped, "velocities": Float64MultiArray, "joint_trajecto
 class Commands:
     """Makes the message of one control step of ``period`` seconds."""
 
-    def __init__(self, action: ActionSpec, interface: str, period: float):
-        self.action, self.interface, self.period = action, interface, period
+    def __init__(self, action: ActionSpec, interface: str, period: float, limits: Limits):
+        self.action, self.interface, self.period, self.limits = action, interface, period, limits
         self._held: np.ndarray | None = None  # positions (dim,) of the joints while they stand still
         self._desired: np.ndarray | None = None  # where the plan has led them
 
@@ -52,11 +53,16 @@ class Commands:
             self._held = start = positions if self._held is None else self._held
         if start is None:
             return None
-        end = start + action * self.period
+        # Where the plan has led the joints is ahead of where they are, which is all that the action's
+        # own limits know of.
+        measured = start if positions is None else positions
+        end = self.limits.inside(start + action * self.period, measured)
+        last = self.limits.inside(end + action * self.period / 2, measured)
         if moving:
             self._desired = end
         message = JointTrajectory(joint_names=list(self.action.names))
-        points = ((end, action, 1), (end + action * self.period / 2, np.zeros_like(action), 2))
+        passing = np.where(last == end, 0.0, action)  # a joint that has come to its limit stops there
+        points = ((end, passing, 1), (last, np.zeros_like(action), 2))
         for place, velocity, steps in points:
             point = JointTrajectoryPoint(positions=place.tolist(), velocities=velocity.tolist())
             set_stamp(point.time_from_start, round(steps * self.period * 1e9))

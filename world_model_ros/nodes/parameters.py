@@ -81,6 +81,15 @@ PLAN_TIMEOUT = Parameter(
     low=0.01,
     high=60.0,
 )
+LIMITS = (
+    Parameter(
+        "limits.low",
+        NUMBERS,
+        "Lowest actions, a number each, where the robot allows less than the checkpoint's; the same in "
+        "planner_node and command_node.",
+    ),
+    Parameter("limits.high", NUMBERS, "Highest actions, likewise."),
+)
 MANAGED = (
     Parameter("autostart", True, "Configure and activate at start; else a lifecycle manager does it."),
     Parameter(
@@ -132,6 +141,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         THREADS,
         Parameter("enabled", True, "Plan from the start; else planner/enable does it."),
         PLAN_TIMEOUT,
+        *LIMITS,
         Parameter("horizon", 5, "Model steps that a plan looks ahead.", low=1, high=50),
         Parameter(
             "solver",
@@ -236,8 +246,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             high=100000,
             changeable=True,
         ),
-        Parameter("limits.low", NUMBERS, "Lowest actions, one an action, as in the checkpoint if empty."),
-        Parameter("limits.high", NUMBERS, "Highest actions, likewise."),
+        *LIMITS,
         Parameter(
             "limits.max_step",
             NUMBERS,

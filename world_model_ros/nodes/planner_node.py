@@ -1,7 +1,7 @@
 """planner_node: latents to plans, one a model step, made while the block before is running."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from trajectory_msgs.msg import JointTrajectory
 from world_model_ros.control.health import Health
 from world_model_ros.control.images import ImageRejectedError
 from world_model_ros.control.joints import match_joints
+from world_model_ros.control.limits import narrowed
 from world_model_ros.control.progress import Progress
 from world_model_ros.control.statistics import Percentiles
 from world_model_ros.control.worker import Worker
@@ -75,6 +76,8 @@ class PlannerNode(ManagedNode):
         """Load the model and plan once on zeros."""
         torch.set_num_threads(self.values["torch_threads"])
         model, self.spec = load_checkpoint(find_checkpoint(self.values["checkpoint"]))
+        action = narrowed(self.spec.action, self.values["limits.low"], self.values["limits.high"])
+        self.spec = replace(self.spec, action=action)  # so that plans need no clamping
         model = model.to(choose_device(self.values["device"], "the parameter device"))
         self.planner = RecedingHorizonPlanner(model, self.spec, self.config())
         self.planner.warm_up()

@@ -149,15 +149,25 @@ class Search:
         proposals: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], int]:
         objective = GoalDistance(self.model, latents, past, goal, any_time, self.metric, self.haste)
-        solution = self.solvers[any_time].solve(objective, mean, noise, self.limits, proposals, until)
+        standing = []
+
+        def cost(candidates: Tensor) -> Tensor:
+            if not any_time or standing:
+                return objective(candidates)
+            # Standing still is imagined beside the first ones: alone it would take as long as ten of them.
+            still = self.still.expand(len(candidates), 1, *candidates.shape[2:])
+            costs = objective(torch.cat([candidates, still], dim=1))
+            standing.append(objective.imagined[:, -1:, :1])
+            return costs[:, :-1]
+
+        solution = self.solvers[any_time].solve(cost, mean, noise, self.limits, proposals, until)
         if solution.index is None:
             imagined = objective.imagine(solution.actions[:, None])
         else:  # what has been imagined already
             imagined = objective.imagined[:, solution.index]
         values = solution.actions[0], imagined[0, 0], objective.measure(imagined)[0, 0], solution.cost
         if any_time:
-            standing = objective.imagine(self.still.expand(1, 1, 1, -1))
-            values += (standing[0, 0, 0], objective.measure(standing)[0, 0])
+            values += (standing[0][0, 0, 0], objective.measure(standing[0])[0, 0])
         return values, solution.iterations
 
 
