@@ -1,7 +1,5 @@
 """Rows of the fault table that the planner answers for."""
 
-import resource
-
 import numpy as np
 import pytest
 import torch
@@ -99,13 +97,7 @@ def test_fault_13_a_latent_beyond_all_measure_yields_no_plan():
         planner.plan(latent(3e38, -3e38), None, None)
 
 
-def resident():
-    """Return the resident memory of this process in MB."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
-
-
-def test_fault_38_ten_thousand_planning_cycles_leave_memory_as_it_was():
+def test_fault_38_ten_thousand_planning_cycles_leave_memory_as_it_was(resident):
     torch.manual_seed(0)
     config = ModelConfig(
         encoder="conv",
