@@ -10,9 +10,6 @@ import numpy as np
 MAX_PLANS = 64  # that wait: more than one a model step for as long as any plan may be played
 
 
-KEPT = 16  # plans that are still to come; whoever sends more than that is not to fill the memory
-
-
 @dataclass(frozen=True)
 class StampedPlan:
     """Actions (steps, dim) in physical units, the first one due at ``start``."""
@@ -49,7 +46,6 @@ class ActionBuffer:
         actions = actions[: -(-self.max_age // self.period)].copy()
         self.plans = [plan for plan in self.plans if plan.start < start][-MAX_PLANS + 1 :]
         self.plans.append(StampedPlan(start, actions))
-        del self.plans[KEPT:]
 
     def forget_before(self, time: int) -> None:
         """Drop the plans that a later one has replaced by ``time``."""
