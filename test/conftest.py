@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -60,6 +61,17 @@ def checkpoint(tmp_path_factory):
     )
     spec = CheckpointSpec(model=config, image=ImageSpec(size=64), action=action, period=0.05, block=5)
     return str(save_checkpoint(tmp_path_factory.mktemp("models") / "random", LeWorldModel(config), spec))
+
+
+@pytest.fixture
+def resident():
+    """Return a function that says this process's resident memory in MB."""
+
+    def measure():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 1e6
+
+    return measure
 
 
 class Processes:

@@ -349,24 +349,19 @@ def test_fault_40_plans_from_before_a_reset_are_not_played(bench):
     assert bench.tick().action.tolist() == [0.2, 0.2]
 
 
-def test_an_hour_of_control_steps_leaves_nothing_behind(bench):
-    for step in range(72_000):
-        bench.commander.joints(bench.now)
-        if step % 5 == 0:
-            bench.commander.frame(bench.now, bench.now)
-            bench.commander.plan(NAMES, bench.now + 5 * bench.period, np.full((25, 2), 0.1))
-        assert bench.commander.tick(bench.now).moving == (step >= 5)
-        bench.now += bench.period
+def test_an_hour_of_control_steps_leaves_nothing_behind(bench, resident):
+    def steps(count):
+        for step in range(count):
+            bench.commander.joints(bench.now)
+            if step % 5 == 0:
+                bench.commander.frame(bench.now, bench.now)
+                bench.commander.plan(NAMES, bench.now + 5 * bench.period, np.full((25, 2), 0.1))
+            moving = bench.commander.tick(bench.now).moving
+            bench.now += bench.period
+        return moving
+
+    assert steps(1000)
+    before = resident()
+    assert steps(72_000)
+    assert resident() - before < 5
     assert len(bench.commander.buffer.plans) <= 3
-
-
-def test_a_plan_that_touches_a_limit_now_and_then_does_not_flicker(make_bench):
-    bench = make_bench(Limits(NAMES, (-0.4, -0.4), (0.4, 0.4)), Rules(clamped_steps=8))
-    bench.ticks(2)
-    changes = []
-    for speeds in ([0.1, 0.1], [0.1, 5.0], [0.1, 0.1], [0.1, 5.0], [0.1, 0.1]) * 4:
-        bench.plan(speeds)
-        changes.append(bench.tick().changed)
-    assert sum(changes) <= 2
-    bench.ticks(9, plan=0.1)
-    assert bench.commander.state == (State.RUNNING, "playing the plan")

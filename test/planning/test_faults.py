@@ -1,7 +1,5 @@
 """Rows of the fault table that the planner answers for."""
 
-import resource
-
 import numpy as np
 import pytest
 import torch
@@ -51,7 +49,9 @@ def test_fault_13_candidates_that_leave_the_finite_cost_infinity(value):
     candidates = torch.zeros(1, 4, 3, 10)
     candidates[0, 1:3, 0, 0] = 1.0
     objective = GoalDistance(Broken(value), torch.zeros(1, 1, 64), torch.zeros(1, 0, 10), torch.ones(1, 64))
-    assert objective(candidates)[0].isfinite().tolist() == [True, False, False, True]
+    costs = objective(candidates)[0]
+    assert costs[[0, 3]].isfinite().all()
+    assert costs[[1, 2]].tolist() == [torch.inf, torch.inf]
 
 
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - {"gradient"}))
@@ -97,13 +97,8 @@ def test_fault_13_a_latent_beyond_all_measure_yields_no_plan():
         planner.plan(latent(3e38, -3e38), None, None)
 
 
-def resident():
-    """Return the resident memory of this process in MB."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
-
-
-def test_fault_38_ten_thousand_planning_cycles_leave_memory_as_it_was():
+@pytest.mark.timeout(900)
+def test_fault_38_ten_thousand_planning_cycles_leave_memory_as_it_was(resident):
     torch.manual_seed(0)
     config = ModelConfig(
         encoder="conv",
@@ -124,7 +119,7 @@ def test_fault_38_ten_thousand_planning_cycles_leave_memory_as_it_was():
     )
     model = LeWorldModel(config).eval()
     spec = CheckpointSpec(config, ImageSpec(16), ACTION, 0.05, 5)
-    settings = PlannerConfig(samples=4, elites=2, iterations=1, horizon=1)
+    settings = PlannerConfig(solver="cem", samples=4, elites=2, iterations=1, horizon=1, widening=1)
     planner = RecedingHorizonPlanner(model, spec, settings)
     latents = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
 
