@@ -41,6 +41,12 @@ def test_a_plan_goes_on_from_where_it_led_not_from_what_lags_behind(commands):
     assert points(message)[0][0] == pytest.approx([0.65, -1.0])
 
 
+def test_a_blocked_arm_is_not_sent_ever_further(commands):
+    for _ in range(100):
+        message = commands.message(0, np.array([1.0, 0.0]), True, MEASURED)
+    assert points(message)[0][0] == pytest.approx([0.5 + 0.5 + 0.05, -1.0])
+
+
 def test_standing_still_keeps_what_was_measured_when_it_began(commands):
     commands.message(0, np.array([1.0, 0.0]), True, MEASURED)
     for sunk in (0.0, 0.01, 0.02):

@@ -9,6 +9,7 @@ from world_model_ros.control.limits import Limits
 from world_model_ros.model.config import ActionSpec
 from world_model_ros.nodes.running import set_stamp
 
+LEASH = 0.5  # seconds at full speed that the plan's positions may be ahead of the measured ones
 KINDS = {"twist": TwistStamped, "velocities": Float64MultiArray, "joint_trajectory": JointTrajectory}
 
 
@@ -45,7 +46,7 @@ class Commands:
         means now: a trajectory that a slow clock has made old would be refused.
         """
         if moving:
-            start = positions if self._desired is None else self._desired
+            start = self._ahead_of(positions)
             self._held = None
         else:
             self._desired = None
@@ -68,3 +69,14 @@ class Commands:
             set_stamp(point.time_from_start, round(steps * self.period * 1e9))
             message.points.append(point)
         return message
+
+    def _ahead_of(self, positions: np.ndarray | None) -> np.ndarray | None:
+        """Return where the plan has led the joints, not far from where they are.
+
+        A blocked arm would else be sent ever further, and leap when it comes free.
+        """
+        if self._desired is None or positions is None:
+            return positions if self._desired is None else self._desired
+        return np.clip(
+            self._desired, positions + LEASH * self.limits.low, positions + LEASH * self.limits.high
+        )
