@@ -147,7 +147,8 @@ class CommandNode(ManagedNode):
             positions = None
             if self.spec.action.kind == "joint_velocity":
                 positions = match_joints(self.spec.action.names, message.name, message.position)
-            else:  # nothing is computed from them, but a robot that reports nonsense is not to be moved
+            elif len(message.position):  # a base may report velocities alone
+                # Nothing is computed from them, but a robot that reports nonsense is not to be moved.
                 match_joints(message.name, message.name, message.position)
             self.commander.joints(now, positions)
             self.accept("joint_states")
