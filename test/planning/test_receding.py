@@ -213,6 +213,17 @@ def test_a_plan_that_cannot_keep_its_promise_chooses_its_arrival_anew(tolerance,
     assert found == horizons
 
 
+def test_waiting_at_the_goal_takes_fewer_candidates_than_finding_the_way():
+    config = PlannerConfig(samples=8, elites=2, iterations=1, widening=3, tolerance=0.001)
+    planner = RecedingHorizonPlanner(PointMass(), SPEC, config)
+    planner.set_goal(latent(0.0, 0.0))
+    assert [planner.plan(latent(0, 0), None, None).candidates for _ in range(3)] == [24, 8, 8]
+    # Away from it, however it got there, the way is found anew.
+    planner.plan(latent(0.3, 0), None, None)
+    planner.set_goal(latent(0.0, 0.0))
+    assert planner.plan(latent(0.3, 0), None, None).candidates == 24
+
+
 def test_a_deadline_stops_at_the_last_finished_iteration():
     class Slow(PointMass):
         def rollout(self, *arguments):

@@ -25,14 +25,13 @@ PROPOSALS = ("auto", "none", "inverse_dynamics")
 ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics head is asked about
 # The squared distance is flat far from the goal, so some first candidates must come near it: wide and
 # nearly straight ones do. The temporal distance shows the way from afar.
-# What contact makes of a push is harder to search than a way through the air, and the mean of several
-# elites does better there than the one candidate that promises most (docs/performance.md).
+# What contact makes of a push is harder to search than a way through the air.
 SUITED = {
     "squared": {
         "solver": "icem",
-        "samples": 32,
+        "samples": 48,
         "elites": 4,
-        "iterations": 2,
+        "iterations": 1,
         "widening": 1,
         "initial_std": 1.5,
         "correlation": 0.97,
@@ -42,11 +41,11 @@ SUITED = {
         "doubt": 0.0,
     },
     "temporal": {
-        "solver": "cem",
-        "samples": 32,
+        "solver": "icem",
+        "samples": 48,
         "elites": 6,
         "iterations": 3,
-        "widening": 2,
+        "widening": 3,
         "initial_std": 1.0,
         "correlation": 0.9,
         "worth_moving": 0.5,
@@ -73,7 +72,7 @@ class PlannerConfig:
     samples: int | None = None  # candidates, in the first iteration
     elites: int | None = None
     iterations: int | None = None
-    widening: int | None = None  # times as many samples where the moment of arrival is chosen
+    widening: int | None = None  # times as many samples where the moment of arrival is chosen, on the way
     horizon: int = 5  # model steps
     initial_std: float | None = None  # in z-scores
     correlation: float | None = None  # between neighbouring control steps
@@ -157,6 +156,7 @@ class _Found:
     cost: float
     iterations: int
     candidates: int
+    standing: bool = False  # still, because nothing was worth moving for
 
 
 class RecedingHorizonPlanner:
@@ -221,6 +221,7 @@ class RecedingHorizonPlanner:
     def _forget_plan(self) -> None:
         self._previous: Tensor | None = None
         self._promised = math.inf
+        self._waiting = False
 
     def set_goal(self, latent: np.ndarray | None) -> None:
         """Take the goal's latent (D,), encoded once; the history stays, the warm start goes."""
@@ -245,7 +246,8 @@ class RecedingHorizonPlanner:
             for context in range(1, self.spec.history + 1):
                 for left in range(self.config.horizon):
                     self._previous = self.still.cpu().expand(left + 1, -1)
-                    self._solve(latents[:context], blocks[: context - 1], left, None)
+                    for self._waiting in (False,) if left else (False, True):
+                        self._solve(latents[:context], blocks[: context - 1], left, None)
         self.reset()
         self._goal = goal
 
@@ -281,6 +283,8 @@ class RecedingHorizonPlanner:
             again = self._solve(latents, blocks, 0, until)
             found = replace(again, candidates=found.candidates + again.candidates)
         self._previous, self._promised = found.actions, found.cost
+        # At the goal, the arrival is chosen again and again, to hear that nothing is worth moving for.
+        self._waiting = found.standing and found.cost <= self.config.tolerance
         return Plan(
             actions=self._physical(found.actions),
             distance=float(squared_distance(self._latents[-1], self._goal)),
@@ -299,9 +303,10 @@ class RecedingHorizonPlanner:
         context, past = _batched(latents, blocks, self.still)
         found = self.search(
             self.generator,
-            not left,
-            until,
-            self._proposals(latents[-1], len(mean)),
+            any_time=not left,
+            wide=not (left or self._waiting),
+            until=until,
+            proposals=self._proposals(latents[-1], len(mean)),
             latents=context,
             past=past,
             goal=self._goal[None],
@@ -314,7 +319,7 @@ class RecedingHorizonPlanner:
             last = min(range(len(mean)), key=lambda k: found.distances[k] + self.config.haste * k)
         effort = found.iterations, found.candidates
         if not left and found.waiting <= found.distances[last] + self.config.worth_moving:
-            return _Found(self.still.cpu()[None], found.standing, found.waiting, *effort)
+            return _Found(self.still.cpu()[None], found.standing, found.waiting, *effort, standing=True)
         return _Found(found.actions[: last + 1], found.imagined[last], found.distances[last], *effort)
 
     @torch.inference_mode()

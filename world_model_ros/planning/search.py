@@ -35,7 +35,7 @@ class Found:
 class Search:
     """A solver, a model and a metric on one device. On CUDA a solve is a graph, recorded once a shape.
 
-    Where the moment of arrival is free, each model step until then costs ``haste``, and there are
+    Where the moment of arrival is free, each model step until then costs ``haste``; a wide solve has
     ``widening`` times the samples. A graph cannot stop half-way: where it would take longer than a
     deadline leaves, a solve goes without.
     """
@@ -61,15 +61,17 @@ class Search:
         self._take(solver, replace(solver, samples=widening * solver.samples))
 
     def _take(self, solver: SamplingSolver, wide: SamplingSolver) -> None:
-        """Search with these from now on, the second where the moment of arrival is free."""
-        self.solvers = {False: solver, True: wide}
+        """Search with these from now on, the second where a solve is wide."""
+        self.solvers = {False: solver, True: wide}  # by whether it is wide
         self._seconds = 0.0  # the longest replay so far
-        self._recorded = {key: Recorded(self._whole(key), self.records) for key in self.solvers}
+        kinds = [(any_time, wide) for any_time in (False, True) for wide in (False, True)]
+        self._recorded = {kind: Recorded(self._whole(*kind), self.records) for kind in kinds}
 
     def __call__(
         self,
         generator: torch.Generator,
         any_time: bool,
+        wide: bool = False,
         until: float | None = None,
         proposals: Tensor | None = None,
         **tensors: Tensor,
@@ -77,11 +79,13 @@ class Search:
         """Solve from ``latents`` (1, T, D) and ``past`` (1, T-1, A) towards ``goal`` (1, D).
 
         ``mean`` (1, H, A) is where the search starts, proposals (1, P, H, A) what else it tries first.
-        ``any_time`` leaves the moment of arrival free. ``until`` is a moment of ``time.perf_counter``.
+        ``any_time`` leaves the moment of arrival free, ``wide`` takes more samples. ``until`` is a moment
+        of ``time.perf_counter``.
         Where the device's memory does not suffice, half the samples are used from then on; UserError
         where that is still too much.
         """
-        given = {"generator": generator, "any_time": any_time, "until": until, "proposals": proposals}
+        given = {"generator": generator, "any_time": any_time, "wide": wide, "until": until}
+        given["proposals"] = proposals
         try:
             return self._attempt(**given, **tensors)
         except torch.OutOfMemoryError:
@@ -107,11 +111,12 @@ class Search:
         self,
         generator: torch.Generator,
         any_time: bool,
+        wide: bool,
         until: float | None,
         proposals: Tensor | None,
         **tensors: Tensor,
     ) -> Found:
-        solver = self.solvers[any_time]
+        solver = self.solvers[wide]
         if proposals is not None:
             tensors["proposals"] = proposals
         noise = Noise(
@@ -121,25 +126,26 @@ class Search:
         began = time.perf_counter()
         if self.records and (until is None or began + self._seconds < until):
             draws = torch.stack([noise() for _ in range(iterations)])
-            values = self._recorded[any_time](**tensors, draws=draws)
+            values = self._recorded[any_time, wide](**tensors, draws=draws)
             found = _read(values, iterations, solver.effort(iterations))
-            if self._recorded[any_time].replayed:
+            if self._recorded[any_time, wide].replayed:
                 self._seconds = max(self._seconds, time.perf_counter() - began)
             return found
-        values, iterations = self._solve(any_time, noise, until, **tensors)
+        values, iterations = self._solve(any_time, wide, noise, until, **tensors)
         return _read(values, iterations, solver.effort(iterations))
 
-    def _whole(self, any_time: bool) -> Callable[..., tuple[Tensor, ...]]:
+    def _whole(self, any_time: bool, wide: bool) -> Callable[..., tuple[Tensor, ...]]:
         """Return the solve as a function of tensors alone, the draws (iterations, 1, S, H, A) among them."""
 
         def solve(draws: Tensor, **tensors: Tensor) -> tuple[Tensor, ...]:
-            return self._solve(any_time, iter(draws.unbind()).__next__, None, **tensors)[0]
+            return self._solve(any_time, wide, iter(draws.unbind()).__next__, None, **tensors)[0]
 
         return solve
 
     def _solve(
         self,
         any_time: bool,
+        wide: bool,
         noise: Callable[[], Tensor],
         until: float | None,
         latents: Tensor,
@@ -160,7 +166,7 @@ class Search:
             standing.append(objective.imagined[:, -1:, :1])
             return costs[:, :-1]
 
-        solution = self.solvers[any_time].solve(cost, mean, noise, self.limits, proposals, until)
+        solution = self.solvers[wide].solve(cost, mean, noise, self.limits, proposals, until)
         if solution.index is None:
             imagined = objective.imagine(solution.actions[:, None])
         else:  # what has been imagined already
