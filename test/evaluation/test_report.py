@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from world_model_ros.cli import main
 from world_model_ros.evaluation.problems import make_problems
@@ -389,3 +391,14 @@ def test_angles_are_compared_around_the_circle():
 
 def test_text_is_escaped_once():
     assert page.text(page.text("<&>")) == "&lt;&amp;&gt;"
+
+
+@pytest.mark.parametrize(("lr", "kept"), [(1e-3, True), (2e-3, False)])
+def test_curves_of_another_training_are_left_out(tmp_path, lr, kept):
+    spec = dataclasses.replace(read_spec("models/reach"), training={"lr": 1e-3, "steps": 60})
+    write_run(tmp_path / "run")
+    identity = json.dumps({"settings": {"lr": lr, "steps": 60, "clip": 1.0}})
+    torch.save({"identity": identity}, tmp_path / "run" / "state.pt")
+    inputs = read_inputs(None, tmp_path / "run", "reach", spec)
+    assert bool(inputs.metrics) == kept
+    assert any("another training: lr 0.002, not 0.001" in words for words in inputs.ignored) != kept

@@ -256,6 +256,15 @@ def _differences(there: dict, here: dict, prefix: str = "") -> list[str]:
     return found
 
 
+def recorded_settings(folder: Path) -> dict:
+    """Return the TrainingSettings of the run in ``folder``, as a dict; empty where no state can be read."""
+    try:
+        state = torch.load(folder / STATE_NAME, map_location="cpu", weights_only=True, mmap=True)
+        return dict(json.loads(state["identity"])["settings"])
+    except Exception:  # whatever a missing or damaged file makes the reader raise
+        return {}
+
+
 def _write_line(file, values: dict) -> None:
     file.write(json.dumps(values) + "\n")
     file.flush()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
-from world_model_ros.training.loop import METRICS_NAME
+from world_model_ros.training.loop import METRICS_NAME, recorded_settings
 
 CLOSED_LOOP = ("random", "lewm", "far")
 PROTOCOLS = (*CLOSED_LOOP, "robustness", "knowledge", "surprise")
@@ -68,7 +68,8 @@ class Inputs:
 def read_inputs(folder: Path | None, run: Path | None, task: str, spec: CheckpointSpec) -> Inputs:
     """Read the results in ``folder`` and the metrics of ``run``, each where given.
 
-    Results of other tasks and checkpoints, and files that are no results, are noted and left out.
+    Results of other tasks and checkpoints, the curves of another training, and files that are no results
+    are noted and left out.
     Raises UserError for a missing folder or a damaged file.
     """
     inputs = Inputs()
@@ -77,6 +78,10 @@ def read_inputs(folder: Path | None, run: Path | None, task: str, spec: Checkpoi
     if run is not None:
         inputs.metrics_path = run / METRICS_NAME
         inputs.metrics = _read_metrics(run)
+        differing = _differing(recorded_settings(run), spec.training)
+        if differing:
+            inputs.metrics = []
+            inputs.ignored.append(f"{run} is the run of another training: {differing}.")
     return inputs
 
 
@@ -104,6 +109,12 @@ def _read_results(folder: Path, task: str, spec: CheckpointSpec, inputs: Inputs)
         else:
             inputs.results.append(result)
     inputs.results.sort(key=lambda r: r.written)
+
+
+def _differing(run: dict, training: dict) -> str:
+    """Return in words where the settings of a run contradict what the checkpoint says of its training."""
+    common = sorted(run.keys() & training.keys())
+    return ", ".join(f"{k} {run[k]}, not {training[k]}" for k in common if run[k] != training[k])
 
 
 def _read_metrics(run: Path) -> list[dict]:
