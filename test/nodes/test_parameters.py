@@ -6,7 +6,7 @@ import pytest
 
 from world_model_ros.nodes import parameters
 from world_model_ros.planning.precision import PRECISIONS
-from world_model_ros.planning.receding import OBJECTIVES, PROPOSALS, PlannerConfig
+from world_model_ros.planning.settings import OBJECTIVES, PROPOSALS, PlannerConfig
 from world_model_ros.planning.solvers import SOLVERS
 from world_model_ros.sim import TASKS
 

@@ -11,8 +11,9 @@ from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.planning.precision import for_planning
-from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
+from world_model_ros.planning.receding import RecedingHorizonPlanner
 from world_model_ros.planning.recorded import Recorded
+from world_model_ros.planning.settings import PlannerConfig
 from world_model_ros.planning.solvers import SOLVERS
 
 

@@ -27,7 +27,8 @@ from world_model_ros.nodes.plans import plan_message
 from world_model_ros.nodes.qos import FRESH, HISTORY, RELIABLE
 from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.planning.action_buffer import ActionBuffer
-from world_model_ros.planning.receding import NoPlanError, PlannerConfig, RecedingHorizonPlanner
+from world_model_ros.planning.receding import NoPlanError, RecedingHorizonPlanner
+from world_model_ros.planning.settings import PlannerConfig
 from world_model_ros.planning.timeline import ModelStep, Timeline
 
 ACKNOWLEDGE = Duration(seconds=0.05)
