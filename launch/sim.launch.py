@@ -1,19 +1,14 @@
 """The simulated robot and the nodes that see, plan and command; ends when one of them ends."""
 
-import os
-
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
+from world_model_ros.nodes import environment
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-CONFIG = os.path.join(os.path.dirname(HERE), "config")
-# Distributions up to Jazzy read the second, newer ones warn of it.
-PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-PROFILE = PROFILES[os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")]
+PARAMETERS = str(environment.share() / "config" / "sim.yaml")
 # name, default, type, meaning
 ARGUMENTS = (
     ("goals", "0", int, "how many goals to try before ending; 0 goes on for ever"),
@@ -25,7 +20,7 @@ ARGUMENTS = (
 
 
 def generate_launch_description():
-    """Return the graph: sim_node, encoder_node, planner_node, command_node."""
+    """Return the graph: sim_node, encoder_node, planner_node, command_node, monitor_node."""
     values = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, _, kind, _ in ARGUMENTS
     }
@@ -36,7 +31,7 @@ def generate_launch_description():
             package="world_model_ros",
             executable=name,
             name=name,
-            parameters=[os.path.join(CONFIG, "sim.yaml"), parameters],
+            parameters=[PARAMETERS, parameters],
             output="screen",
             sigterm_timeout="0.5",
             sigkill_timeout="2.0",
@@ -51,14 +46,11 @@ def generate_launch_description():
                 default_value=LaunchConfiguration("task"),
                 description="checkpoint folder, or the name of a shipped one",
             ),
-            *(
-                []
-                if any(os.environ.get(profile) for profile in PROFILES)
-                else [SetEnvironmentVariable(PROFILE, os.path.join(CONFIG, "fastdds.xml"))]
-            ),
+            *(SetEnvironmentVariable(*variable) for variable in environment.fast_dds_profile().items()),
             node("sim_node", values),
             node("encoder_node", checkpoint),
             node("planner_node", checkpoint),
             node("command_node", checkpoint),
+            node("monitor_node", checkpoint),
         ]
     )

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,10 +13,25 @@ import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from world_model_ros.nodes import environment
 
 environment.prepare(local=True)
+# HYPOTHESIS_PROFILE=thorough, or --hypothesis-profile=thorough, looks longer and elsewhere each time.
+SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile(
+    "quick",
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=SLOW,
+)
+settings.register_profile(
+    "thorough", max_examples=1000, stateful_step_count=60, deadline=None, suppress_health_check=SLOW
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 ROOT = Path(__file__).resolve().parents[1]
 _domains = itertools.count(os.getpid() * 13)
 # Linux hands out the ports of domains above 101 to anybody.
@@ -47,6 +63,17 @@ def checkpoint(tmp_path_factory):
     return str(save_checkpoint(tmp_path_factory.mktemp("models") / "random", LeWorldModel(config), spec))
 
 
+@pytest.fixture
+def resident():
+    """Return a function that says this process's resident memory in MB."""
+
+    def measure():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 1e6
+
+    return measure
+
+
 class Processes:
     """Starts programs of this package, and leaves none behind."""
 
@@ -55,7 +82,8 @@ class Processes:
         self.mark = uuid.uuid4().hex
         self.environment = os.environ | {
             "ROS_DOMAIN_ID": str(domain),
-            "PYTHONPATH": str(ROOT),
+            # A sourced ROS 2 is in there too.
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "WORLD_MODEL_ROS_TEST": self.mark,
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
@@ -83,9 +111,10 @@ class Processes:
         """Run the sim verb."""
         return self.start("-m", "world_model_ros", "sim", *options)
 
-    def node(self, name, **parameters):
-        """Run one node with the parameters of config/sim.yaml and these."""
-        words = ["-m", "world_model_ros.nodes", name, "--ros-args", "--params-file", "config/sim.yaml"]
+    def node(self, name, config=True, **parameters):
+        """Run one node with these parameters, and those of config/sim.yaml where ``config``."""
+        words = ["-m", "world_model_ros.nodes", name, "--ros-args"]
+        words += ["--params-file", "config/sim.yaml"] if config else []
         for key, value in parameters.items():
             words += ["-p", f"{key}:={value}"]
         return self.start(*words)

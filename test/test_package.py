@@ -28,6 +28,7 @@ KEYS = {
     "python3-torch",
     "python3-tqdm",
     "python3-yaml",
+    "rcl_interfaces",
     "rclpy",
     "rosgraph_msgs",
     "sensor_msgs",

@@ -13,6 +13,7 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.nodes import starter
 
 PEER = importlib.util.find_spec("stable_worldmodel") is not None
 
@@ -111,5 +112,5 @@ def test_camera_to_plan_is_measured_on_real_processes(processes, tmp_path):
     assert 0 < found["p50_ms"] <= found["p99_ms"]
     assert found["n"] >= 8
     assert found["cpu"]["planner_node"] > found["idle_cpu"]["planner_node"]
-    assert set(found["idle_cpu"]) == {"sim_node", "encoder_node", "planner_node", "command_node"}
+    assert set(found["idle_cpu"]) == set(starter.NODES)
     assert not processes.alive()

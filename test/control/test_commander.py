@@ -1,76 +1,79 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from world_model_ros.control.commander import Commander, State
-from world_model_ros.control.interfaces import check_interface
-from world_model_ros.control.joints import integrate, match_joints
+from world_model_ros.control.commander import Rules, State
+from world_model_ros.control.health import Health
 from world_model_ros.control.limits import Limits
-from world_model_ros.errors import UserError
-from world_model_ros.model.config import ActionSpec
-from world_model_ros.planning.action_buffer import ActionBuffer
 
+MS = 1_000_000
 NAMES = ("linear_x", "linear_y")
-PERIOD = 50
 
 
-@pytest.fixture
-def commander():
-    return Commander(Limits(NAMES, (-0.4, -0.4), (0.4, 0.4)), ActionBuffer(PERIOD, 500))
+def still(decision):
+    return decision.action is not None and decision.action.tolist() == [0, 0]
 
 
-def running(commander):
-    commander.joints()
-    commander.plan(NAMES, 1000, np.full((20, 2), 0.1))
-    assert commander.tick(1000).state is State.RUNNING
-
-
-def test_sends_nothing_before_there_is_a_robot_and_a_plan(commander):
-    decision = commander.tick(1000)
+def test_sends_nothing_before_there_is_a_robot_a_camera_and_a_plan(bench):
+    decision = bench.tick(joints=False, frame=False)
     assert (decision.state, decision.action) == (State.WAITING, None)
-    commander.joints()
-    decision = commander.tick(1050)
+    assert "joint_states" in decision.reason
+    decision = bench.tick(frame=False)
+    assert (decision.state, decision.action) == (State.WAITING, None)
+    assert "camera/image_raw" in decision.reason
+    decision = bench.tick()
     assert (decision.state, decision.action) == (State.READY, None)
+    assert not bench.commander.ever_moved
 
 
-def test_plays_the_plan_within_limits_and_counts_what_it_clamped(commander):
-    commander.joints()
-    commander.plan(NAMES, 1000, [[0.1, -0.2], [5.0, 0.0]])
-    assert commander.tick(1000).action.tolist() == [0.1, -0.2]
-    assert commander.tick(1050).action.tolist() == [0.4, 0.0]
-    assert commander.clamped == 1
+def test_plays_the_plan_within_limits_and_counts_what_it_clamped(bench):
+    bench.tick()
+    bench.commander.plan(NAMES, bench.now, [[0.1, -0.2], [5.0, 0.0]])
+    assert bench.tick().action.tolist() == [0.1, -0.2]
+    decision = bench.tick()
+    assert decision.action.tolist() == [0.4, 0.0]
+    assert "within the limits" in decision.reason
+    assert bench.commander.counts["clamped"] == 1
 
 
-def test_stands_still_when_plans_stay_away_and_recovers_by_itself(commander):
-    running(commander)
-    decision = commander.tick(1500)
-    assert decision.state is State.HOLD
-    assert decision.action.tolist() == [0, 0]
-    commander.plan(NAMES, 1550, [[0.3, 0.3]])
-    assert commander.tick(1550).action.tolist() == [0.3, 0.3]
+def test_a_plan_for_later_does_not_move_the_robot_now(bench):
+    bench.tick()
+    bench.plan(start=bench.now + 3 * bench.period)
+    states = [d.state for d in bench.ticks(4)]
+    assert states == [State.READY] * 3 + [State.RUNNING]
 
 
-def test_emergency_stop_is_latched_until_reset(commander):
-    running(commander)
-    commander.emergency_stop()
-    for time in (1050, 1100):
-        commander.plan(NAMES, time, [[0.3, 0.3]] * 3)
-        decision = commander.tick(time)
-        assert decision.state is State.FAULT
-        assert decision.action.tolist() == [0, 0]
-    commander.reset()
-    assert commander.tick(1150).state is State.WAITING
-    running_again = commander
-    running_again.joints()
-    running_again.plan(NAMES, 1200, [[0.3, 0.3]])
-    assert running_again.tick(1200).state is State.RUNNING
+def test_standing_still_is_commanded_once_on_leaving_running_even_where_nothing_else_is_sent(bench):
+    """After the clock was set back the state is WAITING, in which nothing is sent: but for one."""
+    bench.run()
+    bench.now -= 100 * bench.period
+    first, second = bench.ticks(2, joints=False, frame=False)
+    assert first.state is State.WAITING
+    assert still(first)
+    assert (second.state, second.action) == (State.WAITING, None)
 
 
-def test_time_set_back_drops_the_plan(commander):
-    running(commander)
-    decision = commander.tick(900)
-    assert (decision.state, decision.action) == (State.WAITING, None)
+def test_settling_outside_of_a_control_step_is_not_said_again(bench):
+    bench.run()
+    bench.commander.forget()
+    bench.commander.settle()
+    assert not bench.commander.moving
+    assert bench.tick(joints=False, frame=False).action is None
+
+
+def test_hold_keeps_commanding_stillness_once_it_has_moved(bench):
+    bench.run()
+    decisions = bench.ticks(40)
+    held = [d for d in decisions if d.state is State.HOLD]
+    assert len(held) > 20
+    assert all(map(still, held))
+    assert bench.commander.counts["holds"] == 1
+
+
+def test_a_hold_before_the_first_motion_sends_nothing(bench):
+    bench.ticks(3)
+    decisions = bench.ticks(10, frame=False)
+    assert decisions[-1].state is State.HOLD
+    assert all(d.action is None for d in decisions)
 
 
 @pytest.mark.parametrize(
@@ -83,87 +86,282 @@ def test_time_set_back_drops_the_plan(commander):
         (NAMES, [[0.1, float("inf")]]),
     ],
 )
-def test_unusable_plans_are_refused_with_a_reason(commander, names, actions):
-    running(commander)
-    assert "plan" in commander.plan(names, 1000, actions)
-    assert commander.rejected == 1
-    assert commander.tick(1050).action.tolist() == [0.1, 0.1]
+def test_unusable_plans_are_refused_with_a_reason(bench, names, actions):
+    bench.run()
+    assert "plan" in bench.commander.plan(names, bench.now, actions)
+    assert bench.commander.counts["rejected_plans"] == 1
+    assert bench.tick().action.tolist() == [0.1, 0.1]
 
 
-def test_says_state_and_reason_only_when_they_change(commander):
-    commander.joints()
-    assert [commander.tick(t).changed for t in (1000, 1050)] == [True, False]
-    commander.plan(NAMES, 1100, np.zeros((5, 2)))
-    assert [commander.tick(t).changed for t in (1100, 1150)] == [True, False]
+def test_says_state_and_reason_only_when_they_change(bench):
+    assert [d.changed for d in bench.ticks(2)] == [True, False]
+    bench.plan()
+    assert [d.changed for d in bench.ticks(2)] == [True, False]
+    assert bench.commander.state == (State.RUNNING, "playing the plan")
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=2, max_size=2))
-def test_no_action_leaves_the_limits(action):
-    limits = Limits(NAMES, (-0.4, -0.1), (0.4, 0.2))
-    clamped, changed = limits.clamp(np.array(action))
-    assert (clamped >= limits.low).all()
-    assert (clamped <= limits.high).all()
-    assert changed == (clamped.tolist() != action)
+def test_the_state_is_known_before_the_first_control_step(bench):
+    assert bench.commander.state[0] is State.WAITING
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [((0.4,), (-0.4,)), ((0.1,), (0.4,)), ((float("nan"),), (1.0,)), ((-1.0, -1.0), (1.0,))]
-)
-def test_unusable_limits_are_refused(low, high):
-    with pytest.raises(UserError, match="limits"):
-        Limits(("joint1",), low, high)
+def test_a_plan_that_starts_again_steps_away_from_standing_still(make_bench):
+    limits = Limits(NAMES, (-0.4, -0.4), (0.4, 0.4), max_step=(0.1, 0.1))
+    bench = make_bench(limits, Rules(clamped_steps=1000))
+    actions = [d.action[0] for d in bench.ticks(6, plan=0.4) if d.moving]
+    np.testing.assert_allclose(actions, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+    bench.ticks(15)
+    assert bench.decisions[-1].state is State.HOLD
+    assert bench.tick(plan=0.4).action[0] == pytest.approx(0.1)
 
 
-def test_an_action_of_another_shape_is_an_error():
-    with pytest.raises(ValueError, match="shape"):
-        Limits(NAMES, (-1, -1), (1, 1)).clamp([0.0])
+def test_joint_ends_are_respected_with_measured_positions(make_bench):
+    limits = Limits(NAMES, (-1, -1), (1, 1), position_low=(-2, -2), position_high=(2, 2))
+    bench = make_bench(limits)
+    bench.positions = np.array([1.99, 2.5])
+    decision = bench.tick(plan=1.0)
+    np.testing.assert_allclose(decision.action, [0.2, 0.0])  # 0.01 rad in 0.05 s; outside: only back
+    assert bench.commander.positions.tolist() == [1.99, 2.5]
 
 
-def spec(kind, names):
-    values = (1.0,) * len(names)
-    return ActionSpec(names, kind, "rad/s", (0.0,) * len(names), values, tuple(-v for v in values), values)
+@pytest.mark.fault
+def test_fault_01_without_an_image_nothing_is_sent_and_the_topic_is_named(bench):
+    decisions = bench.ticks(100, frame=False, plan=0.1)
+    assert {(d.state, d.action) for d in decisions} == {(State.WAITING, None)}
+    assert "camera/image_raw" in decisions[-1].reason
 
 
-@pytest.mark.parametrize(
-    ("kind", "interface", "fits"),
-    [
-        ("twist", "twist", True),
-        ("twist", "velocities", False),
-        ("joint_velocity", "velocities", True),
-        ("joint_velocity", "joint_trajectory", True),
-        ("joint_velocity", "twist", False),
-        ("twist", "positions", False),
-    ],
-)
-def test_a_kind_of_action_goes_only_over_interfaces_that_can_carry_it(kind, interface, fits):
-    action = spec(kind, ("linear_x",) if kind == "twist" else ("joint1",))
-    if fits:
-        check_interface(action, interface)
-    else:
-        with pytest.raises(UserError) as error:
-            check_interface(action, interface)
-        assert interface in str(error.value)
-        assert kind in str(error.value)
+@pytest.mark.fault
+def test_fault_02_a_camera_that_stops_means_hold_in_time_and_a_return_takes_fresh_frames(bench):
+    bench.run()
+    last_frame = bench.now - bench.period
+    decisions = bench.ticks(10, frame=False, plan=0.1)
+    stopped = next(i for i, d in enumerate(decisions) if not d.moving)
+    first_stop = last_frame + (stopped + 1) * bench.period
+    assert first_stop - last_frame <= 300 * MS  # the timeout, and one control step
+    assert {d.state for d in decisions[stopped:]} == {State.HOLD}
+    assert all(map(still, decisions[stopped:]))
+    assert "camera/image_raw" in decisions[-1].reason
+    back = bench.ticks(3, plan=0.1)
+    assert [d.moving for d in back] == [False, False, True]  # three fresh frames
 
 
-def test_twist_actions_must_be_components_of_a_twist():
-    with pytest.raises(UserError, match="linear_w"):
-        check_interface(spec("twist", ("linear_w",)), "twist")
+def test_a_camera_that_stutters_is_not_back(bench):
+    bench.run()
+    bench.ticks(10, frame=False, plan=0.1)
+    for _ in range(5):
+        assert not any(d.moving for d in [bench.tick(plan=0.1), *bench.ticks(8, frame=False, plan=0.1)])
 
 
-def test_joints_are_matched_by_name_whatever_the_order():
-    found = match_joints(("a", "b"), ["x", "b", "a"], [9.0, 2.0, 1.0])
-    assert found.tolist() == [1.0, 2.0]
+def test_a_frame_with_a_stamp_far_ahead_counts_as_no_fresher_than_a_control_step(bench):
+    bench.run()
+    bench.commander.frame(bench.now, bench.now + 3600_000 * MS)
+    decisions = bench.ticks(10, frame=False, plan=0.1)
+    assert decisions[-1].state is State.HOLD
 
 
-@pytest.mark.parametrize(
-    ("names", "positions"),
-    [(["a"], [1.0]), (["a", "b", "b"], [1.0, 2.0, 3.0]), (["a", "b"], [1.0]), (["a", "b"], [1.0, np.nan])],
-)
-def test_joint_states_that_leave_a_joint_open_are_refused(names, positions):
-    with pytest.raises(ValueError, match="joint_states"):
-        match_joints(("a", "b"), names, positions)
+@pytest.mark.fault
+def test_fault_10_and_11_joints_that_stay_away_mean_hold(bench):
+    """Joint states with a joint missing or named twice are refused, so they stay away."""
+    bench.run()
+    decisions = bench.ticks(20, joints=False, plan=0.1)
+    stopped = next(i for i, d in enumerate(decisions) if not d.moving)
+    assert (stopped + 1) * bench.period <= 550 * MS
+    assert {d.state for d in decisions[stopped:]} == {State.HOLD}
+    assert "joint_states" in decisions[-1].reason
+    assert bench.tick(plan=0.1).moving
 
 
-def test_positions_are_integrated_to_the_end_of_each_step():
-    assert integrate([1.0], [[2.0], [4.0]], 0.5).tolist() == [[2.0], [4.0]]
+@pytest.mark.fault
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_fault_13_a_plan_that_is_not_finite_is_never_played(bench, broken):
+    bench.run()
+    assert "not finite" in bench.plan(broken)
+    decisions = bench.ticks(30)
+    assert all(np.isfinite(d.action).all() for d in decisions)
+    assert decisions[-1].state is State.HOLD
+
+
+@pytest.mark.fault
+def test_fault_14_actions_outside_the_limits_are_clamped_and_persistent_ones_are_a_fault(bench):
+    bench.ticks(3)
+    decisions = bench.ticks(60, plan=9.0)
+    moved = [d for d in decisions if d.moving]
+    assert len(moved) == 39
+    assert all(d.action.tolist() == [0.4, 0.4] for d in moved)
+    assert {d.state for d in decisions[39:]} == {State.FAULT}
+    assert all(map(still, decisions[39:]))
+    assert "outside the limits" in decisions[-1].reason
+    assert bench.commander.counts == {"clamped": 40, "rejected_plans": 0, "holds": 0, "faults": 1}
+
+
+@pytest.mark.fault
+def test_fault_14_a_step_above_the_largest_one_is_clamped(make_bench):
+    limits = Limits(NAMES, (-0.4, -0.4), (0.4, 0.4), max_step=(0.05, 0.05))
+    bench = make_bench(limits)
+    actions = np.array([d.action for d in bench.ticks(6, plan=(0.2, -0.4)) if d.action is not None])
+    assert np.abs(np.diff(actions, axis=0)).max() <= 0.05 + 1e-12
+    assert bench.commander.counts["clamped"] > 3
+
+
+def test_clamping_now_and_then_is_no_fault(bench):
+    bench.ticks(3)
+    for _ in range(5):
+        assert all(d.moving for d in bench.ticks(39, plan=9.0))
+        assert bench.tick(plan=0.1).moving
+
+
+@pytest.mark.fault
+def test_fault_16_a_late_planner_is_served_from_its_last_plan_then_hold(bench):
+    bench.run()  # its newest plan has ten steps, the first of them played
+    decisions = bench.ticks(15)
+    assert [d.moving for d in decisions] == [True] * 9 + [False] * 6
+    assert {d.state for d in decisions[9:]} == {State.HOLD}
+    assert still(decisions[9])
+    assert "no plan for this moment" in decisions[-1].reason
+
+
+def test_a_long_plan_is_not_played_for_longer_than_its_age_allows(bench):
+    bench.ticks(3)
+    bench.plan(steps=1000)
+    assert sum(d.moving for d in bench.ticks(100)) == 10
+
+
+@pytest.mark.fault
+def test_fault_17_a_planner_in_fault_stops_the_robot_until_reset(bench):
+    bench.commander.sources.set_alive("planner_node", True)
+    bench.run()
+    bench.commander.sources.say("planner_node", Health.FAULT, "a plan has not ended for 5 s")
+    decision = bench.tick(plan=0.1)
+    assert decision.state is State.FAULT
+    assert still(decision)
+    assert "planner_node: a plan has not ended" in decision.reason
+    bench.commander.sources.say("planner_node", Health.FINE, "")
+    assert {d.state for d in bench.ticks(20, plan=0.1)} == {State.FAULT}
+    bench.commander.reset()
+    assert bench.ticks(3, plan=0.1)[-1].moving
+
+
+@pytest.mark.fault
+def test_fault_20_a_plan_that_runs_out_means_hold_and_the_next_one_goes_on(bench):
+    bench.run()
+    assert bench.ticks(15)[-1].state is State.HOLD
+    assert bench.tick(plan=0.3).action.tolist() == [0.3, 0.3]
+
+
+@pytest.mark.fault
+def test_fault_21_a_node_that_is_gone_stops_the_robot_and_its_return_goes_on(bench):
+    sources = bench.commander.sources
+    for name in ("encoder_node", "planner_node", "monitor_node"):
+        sources.set_alive(name, True)
+    bench.run()
+    sources.set_alive("planner_node", False)
+    decision = bench.tick(plan=0.1)
+    assert decision.state is State.HOLD
+    assert still(decision)
+    assert "planner_node is gone" in decision.reason
+    sources.set_alive("planner_node", True)
+    assert bench.tick(plan=0.1).moving
+
+
+@pytest.mark.fault
+def test_fault_29_a_clock_set_back_forgets_everything(bench):
+    bench.run()
+    bench.plan(start=bench.now - 20 * bench.period)
+    bench.now -= 20 * bench.period
+    decision = bench.tick(joints=False, frame=False)
+    assert decision.state is State.WAITING
+    assert still(decision)
+    assert bench.commander.buffer.plans == []
+    assert not any(d.moving for d in bench.ticks(5))
+    assert bench.tick(plan=0.1).moving
+
+
+@pytest.mark.fault
+def test_fault_29_a_clock_that_leaps_ahead_makes_everything_old(bench):
+    bench.run()
+    bench.now += 3600_000 * MS
+    decision = bench.tick(joints=False, frame=False)
+    assert decision.state is State.HOLD
+    assert still(decision)
+
+
+@pytest.mark.fault
+def test_fault_29_what_was_heard_during_a_leap_of_the_clock_does_not_count_as_fresh(bench):
+    bench.run()
+    bench.commander.joints(bench.now + 3600_000 * MS)
+    bench.commander.frame(bench.now + 3600_000 * MS, bench.now)
+    decisions = bench.ticks(30, joints=False, frame=False, plan=0.1)
+    assert not decisions[-1].moving
+    bench.ticks(3, plan=0.1)
+    assert bench.tick(plan=0.1).moving
+
+
+@pytest.mark.fault
+def test_fault_36_a_doubt_holds_the_robot_while_it_lasts(bench):
+    bench.commander.sources.set_alive("monitor_node", True)
+    bench.run()
+    bench.commander.sources.say("monitor_node", Health.HOLD, "the picture is like none seen in training")
+    decisions = bench.ticks(5, plan=0.1)
+    assert {d.state for d in decisions} == {State.HOLD}
+    assert all(map(still, decisions))
+    assert "like none seen in training" in decisions[0].reason
+    bench.commander.sources.say("monitor_node", Health.WARNING, "")
+    assert bench.tick(plan=0.1).moving
+
+
+@pytest.mark.fault
+def test_fault_39_plans_on_another_scale_end_in_a_fault(bench):
+    """Degrees taken for radians: nearly every action is beyond the limits."""
+    bench.ticks(3)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        bench.commander.plan(NAMES, bench.now, np.rad2deg(rng.choice([-0.3, 0.3], (10, 2))))
+        bench.tick()
+    assert bench.decisions[-1].state is State.FAULT
+    assert "for this robot" in bench.decisions[-1].reason
+
+
+@pytest.mark.fault
+def test_fault_40_an_emergency_stop_is_latched_until_reset(bench):
+    bench.run()
+    bench.commander.emergency_stop()
+    decisions = bench.ticks(100, plan=0.3)
+    assert {d.state for d in decisions} == {State.FAULT}
+    assert all(map(still, decisions))
+    assert "emergency stop" in decisions[0].reason
+    bench.now -= 1000 * bench.period  # neither does a clock set back clear it
+    assert bench.tick(plan=0.3).state is State.FAULT
+    bench.commander.forget()
+    assert bench.tick(plan=0.3).state is State.FAULT
+    bench.commander.reset()
+    assert bench.tick(joints=False, frame=False).state is State.WAITING  # it begins anew
+    assert bench.tick(plan=0.3).moving
+
+
+@pytest.mark.fault
+def test_fault_40_plans_from_before_a_reset_are_not_played(bench):
+    bench.run()
+    bench.commander.emergency_stop()
+    bench.plan(0.3)
+    bench.commander.reset()
+    bench.plan(0.2, start=bench.now + 5 * bench.period)
+    assert not any(d.moving for d in bench.ticks(5))
+    assert bench.tick().action.tolist() == [0.2, 0.2]
+
+
+def test_an_hour_of_control_steps_leaves_nothing_behind(bench, resident):
+    def steps(count):
+        for step in range(count):
+            bench.commander.joints(bench.now)
+            if step % 5 == 0:
+                bench.commander.frame(bench.now, bench.now)
+                bench.commander.plan(NAMES, bench.now + 5 * bench.period, np.full((25, 2), 0.1))
+            moving = bench.commander.tick(bench.now).moving
+            bench.now += bench.period
+        return moving
+
+    assert steps(1000)
+    before = resident()
+    assert steps(72_000)
+    assert resident() - before < 5
+    assert len(bench.commander.buffer.plans) <= 3

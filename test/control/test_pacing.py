@@ -1,7 +1,4 @@
-import threading
-
 from world_model_ros.control.pacing import GoalCounter, GoalResult, Source, goal_line, summary_line
-from world_model_ros.control.worker import Worker
 
 
 def test_time_goes_on_while_nobody_is_there():
@@ -65,43 +62,3 @@ def test_lines_for_people():
     assert goal_line(8, 0, missed, 0.05, None) == "goal 8 missed: 100 mm, 75 steps, 3.8 s"
     assert summary_line([reached, missed], 12.4) == "1 of 2 goals reached, median 27 steps, 12 s"
     assert summary_line([missed], 1) == "0 of 1 goals reached, 1 s"
-
-
-def test_worker_replaces_a_waiting_job_and_outlives_a_failing_one():
-    begun, go, done = threading.Event(), threading.Event(), threading.Event()
-    ran, failed = [], []
-
-    def work(job):
-        ran.append(job)
-        if job == "first":
-            begun.set()
-            assert go.wait(10)
-            raise RuntimeError("broken")
-        done.set()
-
-    worker = Worker(work, failed.append)
-    worker.submit("first")
-    assert begun.wait(10)
-    worker.submit("stale")
-    worker.submit("newest")
-    go.set()
-    assert done.wait(10)
-    assert worker.stop(10)
-    assert ran == ["first", "newest"]
-    assert [str(error) for error in failed] == ["broken"]
-    assert worker.replaced == 1
-
-
-def test_worker_does_not_wait_longer_than_asked():
-    begun, go = threading.Event(), threading.Event()
-
-    def work(_job):
-        begun.set()
-        go.wait(10)
-
-    worker = Worker(work, print)
-    worker.submit(1)
-    assert begun.wait(10)
-    assert not worker.stop(0.01)
-    go.set()
-    assert worker.stop(10)

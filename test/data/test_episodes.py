@@ -94,6 +94,81 @@ def test_a_killed_writer_keeps_every_finished_episode(tmp_path):
     assert EpisodeFile(path).pixels(2)[0, 0, 0, 0] == 2
 
 
+FULL_DISK = """
+import resource, signal, sys
+import h5py
+import numpy as np
+from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
+from world_model_ros.errors import UserError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk: the write fails, nobody is killed
+
+
+def episode(seed, length):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (length, 24, 24, 3), np.uint8), np.zeros((length, 1), np.float32)
+
+
+def full(limit, work):
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        work()
+    except UserError as error:
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    return ""
+
+
+path = sys.argv[1]
+writer = EpisodeWriter(path, {"action_names": ["x"]})
+writer.append(*episode(0, 4))
+writer.append(*episode(1, 4))
+for limit in (0, 1, 100, 1000, 2048, 5000, 20_000, 60_000):
+    said = full(limit, lambda: writer.append(*episode(2, 40)))
+    assert "this episode is lost, the 2 before it are safe" in said, (limit, said)
+    assert writer.done == {0, 1}
+    assert not list(writer.parts.glob("*.tmp")), limit
+for limit in (0, 100, 1000, 2048, 3000, 4096, 6000, 8000, 10_000, 12_000, 14_000):
+    said = full(limit, writer.finish)
+    assert "all 2 episodes are safe" in said, (limit, said)
+    assert sorted(EpisodeWriter(path, {"action_names": ["x"]}).done) == [0, 1]
+assert writer.append(*episode(2, 40)) == 2
+writer.finish()
+file = EpisodeFile(path)
+for seed, length in enumerate((4, 4, 40)):
+    np.testing.assert_array_equal(file.pixels(seed), episode(seed, length)[0])
+file.close()
+
+again = EpisodeWriter(path, {"action_names": ["x"]})
+again.append(*episode(3, 4))
+assert "all 4 episodes are safe" in full(50_000, again.finish)
+assert len(EpisodeFile(path)) == 3
+print("all is well")
+"""
+
+
+@pytest.mark.fault
+def test_fault_34_on_a_full_disk_the_episode_at_hand_is_dropped_whole_and_the_others_stay(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "a.h5")], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == "all is well\n"
+    assert process.stderr == ""
+
+
+@pytest.mark.fault
+def test_fault_34_a_disk_that_is_full_from_the_start_is_one_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        EpisodeWriter(tmp_path / "a.h5", ATTRIBUTES)
+
+
 def test_other_settings_are_refused(tmp_path):
     write(tmp_path / "a.h5", [0])
     with pytest.raises(UserError, match="period 0.1 there, 0.2 now"):

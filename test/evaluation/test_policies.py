@@ -5,7 +5,8 @@ from world_model_ros.evaluation.policies import PlannerPolicy, RepeatPolicy
 from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.action_buffer import ActionBuffer
-from world_model_ros.planning.receding import Plan, PlannerConfig
+from world_model_ros.planning.receding import Plan
+from world_model_ros.planning.settings import PlannerConfig
 from world_model_ros.planning.timeline import Timeline
 
 PERIOD, BLOCK = 50_000_000, 5  # ns, control steps

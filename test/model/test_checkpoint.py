@@ -1,10 +1,13 @@
 import dataclasses
 import json
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from world_model_ros.data.inspect import describe_checkpoint
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.model.config import ModelConfig, read_spec
@@ -86,6 +89,7 @@ def change(folder, edit):
     save_file(tensors, folder / WEIGHTS)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -93,19 +97,23 @@ def change(folder, edit):
         (lambda t: t.update(extra=torch.zeros(2)), "extra is unexpected"),
         (lambda t: t.update({"projector.net.0.bias": torch.zeros(3)}), r"shape \[3\].*\[64\]"),
         (lambda t: t.update({"projector.net.0.bias": torch.zeros(64, dtype=torch.int64)}), "type"),
+        (lambda t: t.update({"projector.net.0.bias": torch.zeros(64).to(torch.float8_e5m2)}), "type"),
+        (lambda t: t.update({"projector.net.0.bias": torch.zeros(64, dtype=torch.complex64)}), "type"),
         (lambda t: t["projector.net.0.bias"].fill_(torch.inf), "not finite"),
+        (lambda t: t.update(extra=torch.zeros(1 << 20)), "too many"),
     ],
-    ids=["missing", "unexpected", "wrong shape", "wrong type", "not finite"],
+    ids=["missing", "unexpected", "wrong shape", "integer", "eight bits", "complex", "not finite", "large"],
 )
-def test_tensors_that_do_not_fit_are_refused(folder, edit, message):
+def test_fault_24_tensors_that_do_not_fit_are_refused(folder, edit, message):
     change(folder, edit)
     with pytest.raises(UserError, match=message) as error:
         load_checkpoint(folder)
     assert str(folder / WEIGHTS) in str(error.value)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("damage", ["cut", "empty", "garbage", "gone"])
-def test_a_damaged_weights_file_is_refused(folder, damage):
+def test_fault_24_a_damaged_weights_file_is_refused(folder, damage):
     path = folder / WEIGHTS
     content = path.read_bytes()
     path.write_bytes({"cut": content[:-100], "empty": b"", "garbage": b"x" * 1000, "gone": b""}[damage])
@@ -116,9 +124,132 @@ def test_a_damaged_weights_file_is_refused(folder, damage):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is missing"),
+        (b"", "cannot be read"),
+        (b'{"model": {', "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b"9" * 10_000, "cannot be read"),
+        (b" " * (2 << 20) + b"{}", "more than"),
+        (b"[]", "must be an object"),
+        (b"{}", "missing"),
+        (b'{"_target_": "os.system"}', "import-checkpoint"),
+    ],
+    ids=["gone", "empty", "cut", "bytes", "nested", "digits", "long", "list", "nothing", "hydra"],
+)
+def test_fault_24_a_damaged_configuration_is_refused(folder, text, message):
+    path = folder / "config.json"
+    path.unlink() if text is None else path.write_bytes(text)
+    with pytest.raises(UserError, match=message) as error:
+        load_checkpoint(folder)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 2000
+
+
+@pytest.mark.fault
+def test_fault_24_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="no checkpoint at .*nowhere"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def edited(folder, edit):
+    """Change config.json."""
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+    return folder
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["action"].pop("std"), r"missing \['std'\]"),
+        (lambda c: c["action"].update(std=[0.0, 1.0]), "std must be positive"),
+        (lambda c: c["action"].update(std=[float("nan"), 1.0]), "must be finite"),
+        (lambda c: c["action"].update(mean=[10**400, 1.0]), "beyond all measure"),
+        (lambda c: c["action"].update(names=["linear_x"]), "differ in length"),
+        (lambda c: c["action"].update(names=["linear_x", "linear_x"]), "not all different"),
+        (lambda c: c["action"].update(low=[0.4, -0.4], high=[-0.4, 0.4]), "is not below"),
+        (lambda c: c["action"].update(kind="joint_position"), "neither joint_velocity nor twist"),
+        (lambda c: c.update(block=4), "block x action names is 4 x 2"),
+        (lambda c: c.update(period=10**400), "beyond all measure"),
+        (lambda c: c.update(period=1e-300), "period 1e-300 s"),
+        (lambda c: c.update(period=float("nan")), "period nan s"),
+        (lambda c: c["image"].update(mean=[0.5]), "three finite numbers"),
+        (lambda c: c["image"].update(std=[0.0, 1.0, 1.0]), "image std must be positive"),
+        (lambda c: c["thresholds"].update(surprise=float("nan")), "threshold surprise is nan"),
+        (lambda c: c["thresholds"].update(norm_low=9.0, norm_high=7.0), "above norm_high"),
+    ],
+)
+def test_fault_25_a_configuration_that_contradicts_itself_is_refused(folder, edit, message):
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(edited(folder, edit))
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", [WEIGHTS, "weights.pt", "config.json", "card.md", "__init__.py"])
+def test_fault_26_a_pickle_in_a_checkpoint_folder_is_never_run(folder, tmp_path, name):
+    marker = tmp_path / "marker"
+    hostile = pickle.dumps(Payload(marker))
+    (folder / name).write_bytes(hostile)
+    if name in (WEIGHTS, "config.json"):
+        with pytest.raises(UserError, match="cannot be read"):
+            load_checkpoint(folder)
+    else:
+        load_checkpoint(folder)
+    describe = describe_checkpoint if name != "config.json" else str
+    assert describe(folder)
+    assert not marker.exists()
+    pickle.loads(hostile)
+    assert marker.exists()  # the payload does work where it is run
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("where", [(), ("model",), ("action",), ("training",)])
+def test_fault_26_a_target_in_a_configuration_is_never_followed(folder, tmp_path, where):
+    marker = tmp_path / "marker"
+
+    def edit(values):
+        for name in where:
+            values = values[name]
+        values.update(_target_="pathlib.Path.touch", self=str(marker))
+
+    edited(folder, edit)
+    if where == ("training",):  # what people note there is data, and stays data
+        load_checkpoint(folder)
+    else:
+        with pytest.raises(UserError):
+            load_checkpoint(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("card", [b"\xff\xfe broken", b"x" * 10**7])
+def test_whatever_the_card_holds_a_checkpoint_is_described(folder, card):
+    (folder / "card.md").write_bytes(card)
+    assert len(describe_checkpoint(folder)) < 200_000
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("latent_dim", 10**30, "latent_dim is above"),
+        ("image_size", 2**16, "images above"),
+        ("channels", [8] * 1000, "not supported"),
+        ("channels", [2**40], "a number above"),
         ("predictor_depth", 10**9, "layers are not supported"),
         ("predictor_depth", 0, "predictor_depth must be positive"),
         ("patch_size", 5, "no multiple of patch_size"),
@@ -127,9 +258,6 @@ def test_a_damaged_weights_file_is_refused(folder, damage):
     ],
 )
 def test_impossible_dimensions_are_refused(folder, field, value, message):
-    path = folder / "config.json"
-    values = json.loads(path.read_text())
-    values["model"][field] = value
-    path.write_text(json.dumps(values))
+    edited(folder, lambda values: values["model"].update({field: value}))
     with pytest.raises(UserError, match=message):
         load_checkpoint(folder)

@@ -89,8 +89,9 @@ class Payload:
         return Path.touch, (self.marker,)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("zipped", [True, False])
-def test_hostile_weights_are_refused_and_not_run(published, tmp_path, capsys, zipped):
+def test_fault_26_hostile_weights_are_refused_and_not_run(published, tmp_path, capsys, zipped):
     marker = tmp_path / "marker"
     hostile = Payload(marker)
     torch.save({"weights": hostile}, published / "weights.pt", _use_new_zipfile_serialization=zipped)
@@ -104,7 +105,8 @@ def test_hostile_weights_are_refused_and_not_run(published, tmp_path, capsys, zi
     assert marker.exists()  # the payload does work where it is run
 
 
-def test_targets_in_the_configuration_are_never_followed(published, tmp_path):
+@pytest.mark.fault
+def test_fault_26_targets_in_the_configuration_are_never_followed(published, tmp_path):
     marker = tmp_path / "marker"
     config = json.loads((published / "config.json").read_text())
     config["_target_"] = config["encoder"]["_target_"] = "pathlib.Path.touch"
@@ -174,6 +176,7 @@ def test_the_published_names_respell_to_ours(golden):
         ({"names": [1, 2]}, "list of texts"),
         ({"std": [0.5, 0.0]}, "std must be positive"),
         ({"mean": [0.0]}, "differ in length"),
+        ({"mean": [10**400, 0]}, "beyond all measure"),
         ({"names": ["x"], "mean": [0], "std": [1], "low": [-1], "high": [1]}, "block x action"),
     ],
 )

@@ -18,8 +18,7 @@ def image(stamp, value=0, **fields):
 
 
 def encoder(processes, checkpoint):
-    words = ("-m", "world_model_ros.nodes", "encoder_node", "--ros-args", "-p", f"checkpoint:={checkpoint}")
-    return processes.start(*words)
+    return processes.node("encoder_node", checkpoint=checkpoint)  # on simulated time, which has not begun
 
 
 def test_wrong_images_are_rejected_and_named_once(processes, observer, checkpoint):

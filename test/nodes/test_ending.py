@@ -29,14 +29,14 @@ def test_everything_is_gone_within_three_seconds(processes, checkpoint, moment, 
     assert processes.alive() == []
 
 
-@pytest.mark.parametrize("node", ["sim_node", "encoder_node", "planner_node", "command_node"])
+@pytest.mark.parametrize("node", ["sim_node", "encoder_node", "planner_node", "command_node", "monitor_node"])
 def test_a_node_in_full_swing_ends_with_exit_code_zero(processes, observer, checkpoint, node):
     from trajectory_msgs.msg import JointTrajectory
 
     plans = observer.collect(JointTrajectory, "plan")
     started = {"sim_node": processes.node("sim_node")} | {
         name: processes.node(name, checkpoint=checkpoint)
-        for name in ("encoder_node", "planner_node", "command_node")
+        for name in ("encoder_node", "planner_node", "command_node", "monitor_node")
     }
     observer.until(lambda: len(plans) > 2)
     began = time.monotonic()
@@ -71,7 +71,7 @@ def refused(process, *says):
     assert all(word in log for word in says), log
 
 
-@pytest.mark.parametrize("node", ["encoder_node", "planner_node", "command_node"])
+@pytest.mark.parametrize("node", ["encoder_node", "planner_node", "command_node", "monitor_node"])
 def test_a_missing_checkpoint_is_one_sentence_and_exit_code_two(processes, node):
     refused(processes.node(node, checkpoint="/nowhere/at/all"), "/nowhere/at/all", "give")
 

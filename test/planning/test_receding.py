@@ -8,7 +8,8 @@ import torch
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, Thresholds
 from world_model_ros.planning.objective import OnShell, squared_distance
-from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
+from world_model_ros.planning.receding import RecedingHorizonPlanner
+from world_model_ros.planning.settings import PlannerConfig
 
 ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.01, 0.0), (0.2, 0.1), (-0.4, -0.4), (0.4, 0.3))
 SPEC = CheckpointSpec(ModelConfig.small(10), ImageSpec(64), ACTION, 0.05, 5)

@@ -11,8 +11,9 @@ from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.planning.precision import for_planning
-from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
+from world_model_ros.planning.receding import RecedingHorizonPlanner
 from world_model_ros.planning.recorded import Recorded
+from world_model_ros.planning.settings import PlannerConfig
 from world_model_ros.planning.solvers import SOLVERS
 
 
@@ -98,14 +99,16 @@ def starved(loaded, most):
     return lambda: planner.plan(latent, None, still)
 
 
-def test_too_little_memory_halves_the_samples_once(loaded, caplog):
+@pytest.mark.fault
+def test_fault_18_too_little_memory_halves_the_samples_once(loaded, caplog):
     plan = starved(loaded, 9)  # 8 and standing still
     assert plan().candidates == 16  # two iterations of half the samples
     assert plan().candidates == 16
     assert caplog.text.count("half the samples from now on") == 1
 
 
-def test_too_little_memory_even_for_half_is_an_error(loaded):
+@pytest.mark.fault
+def test_fault_18_too_little_memory_even_for_half_is_an_error(loaded):
     plan = starved(loaded, 7)
     for _ in range(2):
         with pytest.raises(UserError, match="set samples lower"):

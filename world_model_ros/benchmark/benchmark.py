@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from world_model_ros.benchmark import peer, pipeline
+from world_model_ros.benchmark import peer
 from world_model_ros.benchmark.parts import CANDIDATES, HORIZON, ITERATIONS, Bench
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.files import check_target, write_json
@@ -15,6 +15,7 @@ from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, 
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.nodes import latency
 from world_model_ros.provenance import source_commit
 
 PARTS = ("encode", "predict", "rollout", "solve", "pipeline", "published")
@@ -80,7 +81,7 @@ def _pipeline(arguments: argparse.Namespace, bench: Bench) -> dict:
     name = arguments.checkpoint or SIZES[arguments.size]
     if name is None:
         raise UserError("the pipeline needs a trained checkpoint: give --checkpoint, or another --size.")
-    return pipeline.measure(name, bench.spec, 8 * arguments.repeats)
+    return latency.measure(name, bench.spec, 8 * arguments.repeats)
 
 
 def _model(arguments: argparse.Namespace) -> tuple[LeWorldModel, CheckpointSpec]:

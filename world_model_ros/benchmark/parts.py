@@ -14,7 +14,8 @@ from world_model_ros.planning.cem import CEM
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.planning.precision import for_planning
-from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
+from world_model_ros.planning.receding import RecedingHorizonPlanner
+from world_model_ros.planning.settings import PlannerConfig
 
 CANDIDATES, HORIZON, ITERATIONS = 300, 5, 30  # of the published solver
 

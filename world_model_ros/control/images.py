@@ -1,9 +1,13 @@
 """Image messages to pixels: pure, for whatever may come over a wire."""
 
+import re
+import struct
+
 import cv2
 import numpy as np
 
 MAX_SIDE = 16384
+MAX_PIXELS = 64 << 20  # of a compressed image: a few bytes can claim gigabytes
 # encoding -> bytes a pixel, and where red, green and blue lie in them
 ENCODINGS = {
     "rgb8": (3, (0, 1, 2)),
@@ -51,26 +55,71 @@ def decode_compressed(data) -> np.ndarray:
     Raises ImageRejectedError.
     """
     values = np.frombuffer(data, np.uint8)
+    size = _claimed_size(values.tobytes())
+    if size is None:
+        raise ImageRejectedError(f"its {values.size} bytes are neither a JPEG nor a PNG: check the publisher")
+    width, height = size
+    if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageRejectedError(
+            f"it says that it has {width} x {height} pixels: at most {MAX_PIXELS >> 20} million are decoded"
+        )
     try:
-        pixels = cv2.imdecode(values, cv2.IMREAD_COLOR_RGB) if values.size else None
+        pixels = cv2.imdecode(values, cv2.IMREAD_COLOR_RGB)
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise ImageRejectedError(f"its {values.size} bytes are neither a JPEG nor a PNG: check the publisher")
+        raise ImageRejectedError(f"its {values.size} bytes are a damaged JPEG or PNG: check the publisher")
     return pixels
+
+
+# Frame header of a JPEG, whichever coding: length, precision, height, width; wherever one may begin.
+_JPEG_FRAME = re.compile(rb"(?=\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]..[\x08\x0c](..)(..))", re.DOTALL)
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def _claimed_size(data: bytes) -> tuple[int, int] | None:
+    """Return the (width, height) that a PNG or JPEG says it has, None for anything else.
+
+    A JPEG may hold previews and bytes that look like a frame header: the largest counts.
+    """
+    if data.startswith(_PNG_START) and len(data) >= len(_PNG_START) + 8:
+        return struct.unpack_from(">II", data, len(_PNG_START))
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    found = [struct.unpack(">HH", m[1] + m[2])[::-1] for m in _JPEG_FRAME.finditer(data)]
+    return max(found, key=lambda size: size[0] * size[1], default=None)
+
+
+def check_frame_size(frame: tuple, first: tuple | None) -> None:
+    """Raise ImageRejectedError when a camera's frame (H, W, 3) has another shape than its first one.
+
+    Another resolution is resized, another shape shows another part of the world.
+    """
+    if first is not None and not _same_shape(frame, first):
+        raise ImageRejectedError(
+            f"it is {frame[1]} x {frame[0]}, the camera began with {first[1]} x {first[0]}: set the camera "
+            "back, or activate encoder_node anew"
+        )
 
 
 def check_goal_size(goal: tuple, camera: tuple | None) -> None:
     """Raise ImageRejectedError when a goal of shape (H, W, 3) cannot be a view of the camera's frames.
 
-    Another resolution is resized, another shape shows another part of the world. Before the first frame
-    (``camera`` None) any goal is taken.
+    Before the first frame (``camera`` None) any goal is taken.
     """
-    if camera is not None and abs(goal[0] * camera[1] - goal[1] * camera[0]) > max(*goal[:2], *camera[:2]):
+    if camera is not None and not _same_shape(goal, camera):
         raise ImageRejectedError(
             f"it is {goal[1]} x {goal[0]}, the camera's frames are {camera[1]} x {camera[0]}: "
             "take the goal image with the same camera"
         )
+
+
+def _same_shape(one: tuple, other: tuple) -> bool:
+    """Whether two sizes (H, W, ...) have the same proportions, up to a pixel."""
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one[:2], *other[:2])
+
+
+_NUMBER = re.compile(r"\b\d+(\.\d+)?\b")
 
 
 class Complaints:
@@ -85,8 +134,12 @@ class Complaints:
         return self._last.pop(topic, None) is not None
 
     def trouble(self, topic: str, reason: str) -> bool:
-        """Count a trouble; return whether it is new and should be said."""
+        """Count a trouble; return whether it is new and should be said.
+
+        Other numbers in the same sentence are no other trouble: ages differ from message to message.
+        """
         self.counts[topic] = self.counts.get(topic, 0) + 1
-        new = self._last.get(topic) != reason
-        self._last[topic] = reason
+        kind = _NUMBER.sub("", reason)
+        new = self._last.get(topic) != kind
+        self._last[topic] = kind
         return new

@@ -1,10 +1,13 @@
 """Which command interface can carry which kind of action."""
 
+import re
+
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionSpec
 
 INTERFACES = {"twist": ("twist",), "joint_velocity": ("velocities", "joint_trajectory")}
 TWIST_NAMES = ("linear_x", "linear_y", "linear_z", "angular_x", "angular_y", "angular_z")
+UNITS = {"m/s", "rad/s"}  # REP 103; nothing on a command topic says otherwise
 
 
 def check_interface(action: ActionSpec, interface: str) -> None:
@@ -14,6 +17,12 @@ def check_interface(action: ActionSpec, interface: str) -> None:
         raise UserError(
             f"command.interface {interface!r} cannot carry the checkpoint's actions, which are "
             f"{action.kind} {list(action.names)} ({action.unit}): set it to {' or '.join(fitting)}."
+        )
+    units = [word for word in re.split(r"[\s,;]+|\band\b", action.unit) if word]
+    if not units or not set(units) <= UNITS:
+        raise UserError(
+            f"the unit of the checkpoint's actions is {action.unit!r}, robots take m/s and rad/s: record and "
+            "train in these."
         )
     if action.kind == "twist" and not set(action.names) <= set(TWIST_NAMES):
         raise UserError(

@@ -1,22 +1,25 @@
 """Joint states by name: their order is not guaranteed."""
 
+from collections import Counter
+
 import numpy as np
 
 
-def match_joints(wanted, names, positions) -> np.ndarray:
-    """Return the positions (len(wanted),) of the wanted joints.
+def match_joints(wanted, names, values, topic: str = "joint_states") -> np.ndarray:
+    """Return what ``values`` say (len(wanted),) of the wanted joints, such as their positions.
 
     Raises ValueError when one is missing, named twice or not finite; others are ignored.
     """
     names = list(names)
-    if len(names) != len(positions):
-        raise ValueError(f"joint_states has {len(names)} names and {len(positions)} positions")
+    if len(names) != len(values):
+        raise ValueError(f"{topic} has {len(names)} names and {len(values)} values")
+    counts, by_name = Counter(names), dict(zip(names, values, strict=True))
     for name in wanted:
-        if names.count(name) != 1:
-            raise ValueError(f"joint_states has the joint {name} {names.count(name)} times, once is needed")
-    found = np.array([positions[names.index(name)] for name in wanted], np.float64)
+        if counts[name] != 1:
+            raise ValueError(f"{topic} has the joint {name} {counts[name]} times, once is needed")
+    found = np.array([by_name[name] for name in wanted], np.float64)
     if not np.isfinite(found).all():
-        raise ValueError("joint_states holds positions that are not finite")
+        raise ValueError(f"{topic} holds numbers that are not finite")
     return found
 
 

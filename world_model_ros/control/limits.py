@@ -1,32 +1,92 @@
 """Limits of the actions that may leave the command side."""
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import ActionSpec
+
+
+def narrowed(action: ActionSpec, low, high) -> ActionSpec:
+    """Return the actions of a checkpoint within a robot's limits, each a number an action or empty.
+
+    What the robot allows beyond the checkpoint's limits is not used: the model has never seen it.
+    Raises UserError where the limits do not fit the actions, or leave nothing.
+    """
+    low, high = tuple(low) or action.low, tuple(high) or action.high
+    Limits(action.names, low, high)  # says what is wrong with them
+    low = tuple(map(max, low, action.low))
+    high = tuple(map(min, high, action.high))
+    Limits(action.names, low, high)
+    return replace(action, low=low, high=high)
+
+
+@dataclass(frozen=True)
+class Clamped:
+    """An action inside the limits, and which of them had to change it."""
+
+    action: np.ndarray  # (dim,)
+    by: tuple[str, ...]  # among "value", "position", "step"
 
 
 class Limits:
-    """Lowest and highest action of one control step, one entry per named dimension, physical units."""
+    """What one control step may do: an entry per named dimension, physical units.
 
-    def __init__(self, names, low, high):
+    ``low``, ``high``: the action itself. ``max_step``: how much it may differ from the one before.
+    ``position_low``, ``position_high``: where the joints may be, for actions that are joint velocities;
+    a joint outside may only move back. None leaves a limit out.
+    """
+
+    def __init__(self, names, low, high, max_step=None, position_low=None, position_high=None):
         self.names = tuple(names)
-        self.low = np.asarray(low, np.float64)
-        self.high = np.asarray(high, np.float64)
-        if not self.names or self.low.shape != self.high.shape or self.low.shape != (len(self.names),):
-            raise UserError(
-                f"action limits low {list(low)}, high {list(high)} do not fit the actions {list(self.names)}."
-            )
+        if not self.names:
+            raise UserError("there are no actions to limit: the checkpoint names none.")
+        self.low, self.high = self._array("low", low), self._array("high", high)
         for name, lowest, highest in zip(self.names, self.low, self.high, strict=True):
-            if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
+            if not lowest < highest:
                 raise UserError(f"the limits of {name} are [{lowest}, {highest}]: low must be below high.")
             if not lowest <= 0.0 <= highest:
                 raise UserError(f"the limits of {name} are [{lowest}, {highest}]: standing still must be in.")
+        self.max_step = None if max_step is None else self._array("max_step", max_step)
+        if self.max_step is not None and not (self.max_step > 0).all():
+            raise UserError(f"the limit max_step is {list(self.max_step)}: it must be positive.")
+        if (position_low is None) != (position_high is None):
+            raise UserError("the limits position_low and position_high go together: give both, or neither.")
+        self.positions = None
+        if position_low is not None:
+            self.positions = (
+                self._array("position_low", position_low),
+                self._array("position_high", position_high),
+            )
+            for name, lowest, highest in zip(self.names, *self.positions, strict=True):
+                if not lowest < highest:
+                    raise UserError(
+                        f"the position limits of {name} are [{lowest}, {highest}]: low must be below high."
+                    )
 
-    def clamp(self, action: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Return the action (dim,) inside the limits, and whether it had to be changed.
+    def _array(self, what: str, values) -> np.ndarray:
+        values = np.asarray(values, np.float64)
+        if values.shape != (len(self.names),):
+            raise UserError(
+                f"the limit {what} is {values.tolist()}: give one number for each of {list(self.names)}."
+            )
+        if not all(map(math.isfinite, values.tolist())):
+            raise UserError(f"the limit {what} is {values.tolist()}: every number must be finite.")
+        return values
 
+    def clamp(
+        self,
+        action: np.ndarray,
+        previous: np.ndarray | None = None,
+        positions: np.ndarray | None = None,
+        period: float = 0.0,
+    ) -> Clamped:
+        """Return the action (dim,) inside the limits.
+
+        previous (dim,) is the action of the step before; positions (dim,) are the joints' own now, and
+        ``period`` how long the step lasts, in seconds. What is not given does not limit.
         Raises ValueError for another shape or numbers that are not finite.
         """
         action = np.asarray(action, np.float64)
@@ -34,5 +94,29 @@ class Limits:
             raise ValueError(f"an action has shape {self.low.shape}, this one {action.shape}")
         if not np.isfinite(action).all():
             raise ValueError("the action is not finite")
-        clamped = np.clip(action, self.low, self.high)
-        return clamped, bool((clamped != action).any())
+        by = []
+        ranges = [("value", self.low, self.high)]
+        if self.max_step is not None and previous is not None:
+            ranges.append(("step", previous - self.max_step, previous + self.max_step))
+        # The last one wins: a joint's end stop is harder than a smooth start.
+        if self.positions is not None and positions is not None and period > 0:
+            with np.errstate(over="ignore"):  # an infinite limit is a right one
+                lowest, highest = ((limit - positions) / period for limit in self.positions)
+            # Outside, moving back is allowed and nothing else; how fast, the first limit says.
+            ranges.append(("position", np.minimum(lowest, 0.0), np.maximum(highest, 0.0)))
+        for name, lowest, highest in ranges:
+            clamped = np.clip(action, lowest, highest)
+            if (clamped != action).any():
+                by.append(name)
+            action = clamped
+        return Clamped(action, tuple(by))
+
+    def inside(self, place: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """Return positions (dim,) inside the position limits, where there are any.
+
+        A joint that is ``measured`` outside of them may stay there, but not go further out.
+        """
+        if self.positions is None:
+            return place
+        low, high = self.positions
+        return np.clip(place, np.minimum(low, measured), np.maximum(high, measured))

@@ -1,12 +1,16 @@
 """One long-lived thread for the work that would make a node deaf."""
 
+import sys
 import threading
+import time
+import traceback
 
 
 class Worker:
     """Runs the newest job handed to it; one that waits is replaced by a newer one.
 
-    ``work(job)`` runs in the thread; what it raises goes to ``failed(error)`` and the thread goes on.
+    ``work(job)`` runs in the thread; what it raises goes to ``failed(error, traceback as text)`` and the
+    thread goes on.
     """
 
     def __init__(self, work, failed, name: str = "worker"):
@@ -15,6 +19,7 @@ class Worker:
         self._changed = threading.Condition()
         self._job = None
         self._stopping = False
+        self._began: float | None = None
         self.replaced = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -23,6 +28,16 @@ class Worker:
     def alive(self) -> bool:
         """Whether the thread still runs."""
         return self._thread.is_alive()
+
+    def busy(self) -> float:
+        """Return for how many seconds of real time the job at hand has been running; 0 without one."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
+
+    def stack(self) -> str:
+        """Return where the thread is now, as a traceback."""
+        frame = sys._current_frames().get(self._thread.ident)
+        return "".join(traceback.format_stack(frame)) if frame else ""
 
     def submit(self, job) -> None:
         """Hand over a job; after ``stop`` it is ignored."""
@@ -46,7 +61,16 @@ class Worker:
                 if self._stopping:
                     return
                 job, self._job = self._job, None
+            self._began = time.monotonic()
             try:
                 self._work(job)
             except Exception as error:  # the thread outlives every job
-                self._failed(error)
+                self._tell(error)
+            finally:
+                self._began = None
+
+    def _tell(self, error: Exception) -> None:
+        try:
+            self._failed(error, "".join(traceback.format_exception(error)))
+        except Exception:  # nobody is left to be told
+            traceback.print_exc()

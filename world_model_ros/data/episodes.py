@@ -8,7 +8,6 @@ only the frames that a model step needs. The last action of an episode is NaN: n
 """
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from world_model_ros.data.atomic import write_text, written
 from world_model_ros.errors import UserError
 
 _COLUMNS = {"pixels": np.uint8, "action": np.float32, "state": np.float32, "proprio": np.float32}
@@ -50,18 +50,40 @@ class EpisodeFile:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._file = _open(self.path)
+        try:
+            self._read()
+        except UserError:
+            self.close()
+            raise
+        except Exception as error:  # a damaged file may hold anything anywhere
+            self.close()
+            raise UserError(f"{self.path} is damaged ({error}): copy or record it again.") from None
+
+    def _read(self) -> None:
+        """Read and check everything but the rows."""
         missing = [name for name in ("pixels", "action", "ep_len", "ep_offset") if name not in self._file]
         if missing:
             raise UserError(f"{self.path} lacks the datasets {missing}: it is not an episode file.")
-        self.lengths = self._file["ep_len"][:].astype(np.int64)
-        self.offsets = self._file["ep_offset"][:].astype(np.int64)
-        rows = len(self._file["pixels"])
+        pixels, action = self._file["pixels"], self._file["action"]
+        rows, index = len(pixels), (self._file["ep_len"], self._file["ep_offset"])
+        shapes = {values.shape for values in index}
+        if pixels.ndim != 4 or action.ndim != 2 or len(action) != rows or shapes != {(len(index[0]),)}:
+            raise UserError(
+                f"{self.path} is inconsistent: its datasets have shapes that do not fit together."
+            )
+        columns = [self._file[name] for name in _COLUMNS if name in self._file]
+        if any(len(column) != rows or column.ndim < 2 for column in columns):
+            raise UserError(f"{self.path} is inconsistent: its columns differ in length.")
+        if len(index[0]) > rows:
+            raise UserError(f"{self.path} is inconsistent: it has more episodes than rows.")
+        self.lengths, self.offsets = (values[:].astype(np.int64) for values in index)
         if len(self.lengths) == 0:
             raise UserError(f"{self.path} holds no episode: collect or record some first.")
-        if np.any(self.lengths < 1) or np.any(self.offsets < 0) or np.any(self.offsets + self.lengths > rows):
+        if np.any(self.lengths < 1) or np.any(self.offsets < 0) or np.any(self.offsets > rows - self.lengths):
             raise UserError(f"{self.path} is inconsistent: its episodes point outside its {rows} rows.")
         self.attributes = {**_DEFAULTS, **{k: _decode(v) for k, v in self._file.attrs.items()}}
-        width = self._file["action"].shape[1]
+        self._check_attributes()
+        width = action.shape[1]
         steps = self.attributes["steps_per_row"]
         names = self.attributes.setdefault("action_names", [f"action_{i}" for i in range(width // steps)])
         if width != steps * len(names):
@@ -69,6 +91,12 @@ class EpisodeFile:
                 f"{self.path} is inconsistent: action rows of {width} numbers do not hold "
                 f"{steps} steps of {names}."
             )
+
+    def _check_attributes(self) -> None:
+        for name, kinds in (("steps_per_row", int), ("block", int), ("period", (int, float))):
+            value = self.attributes[name]
+            if not isinstance(value, kinds) or not 0 < value < float("inf"):
+                raise UserError(f"{self.path} is inconsistent: its attribute {name} is {value!r}.")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -91,7 +119,7 @@ class EpisodeFile:
             return self._file[column][start : start + self.lengths[episode]]
         except KeyError:
             raise UserError(f"{self.path} has no column {column!r}.") from None
-        except OSError as error:
+        except Exception as error:  # a damaged file may hold anything anywhere
             raise UserError(
                 f"{self.path}: {column} cannot be read ({error}); "
                 "files compressed with Blosc need `pip install hdf5plugin`."
@@ -143,7 +171,7 @@ class EpisodeWriter:
         if note.exists():
             self._check(json.loads(note.read_text()), self.parts)
         else:
-            _write_atomically(note, json.dumps(self.attributes, indent=2))
+            write_text(note, json.dumps(self.attributes, indent=2))
         self._staged = {int(m[1]) for f in self.parts.iterdir() if (m := _PART.fullmatch(f.name))}
 
     def _check(self, found: dict, where: Path) -> None:
@@ -172,7 +200,8 @@ class EpisodeWriter:
         """Store one finished episode; return its index (the next free one by default).
 
         pixels uint8 (T, H, W, 3); action (T, steps_per_row * dim), physical units, the last row NaN;
-        state (T, S) and proprio (T, P) optional. Raises ValueError for other shapes.
+        state (T, S) and proprio (T, P) optional. Raises ValueError for other shapes, UserError where the
+        disk is full: then this episode is lost, and no other.
         """
         columns = {"pixels": pixels, "action": action, "state": state, "proprio": proprio}
         columns = {k: np.asarray(v, _COLUMNS[k]) for k, v in columns.items() if v is not None}
@@ -187,39 +216,40 @@ class EpisodeWriter:
         if index in self.done:
             raise ValueError(f"episode {index} is stored already")
         target = self.parts / f"episode-{index:08d}.h5"
-        temporary = target.with_suffix(".tmp")
-        with h5py.File(temporary, "w") as file:
+        with written(target, f"this episode is lost, the {self.episodes} before it are safe") as (
+            file,
+            check,
+        ):
             for name, values in columns.items():
                 file[name] = values
-        os.replace(temporary, target)
+                check()
         self._staged.add(index)
         return index
 
     def finish(self) -> Path:
         """Merge everything stored into the one file and return its path.
 
-        Raises UserError when nothing was stored or the episodes do not fit together.
+        Raises UserError when nothing was stored, the episodes do not fit together or the disk is full;
+        what was stored stays stored.
         """
         if not self._staged:
             self._remove_parts()
             if not self._merged:
                 raise UserError(f"no episode was finished, so {self.path} was not written.")
             return self.path
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with h5py.File(temporary, "w") as out:
+        with written(self.path, f"all {self.episodes} episodes are safe, finish later") as (out, check):
             out.attrs.update(self.attributes)
             lengths = []
             if self._merged:
                 with EpisodeFile(self.path) as old:
                     for episode in range(len(old)):
                         columns = {c: old._rows(c, episode) for c in _COLUMNS if c in old._file}
-                        lengths.append(_extend(out, columns, len(lengths)))
+                        lengths.append(_extend(out, columns, len(lengths), check))
             for index in sorted(self._staged):
-                with h5py.File(self.parts / f"episode-{index:08d}.h5", "r") as part:
-                    lengths.append(_extend(out, {c: part[c][:] for c in part}, len(lengths)))
+                with _open(self.parts / f"episode-{index:08d}.h5") as part:
+                    lengths.append(_extend(out, {c: part[c][:] for c in part}, len(lengths), check))
             out["ep_len"] = np.asarray(lengths, np.int32)
             out["ep_offset"] = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-        os.replace(temporary, self.path)
         self._merged, self._staged = len(lengths), set()
         self._remove_parts()
         return self.path
@@ -235,7 +265,7 @@ class EpisodeWriter:
             self.finish()
 
 
-def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int) -> int:
+def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int, check) -> int:
     """Append the rows of one episode to the datasets of ``out``; return their number."""
     length = len(columns["pixels"])
     columns = {
@@ -246,6 +276,7 @@ def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int) -> int
     if episode and set(columns) - set(out):
         raise UserError(f"episode {episode} has columns that earlier ones lack: {set(columns) - set(out)}.")
     for name, values in columns.items():
+        check()
         if name not in out:
             # one compressed chunk a frame: clips are read frame by frame
             pixels = name == "pixels"
@@ -263,9 +294,3 @@ def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int) -> int
         data.resize(len(data) + length, axis=0)
         data[-length:] = values
     return length
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -6,6 +6,8 @@ from pathlib import Path
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.config import CARD_NAME, read_spec
 
+LONGEST_CARD = 100_000  # characters
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
@@ -49,6 +51,7 @@ def describe_checkpoint(folder: Path) -> str:
         )
     lines.append(f"thresholds: {spec.thresholds}")
     card = folder / CARD_NAME
-    if card.exists():
-        lines += ["", card.read_text().rstrip()]
+    if card.is_file():
+        with card.open(errors="replace") as file:
+            lines += ["", file.read(LONGEST_CARD).rstrip()]
     return "\n".join(lines)

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from world_model_ros.model.config import (
 from world_model_ros.model.lewm import LeWorldModel
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm, kept as they are
+_READ = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
 _STORED = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -75,10 +75,15 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> tuple[LeWorldMod
     spec = read_spec(folder)
     path = Path(folder) / WEIGHTS_NAME
     try:
+        size = path.stat().st_size
+        if size > _largest_file(spec.model):
+            raise UserError(f"{path} does not fit its config: {size} bytes are too many; copy both again.")
         tensors = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: copy the whole checkpoint folder.") from None
-    except (SafetensorError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
         raise UserError(f"{path} cannot be read ({error}): copy the checkpoint again.") from None
     model = build_model(spec.model, tensors, path)
     return model.to(device).eval(), spec
@@ -89,8 +94,7 @@ def build_model(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> 
 
     Shapes are compared before any memory is taken.
     """
-    with torch.device("meta"):
-        model = LeWorldModel(config)
+    model = _empty(config)
     expected = model.state_dict()
     problems = [f"{k} is missing" for k in expected if k not in tensors]
     problems += [f"{k} is unexpected" for k in tensors if k not in expected]
@@ -100,7 +104,7 @@ def build_model(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> 
             continue
         if found.shape != wanted.shape:
             problems.append(f"{name} has shape {list(found.shape)}, the config asks for {list(wanted.shape)}")
-        elif found.is_floating_point() != wanted.is_floating_point() or found.is_complex():
+        elif found.is_floating_point() != wanted.is_floating_point() or found.dtype not in _READ:
             problems.append(f"{name} has type {found.dtype}")
         elif not torch.isfinite(found).all():
             problems.append(f"{name} is not finite")
@@ -113,6 +117,18 @@ def build_model(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> 
     state = {k: v.to(expected[k].dtype).contiguous() for k, v in tensors.items()}
     model.load_state_dict(state, assign=True)
     return model
+
+
+def _empty(config: ModelConfig) -> LeWorldModel:
+    """Return a model of ``config`` that takes no memory."""
+    with torch.device("meta"):
+        return LeWorldModel(config)
+
+
+def _largest_file(config: ModelConfig) -> int:
+    """Return how many bytes the weights of such a model can have, whatever their type."""
+    tensors = _empty(config).state_dict().values()
+    return (1 << 20) + sum(8 * t.numel() + 1024 for t in tensors)
 
 
 def round_weights(state: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:

@@ -10,13 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from world_model_ros.errors import UserError
+from world_model_ros.model.strict import build
 
 FORMAT_VERSION = 1
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "card.md"
 
-_DEEPEST = 256  # layers; a damaged file must not keep the reader building for hours
+# A damaged or hostile file must not keep the reader building for hours, nor take all memory.
+_DEEPEST = 256  # layers
+_WIDEST = 1 << 16  # of anything in a model
+_LARGEST_IMAGE = 4096  # pixels a side
+_LONGEST = 1 << 20  # bytes of a config.json
+_PERIODS = (1e-3, 60.0)  # seconds
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -127,6 +133,15 @@ class ModelConfig:
             found.append(f"more than {_DEEPEST} layers are not supported")
         optional = ("action_mixed", "temporal_hidden", "inverse_hidden")
         found += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
+        found += [
+            f"model.{f.name} is above {_WIDEST}"
+            for f in dataclasses.fields(self)
+            if f.type is int and getattr(self, f.name) > _WIDEST
+        ]
+        if self.image_size > _LARGEST_IMAGE or len(self.channels) > _DEEPEST:
+            found.append(f"images above {_LARGEST_IMAGE} pixels a side are not supported")
+        if any(c > _WIDEST for c in self.channels):
+            found.append(f"model.channels has a number above {_WIDEST}")
         if not 0 <= self.dropout < 1:
             found.append(f"model.dropout {self.dropout} is not in [0, 1)")
         if found:
@@ -233,70 +248,47 @@ class CheckpointSpec:
                     f"model.action_dim is {self.model.action_dim}, block x action names is "
                     f"{self.block} x {action.dim}"
                 )
+        if len(set(action.names)) != len(action.names):
+            problems.append(f"action names {list(action.names)} are not all different")
         if action.kind not in ("joint_velocity", "twist"):
             problems.append(f"action kind {action.kind!r} is neither joint_velocity nor twist")
-        if self.image.resize not in ("area", "bilinear"):
-            problems.append(f"image resize {self.image.resize!r} is neither area nor bilinear")
-        if self.image.size != self.model.image_size:
+        if self.block < 1 or not _PERIODS[0] <= self.period <= _PERIODS[1]:
             problems.append(
-                f"image size {self.image.size} differs from model.image_size {self.model.image_size}"
+                f"block {self.block} must be positive, period {self.period} s within {list(_PERIODS)}"
             )
-        if not (math.isfinite(self.period) and self.period > 0) or self.block < 1:
-            problems.append(f"period {self.period} s and block {self.block} must be positive")
+        problems += self._image_problems() + self._threshold_problems()
         if problems:
             raise UserError("the checkpoint's config.json contradicts itself: " + "; ".join(problems) + ".")
+
+    def _image_problems(self) -> list[str]:
+        image, found = self.image, []
+        if image.resize not in ("area", "bilinear"):
+            found.append(f"image resize {image.resize!r} is neither area nor bilinear")
+        if image.size != self.model.image_size:
+            found.append(f"image size {image.size} differs from model.image_size {self.model.image_size}")
+        values = [*image.mean, *image.std]
+        if not (len(image.mean) == len(image.std) == 3 and all(map(math.isfinite, values))):
+            found.append("image mean and std must be three finite numbers each")
+        elif min(image.std) <= 0:
+            found.append(f"image std must be positive, it is {list(image.std)}")
+        return found
+
+    def _threshold_problems(self) -> list[str]:
+        thresholds = self.thresholds
+        values = dataclasses.asdict(thresholds)
+        found = [
+            f"threshold {name} is {value}: it must be a finite number, not negative"
+            for name, value in values.items()
+            if value is not None and not 0 <= value < math.inf
+        ]
+        low, high = thresholds.norm_low, thresholds.norm_high
+        if not found and None not in (low, high) and low > high:
+            found.append(f"threshold norm_low {low} is above norm_high {high}")
+        return found
 
     def to_json(self) -> str:
         """Return the text of config.json."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-
-def _build(cls, values, where: str):
-    """Build dataclass ``cls`` from a JSON object, strict about names and types' shapes."""
-    if not isinstance(values, dict):
-        raise UserError(f"{where} must be an object, it is {type(values).__name__}.")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(fields))
-    missing = sorted(
-        name
-        for name, f in fields.items()
-        if name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    )
-    if unknown or missing:
-        raise UserError(
-            f"{where} does not fit this version: missing {missing or 'nothing'}, "
-            f"unknown {unknown or 'nothing'}."
-        )
-    built = {}
-    for name, value in values.items():
-        expected = fields[name].type
-        if dataclasses.is_dataclass(expected):
-            value = _build(expected, value, f"{where}: {name}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        _check_type(expected, value, f"{where}: {name}")
-        built[name] = float(value) if expected in (float, float | None) and value is not None else value
-    return cls(**built)
-
-
-def _check_type(expected, value, where: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = {
-        str: isinstance(value, str),
-        int: number and isinstance(value, int),
-        float: number,
-        float | None: number or value is None,
-        dict: isinstance(value, dict),
-    }.get(expected)
-    if fits is None and str(expected).startswith("tuple["):
-        wanted = str if "str" in str(expected) else int if "int" in str(expected) else (int, float)
-        fits = isinstance(value, tuple) and all(
-            isinstance(v, wanted) and not isinstance(v, bool) for v in value
-        )
-    if fits is False:
-        raise UserError(f"{where} has the wrong type: {value!r}.")
 
 
 def read_spec(folder: str | Path) -> CheckpointSpec:
@@ -308,12 +300,14 @@ def read_spec(folder: str | Path) -> CheckpointSpec:
     if not Path(folder).is_dir():
         raise UserError(f"no checkpoint at {folder}: give a folder with {CONFIG_NAME} and {WEIGHTS_NAME}.")
     try:
+        if path.stat().st_size > _LONGEST:
+            raise UserError(f"{path} has more than {_LONGEST} bytes: it is no checkpoint's configuration.")
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: a checkpoint folder holds {CONFIG_NAME} and {WEIGHTS_NAME}."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): copy the checkpoint again or train a new one."
         ) from None
@@ -322,6 +316,9 @@ def read_spec(folder: str | Path) -> CheckpointSpec:
             f"{path} is a published LeWM configuration: turn it into a checkpoint with "
             "`python -m world_model_ros import-checkpoint`."
         )
-    spec = _build(CheckpointSpec, values, str(path))
-    spec.validate()
+    try:
+        spec = build(CheckpointSpec, values, str(path))
+        spec.validate()
+    except OverflowError:
+        raise UserError(f"{path} has a number beyond all measure: copy the checkpoint again.") from None
     return spec

@@ -7,6 +7,14 @@ from world_model_ros.errors import UserError
 DEVICES = ("auto", "cpu", "cuda")
 
 
+def lost_device(error: BaseException) -> bool:
+    """Return whether the GPU's context is gone with this error, so that only a new process helps."""
+    accelerator = getattr(torch, "AcceleratorError", None)
+    if accelerator is not None and isinstance(error, accelerator):
+        return True
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+
+
 def choose_device(name: str, option: str = "--device") -> torch.device:
     """Return a device by its name, ``auto`` being the GPU where torch sees one.
 

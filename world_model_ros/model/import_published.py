@@ -128,7 +128,10 @@ def read_action_stats(path: Path) -> ActionSpec:
         ):
             content = "texts" if kind is str else "numbers"
             raise UserError(f"{path}: {name} must be a list of {content}, one per dimension.")
-    numbers = {n: tuple(float(v) for v in values[n]) for n in ("mean", "std", "low", "high")}
+    try:
+        numbers = {n: tuple(float(v) for v in values[n]) for n in ("mean", "std", "low", "high")}
+    except OverflowError:
+        raise UserError(f"{path} has a number beyond all measure.") from None
     return ActionSpec(
         names=tuple(values["names"]),
         kind=values["kind"],
@@ -143,7 +146,7 @@ def _read_json(path: Path) -> dict:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is missing.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}).") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a JSON object.")
@@ -182,7 +185,10 @@ def _model_config(path: Path) -> ModelConfig:
         allowed = int if kind is int else (int, float)
         if isinstance(value, bool) or not isinstance(value, allowed):
             raise UserError(f"{path}: {section}.{name} must be a number, it is {value!r}.")
-        return kind(value)
+        try:
+            return kind(value)
+        except OverflowError:
+            raise UserError(f"{path}: {section}.{name} is beyond all measure.") from None
 
     # checks the section, too; a width without a name has to be spelled out
     patch = number("encoder", "patch_size")

@@ -1,95 +1,176 @@
-"""command_node: plays the plan at the control rate; stops the robot by itself when plans stay away."""
+"""command_node: plays the plan at the control rate; has the last word on what the robot does."""
+
+import time
 
 import numpy as np
-from builtin_interfaces.msg import Duration as DurationMessage
-from geometry_msgs.msg import TwistStamped
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.duration import Duration
-from rclpy.node import Node
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray, String
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from trajectory_msgs.msg import JointTrajectory
 
-from world_model_ros.control.commander import Commander, State
-from world_model_ros.control.images import Complaints
+from world_model_ros.control.commander import Commander, Rules, State
+from world_model_ros.control.health import Health
 from world_model_ros.control.interfaces import check_interface
 from world_model_ros.control.joints import match_joints
-from world_model_ros.control.limits import Limits
+from world_model_ros.control.limits import Limits, narrowed
+from world_model_ros.control.statistics import Percentiles, Rate
+from world_model_ros.errors import UserError
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
-from world_model_ros.nodes.running import (
-    FRESH,
-    HISTORY,
-    LATCHED,
-    RELIABLE,
-    nanoseconds,
-    parameter,
-    set_stamp,
-)
+from world_model_ros.nodes.commands import KINDS, Commands
+from world_model_ros.nodes.managed import ManagedNode, health_of, health_profile
+from world_model_ros.nodes.qos import FRESH, HISTORY, LATCHED, RELIABLE
+from world_model_ros.nodes.running import nanoseconds, set_stamp
 from world_model_ros.planning.action_buffer import ActionBuffer
 
-KINDS = {"twist": TwistStamped, "velocities": Float64MultiArray, "joint_trajectory": JointTrajectory}
 ACKNOWLEDGE = Duration(seconds=0.3)  # for the last command, when ending
+HEEDED = ("encoder_node", "planner_node", "monitor_node")  # whose health counts, and whose death
+WATCH_CLOCK = 0.1  # seconds of real time between two looks at the clock
 
 
-class CommandNode(Node):
+class CommandNode(ManagedNode):
     """Asks the Commander once a control step and sends what it says."""
 
     def __init__(self):
+        self.commander: Commander | None = None
         super().__init__("command_node")
-        checkpoint = parameter(
-            self, "checkpoint", "", "Checkpoint folder, or the name of a shipped one such as reach."
+
+    def rules(self) -> Rules:
+        """Return when to stand still, as the parameters say."""
+        step = self.spec.period * self.spec.block
+        return Rules(
+            image_timeout=self.values["image_timeout"] or 1.1 * step,
+            joint_timeout=self.values["joint_timeout"],
+            fresh_frames=self.values["fresh_frames"],
+            clamped_steps=self.values["clamped_steps"],
         )
-        self.interface = parameter(
-            self, "command.interface", "twist", "What the robot takes: twist, velocities or joint_trajectory."
+
+    def changed(self) -> None:
+        """Stand still by the new rules."""
+        if self.commander is not None:
+            self.commander.rules = self.rules()
+
+    def set_up(self) -> None:
+        """Read limits and timing; nothing is sent yet."""
+        self.spec = read_spec(find_checkpoint(self.values["checkpoint"]))
+        interface = self.values["command.interface"]
+        check_interface(self.spec.action, interface)
+        limits = self.limits(interface)
+        self.period = round(self.spec.period * 1e9)
+        timeout = max(self.period, round(self.values["plan_timeout"] * 1e9))
+        self.commander = Commander(limits, ActionBuffer(self.period, timeout), self.rules())
+        self.commands = Commands(self.spec.action, interface, self.spec.period, limits)
+        self.waking, self.tick_ms, self.tick_rate = time.monotonic(), Percentiles(), Rate()
+        self.last_time = 0  # of the clock
+        self.out = self.publisher(KINDS[interface], f"command/{interface}", RELIABLE)
+        self.executed = self.publisher(JointState, "command/executed", HISTORY)
+        self.status = self.publisher(String, "status", LATCHED)
+        self.subscribe(JointTrajectory, "plan", self.on_plan, RELIABLE)
+        self.subscribe(JointState, "joint_states", self.on_joints, FRESH)
+        self.subscribe(Image, "latent", self.on_latent, RELIABLE)
+        for name in HEEDED:
+            self.heed(name)
+        # Always: a stop that comes before the node is active must not be forgotten.
+        self.subscribe_latched(Bool, "command/emergency_stop", self.on_stop_message, always=True)
+        self.serve(Trigger, "command/emergency_stop", self.on_stop, always=True)
+        self.serve(Trigger, "command/reset", self.on_reset, always=True)
+        self.timer(self.spec.period, self.tick)
+        self.timer(WATCH_CLOCK, self.watch_clock, steady=True)
+
+    def limits(self, interface: str) -> Limits:
+        """Return the checkpoint's limits, narrowed by the parameters'. Raises UserError."""
+        action = narrowed(self.spec.action, self.values["limits.low"], self.values["limits.high"])
+        given = {
+            name: self.values[f"limits.{name}"] or None
+            for name in ("max_step", "position_low", "position_high")
+        }
+        if interface == "joint_trajectory" and given["position_low"] is None:
+            raise UserError(
+                "the parameters limits.position_low and limits.position_high are missing: give the joints' "
+                f"ranges in rad, one number for each of {list(action.names)}."
+            )
+        if action.kind == "twist" and given["position_low"] is not None:
+            raise UserError(
+                "limits.position_low is for joint actions, the checkpoint's are a twist: leave it out."
+            )
+        return Limits(action.names, action.low, action.high, **given)
+
+    def heed(self, name: str) -> None:
+        """Follow how a node fares, and whether it lives."""
+        sources = self.commander.sources
+
+        def on_liveliness(event) -> None:
+            sources.set_alive(name, event.alive_count > 0)
+
+        def on_health(message: DiagnosticStatus) -> None:
+            sources.say(name, health_of(message), message.message.partition("\n")[0])
+
+        self.subscribe(
+            DiagnosticStatus,
+            f"{name}/health",
+            on_health,
+            health_profile(self.values["lease"]),
+            always=True,
+            liveliness=on_liveliness,
         )
-        plan_timeout = parameter(
-            self,
-            "plan_timeout",
-            0.5,
-            "How long one plan is played without a newer one, in seconds; then the robot stands still.",
-            low=0.01,
-            high=60.0,
-        )
-        spec = read_spec(find_checkpoint(checkpoint))
-        check_interface(spec.action, self.interface)
-        self.spec = spec
-        self.period = round(spec.period * 1e9)
-        limits = Limits(spec.action.names, spec.action.low, spec.action.high)
-        buffer = ActionBuffer(self.period, max(self.period, round(plan_timeout * 1e9)))
-        self.commander = Commander(limits, buffer)
-        self.complaints = Complaints()
-        self.measured: np.ndarray | None = None  # positions of the joints that the actions name
-        self.desired: np.ndarray | None = None  # integrated from them while a plan is played
-        self.commands = self.create_publisher(KINDS[self.interface], f"command/{self.interface}", RELIABLE)
-        self.executed = self.create_publisher(JointState, "command/executed", HISTORY)
-        self.status = self.create_publisher(String, "status", LATCHED)
-        self.create_subscription(JointTrajectory, "plan", self.on_plan, RELIABLE)
-        self.create_subscription(JointState, "joint_states", self.on_joints, FRESH)
-        self.create_service(Trigger, "command/reset", self.on_reset)
-        self.create_service(Trigger, "command/emergency_stop", self.on_emergency_stop)
-        self.create_timer(spec.period, self.tick)
+
+    def start(self) -> None:
+        """Begin with nothing known; a fault stays."""
+        self.commander.forget()
+        self.waking = time.monotonic()
+
+    def stop(self) -> None:
+        """Send the safe command last, and see that it is taken."""
+        moved = self.commander.ever_moved
+        if moved:
+            self.send(self.get_clock().now().nanoseconds, np.zeros(self.spec.action.dim), moving=False)
+            self.out.wait_for_all_acked(ACKNOWLEDGE)
+        self.commander.forget()
+        self.status.publish(String(data="WAITING: command_node is not active"))
 
     def on_plan(self, message: JointTrajectory) -> None:
         """Take a plan, or say once why not."""
         lengths = {len(point.velocities) for point in message.points}
         actions = [point.velocities for point in message.points] if len(lengths) == 1 else []
         problem = self.commander.plan(message.joint_names, nanoseconds(message.header.stamp), actions)
-        if not problem:
-            self.complaints.fine("plan")
-        elif self.complaints.trouble("plan", problem):
-            self.get_logger().warning(f"a plan was rejected: {problem}")
+        if problem:
+            self.reject("plan", problem)
+        else:
+            self.accept("plan")
 
     def on_joints(self, message: JointState) -> None:
         """Note that the robot is there, and where its joints are."""
+        now = self.get_clock().now().nanoseconds
         try:
+            positions = None
             if self.spec.action.kind == "joint_velocity":
-                self.measured = match_joints(self.spec.action.names, message.name, message.position)
-            self.commander.joints()
-            self.complaints.fine("joint_states")
+                positions = match_joints(self.spec.action.names, message.name, message.position)
+            elif len(message.position):  # a base may report velocities alone
+                # Nothing is computed from them, but a robot that reports nonsense is not to be moved.
+                match_joints(message.name, message.name, message.position)
+            self.commander.joints(now, positions)
+            self.accept("joint_states")
         except ValueError as error:
-            if self.complaints.trouble("joint_states", str(error)):
-                self.get_logger().warning(f"joint_states was rejected: {error}")
+            self.reject("joint_states", str(error))
+
+    def on_latent(self, message: Image) -> None:
+        """Note that a camera frame was perceived."""
+        self.commander.frame(self.get_clock().now().nanoseconds, nanoseconds(message.header.stamp))
+
+    def on_stop_message(self, message: Bool) -> None:
+        """Stand still on true; false changes nothing, as only the reset service does."""
+        if message.data:
+            self.on_stop(None, Trigger.Response())
+
+    def on_stop(self, _request, response: Trigger.Response) -> Trigger.Response:
+        """Stand still at once, and until reset."""
+        self.commander.emergency_stop()
+        if self.active:
+            self.tick()
+        response.success, response.message = True, "stopped until command/reset"
+        return response
 
     def on_reset(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Clear a fault."""
@@ -97,64 +178,85 @@ class CommandNode(Node):
         response.success, response.message = True, "reset: the next plan moves the robot again"
         return response
 
-    def on_emergency_stop(self, _request, response: Trigger.Response) -> Trigger.Response:
-        """Stand still at once, and until reset."""
-        self.commander.emergency_stop()
-        self.tick()
-        response.success, response.message = True, "stopped until command/reset"
-        return response
-
     def tick(self) -> None:
         """Send the command of the control step that begins now."""
         now = self.get_clock().now().nanoseconds
         if now == 0:
             return  # use_sim_time, and no /clock yet
+        woken = time.monotonic()
+        self.tick_rate.heard(woken)
         decision = self.commander.tick(now)
         if decision.changed:
             self.status.publish(String(data=f"{decision.state.name}: {decision.reason}"))
             self.get_logger().info(f"{decision.state.name}: {decision.reason}")
-        if decision.action is None:
-            return
-        # The label first: what the command brings about must not overtake it.
-        message = JointState(name=list(self.spec.action.names), velocity=decision.action.tolist())
+        # The label first: what the command brings about must not overtake it. Where nothing is sent the
+        # robot stands still, and the others must not take the plan for what it did.
+        sent = np.zeros(self.spec.action.dim) if decision.action is None else decision.action
+        message = JointState(name=list(self.spec.action.names), velocity=sent.tolist())
         set_stamp(message.header.stamp, now)
         self.executed.publish(message)
-        self.send(now, decision.action, decision.state is State.RUNNING)
+        if decision.action is not None:
+            self.send(now, decision.action, decision.state is State.RUNNING)
+        self.tick_ms.add(1e3 * (time.monotonic() - woken))
 
     def send(self, now: int, action: np.ndarray, moving: bool) -> None:
         """Publish one action (dim,) on the interface; standing still keeps the measured positions."""
-        if self.interface == "velocities":
-            message = Float64MultiArray(data=action.tolist())
-        elif self.interface == "twist":
-            message = TwistStamped()
-            set_stamp(message.header.stamp, now)
-            message.header.frame_id = self.spec.action.frame
-            for name, value in zip(self.spec.action.names, action.tolist(), strict=True):
-                part, axis = name.split("_")
-                setattr(getattr(message.twist, part), axis, value)
-        else:
-            if self.measured is None:
-                return
-            if not moving or self.desired is None:
-                self.desired = self.measured
-            self.desired = self.desired + action * self.spec.period
-            message = JointTrajectory(joint_names=list(self.spec.action.names))
-            set_stamp(message.header.stamp, now)
-            message.points = [
-                JointTrajectoryPoint(
-                    positions=self.desired.tolist(),
-                    velocities=action.tolist(),
-                    time_from_start=DurationMessage(nanosec=self.period),
-                )
-            ]
-        self.commands.publish(message)
+        message = self.commands.message(now, action, moving, self.commander.positions)
+        if message is not None:
+            self.out.publish(message)
 
-    def close(self) -> None:
-        """Send the safe command last, and see that it is taken."""
-        self.send(self.get_clock().now().nanoseconds, np.zeros(self.spec.action.dim), moving=False)
-        self.commands.wait_for_all_acked(ACKNOWLEDGE)
+    def watch_clock(self) -> None:
+        """Stop the robot when time stands still: no control step would come to do it."""
+        now, real = self.get_clock().now().nanoseconds, time.monotonic()
+        if now != self.last_time:
+            self.last_time, self.waking = now, real
+        elif real - self.waking > self.values["clock_timeout"] and self.commander.moving:
+            self.commander.forget()
+            self.get_logger().warning(
+                f"the clock has stood for {self.values['clock_timeout']:g} s: is /clock published? "
+                "The robot stands still"
+            )
+            self.status.publish(String(data="WAITING: the clock stands"))
+            self.commander.settle()
+            self.send(now, np.zeros(self.spec.action.dim), moving=False)
+
+    def watch(self):
+        """Say who else commands the robot, and whether anybody listens."""
+        topic = self.out.topic_name
+        state, reason = self.commander.state
+        if state is State.FAULT:
+            return Health.FAULT, reason
+        others = sorted(
+            f"{i.node_namespace.rstrip('/')}/{i.node_name}"
+            for i in self.get_publishers_info_by_topic(topic)
+            if (i.node_name, i.node_namespace) != (self.get_name(), self.get_namespace())
+        )
+        if others:
+            masters = ", ".join(others)
+            return self.warn(f"{topic} is also published by {masters}: two masters, end one of them")
+        if not self.out.get_subscription_count():
+            return self.warn(f"nobody listens to {topic}: start the robot's controller, or remap the topic")
+        self.complaints.fine("command topic")
+        return (Health.WARNING, reason) if state in (State.HOLD, State.WAITING) else (Health.FINE, reason)
+
+    def warn(self, problem: str):
+        """Return a warning for the diagnostics, and log it once."""
+        if self.complaints.trouble("command topic", problem):
+            self.get_logger().warning(problem)
+        return Health.WARNING, problem
+
+    def figures(self) -> dict:
+        """Return state, counts, and how steadily commands go out."""
+        if self.commander is None:
+            return {}
+        return (
+            {"command_state": self.commander.state[0].name}
+            | self.commander.counts
+            | self.tick_ms.figures("command_ms")
+            | self.tick_rate.figures("command", time.monotonic())
+        )
 
 
 def make_node() -> CommandNode:
-    """Return the node, ready to spin."""
+    """Return the node, ready to be configured."""
     return CommandNode()

@@ -24,6 +24,13 @@ def share() -> Path:
     raise UserError(f"the launch and config files of {NAME} are not installed: install it again.")
 
 
+def fast_dds_profile() -> dict[str, str]:
+    """Return the variable that makes Fast DDS read config/fastdds.xml; empty where the user has set one."""
+    if any(os.environ.get(variable) for variable in PROFILES):
+        return {}
+    return {PROFILES[os.environ.get("ROS_DISTRO") in OLDER]: str(share() / "config" / "fastdds.xml")}
+
+
 def prepare(local: bool = False) -> None:
     """Complete os.environ before rclpy is imported; what the user has set stays.
 
@@ -36,9 +43,7 @@ def prepare(local: bool = False) -> None:
         if (prefix / "share" / "ament_index").is_dir() and str(prefix) not in prefixes:
             prefixes.append(str(prefix))
     os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(prefixes)
-    if not any(os.environ.get(variable) for variable in PROFILES):
-        variable = PROFILES[os.environ.get("ROS_DISTRO") in OLDER]
-        os.environ[variable] = str(share() / "config" / "fastdds.xml")
+    os.environ.update(fast_dds_profile())
     if local:
         paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
         if str(SOURCE) not in paths:

@@ -1,45 +1,41 @@
 """planner_node: latents to plans, one a model step, made while the block before is running."""
 
 import threading
-import traceback
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float32
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from trajectory_msgs.msg import JointTrajectory
 
-from world_model_ros.control.images import Complaints, ImageRejectedError
-from world_model_ros.control.joints import integrate, match_joints
+from world_model_ros.control.health import Health
+from world_model_ros.control.images import ImageRejectedError
+from world_model_ros.control.joints import match_joints
+from world_model_ros.control.limits import narrowed
+from world_model_ros.control.progress import Progress
+from world_model_ros.control.statistics import Percentiles
 from world_model_ros.control.worker import Worker
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.model.device import choose_device
+from world_model_ros.model.device import choose_device, lost_device
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.latents import latent_array
-from world_model_ros.nodes.running import (
-    DEVICE,
-    FRESH,
-    HISTORY,
-    RELIABLE,
-    nanoseconds,
-    parameter,
-    set_stamp,
-    subscribe_latched,
-)
+from world_model_ros.nodes.managed import ManagedNode
+from world_model_ros.nodes.plans import plan_message
+from world_model_ros.nodes.qos import FRESH, HISTORY, RELIABLE
+from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.planning.action_buffer import ActionBuffer
-from world_model_ros.planning.receding import PlannerConfig, RecedingHorizonPlanner
-from world_model_ros.planning.solvers import SOLVERS
+from world_model_ros.planning.receding import NoPlanError, RecedingHorizonPlanner
+from world_model_ros.planning.settings import PlannerConfig
 from world_model_ros.planning.timeline import ModelStep, Timeline
 
 ACKNOWLEDGE = Duration(seconds=0.05)
 STOP_SECONDS = 1.0  # for the plan in flight, when ending
+WATCHDOG = 0.2  # seconds between two looks at the worker
+LOST_DEVICE = 3  # exit code: only a new process can use the GPU again
+OPEN = ("samples", "elites", "iterations", "initial_std", "correlation", "deadline")  # where zero
 
 
 @dataclass(frozen=True)
@@ -52,112 +48,76 @@ class Job:
     joints: np.ndarray | None
 
 
-class PlannerNode(Node):
+class PlannerNode(ManagedNode):
     """Plans in one worker thread; the callbacks only hand over."""
 
     def __init__(self):
+        self.progress = Progress(0.0)
+        self.worker: Worker | None = None
         super().__init__("planner_node")
-        config = self.declare()
-        model, self.spec = load_checkpoint(find_checkpoint(self.checkpoint))
-        model = model.to(choose_device(self.device, "the parameter device"))
-        self.planner = RecedingHorizonPlanner(model, self.spec, config)
-        self.planner.warm_up()
-        self.period = round(self.spec.period * 1e9)
-        buffer = ActionBuffer(self.period, max(self.period, round(self.plan_timeout * 1e9)))
-        self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
+        self.changed()
         self.lock = threading.Lock()  # guards epoch, timeline and what goes out
         self.epoch = 0
+        self.enabled = self.values["enabled"]
         self.goal: np.ndarray | None = None
+        self.milliseconds = Percentiles()
+        self.counts = dict.fromkeys(("plans", "discarded", "failures"), 0)
+
+    def changed(self) -> None:
+        """Watch progress by the new timeout."""
+        self.progress.timeout = self.values["progress_timeout"]
+
+    def config(self) -> PlannerConfig:
+        """Return the planner's settings. Raises UserError where they make no sense."""
+        names = ("horizon", "solver", "objective", "proposal", "precision", "seed", *OPEN)
+        given = {name: self.values[name] for name in names}
+        return PlannerConfig(**given | {name: given[name] or None for name in OPEN})
+
+    def set_up(self) -> None:
+        """Load the model and plan once on zeros."""
+        torch.set_num_threads(self.values["torch_threads"])
+        model, self.spec = load_checkpoint(find_checkpoint(self.values["checkpoint"]))
+        action = narrowed(self.spec.action, self.values["limits.low"], self.values["limits.high"])
+        self.spec = replace(self.spec, action=action)  # so that plans need no clamping
+        model = model.to(choose_device(self.values["device"], "the parameter device"))
+        self.planner = RecedingHorizonPlanner(model, self.spec, self.config())
+        self.planner.warm_up()
+        self.progress.reached = self.spec.thresholds.goal_reached
+        self.period = round(self.spec.period * 1e9)
+        buffer = ActionBuffer(self.period, max(self.period, round(self.values["plan_timeout"] * 1e9)))
+        self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
+        self.plans = self.publisher(JointTrajectory, "plan", RELIABLE)
+        self.distances = self.publisher(Float32, "goal/distance", RELIABLE)
+        self.subscribe(Image, "latent", self.on_latent, RELIABLE)
+        self.subscribe_latched(Image, "goal/latent", self.on_goal)
+        self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
+        self.subscribe(JointState, "joint_states", self.on_joints, FRESH)
+        self.serve(SetBool, "planner/enable", self.on_enable)
+        self.serve(Trigger, "planner/goal_from_camera", self.on_goal_from_camera)
+        self.timer(WATCHDOG, self.watch_worker, steady=True)
+        self.get_logger().info(f"planner ready: {self.values['checkpoint']}, {self.planner.config}")
+
+    def start(self) -> None:
+        """Begin with an empty history."""
+        with self.lock:
+            self.epoch += 1
+            self.timeline.reset()
         self.latent: np.ndarray | None = None
         self.joints: np.ndarray | None = None
-        self.complaints = Complaints()
-        self.milliseconds: deque[float] = deque(maxlen=200)
-        self.counts = {"plans": 0, "discarded": 0, "failures": 0}
         self._planned = None  # (start, goal) of the worker's last plan
-        self.plans = self.create_publisher(JointTrajectory, "plan", RELIABLE)
-        self.distances = self.create_publisher(Float32, "goal/distance", RELIABLE)
-        self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.planner.reset()
         self.worker = Worker(self.plan, self.failed, "planner")
-        self.create_subscription(Image, "latent", self.on_latent, RELIABLE)
-        subscribe_latched(self, Image, "goal/latent", self.on_goal)
-        self.create_subscription(JointState, "command/executed", self.on_executed, HISTORY)
-        self.create_subscription(JointState, "joint_states", self.on_joints, FRESH)
-        self.create_service(SetBool, "planner/enable", self.on_enable)
-        self.create_service(Trigger, "planner/goal_from_camera", self.on_goal_from_camera)
-        self.create_timer(1.0, self.report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.get_logger().info(f"planner ready: {self.checkpoint}, {config}")
 
-    def declare(self) -> PlannerConfig:
-        """Declare and read the parameters."""
-        default = PlannerConfig()
-        self.checkpoint = parameter(
-            self, "checkpoint", "", "Checkpoint folder, or the name of a shipped one such as reach."
-        )
-        self.enabled = parameter(self, "enabled", True, "Plan from the start; else planner/enable does it.")
-        self.plan_timeout = parameter(
-            self,
-            "plan_timeout",
-            0.5,
-            "How long command_node plays one plan, in seconds: the same value there.",
-            low=0.01,
-            high=60.0,
-        )
-        self.device = parameter(self, "device", "auto", DEVICE)
-        torch.set_num_threads(
-            parameter(self, "torch_threads", 1, "CPU threads of the planner.", low=1, high=256)
-        )
-        return PlannerConfig(
-            samples=self.open_parameter("samples", "Candidates in an iteration of the solver", 10000),
-            elites=self.open_parameter("elites", "Best candidates that the next draw follows", 1000),
-            iterations=self.open_parameter("iterations", "Iterations of the solver", 100),
-            horizon=parameter(
-                self, "horizon", default.horizon, "Model steps that a plan looks ahead.", low=1, high=50
-            ),
-            initial_std=self.open_parameter("initial_std", "Of the first draw, in z-scores", 10.0),
-            correlation=self.open_parameter(
-                "correlation",
-                "Of the noise between neighbouring control steps",
-                0.999,
-            ),
-            objective=parameter(
-                self,
-                "objective",
-                default.objective,
-                "What candidates are judged by: squared (latent distance), temporal (model steps to the "
-                "goal), or auto: temporal where the checkpoint can.",
-            ),
-            proposal=parameter(
-                self,
-                "proposal",
-                default.proposal,
-                "What planning begins with: none, inverse_dynamics, or auto: that where the checkpoint can.",
-            ),
-            deadline=parameter(
-                self,
-                "deadline",
-                0.0,
-                "Milliseconds that a plan may take: it stops at its last finished iteration; 0 for no end.",
-                low=0.0,
-                high=60000.0,
-            )
-            or None,
-            solver=parameter(
-                self, "solver", default.solver, f"How candidates are searched: {', '.join(SOLVERS)}."
-            ),
-            precision=parameter(
-                self,
-                "precision",
-                default.precision,
-                "Of the imagination: fp32, or bf16 where that is faster.",
-            ),
-            seed=parameter(self, "seed", default.seed, "Seed of the draws.", low=0, high=2**31 - 1),
-        )
+    def stop(self) -> None:
+        """Discard the plan in flight and end the worker."""
+        with self.lock:
+            self.epoch += 1
+        if self.worker is not None:
+            self.worker.stop(STOP_SECONDS)
 
-    def open_parameter(self, name: str, description: str, high: int | float) -> int | float | None:
-        """Declare and read a parameter that may be left open, as zero: ROS parameters know no None."""
-        zero = type(high)(0)
-        described = f"{description}; 0 for what suits the objective."
-        return parameter(self, name, zero, described, low=zero, high=high) or None
+    def tear_down(self) -> None:
+        """Let the model go."""
+        self.planner = None
 
     def on_latent(self, message: Image) -> None:
         """Hand over the model step that this latent starts, if it starts one."""
@@ -187,22 +147,19 @@ class PlannerNode(Node):
         try:
             latent = latent_array(message, self.spec.model.latent_dim)
         except ImageRejectedError as reason:
-            if self.complaints.trouble(topic, str(reason)):
-                self.get_logger().warning(f"a message on {topic} was rejected: {reason}")
+            self.reject(topic, str(reason))
             return None
-        self.complaints.fine(topic)
+        self.accept(topic)
         return latent
 
     def on_executed(self, message: JointState) -> None:
         """Remember what really went out."""
-        names = list(message.name)
         try:
-            action = match_joints(self.spec.action.names, names, message.velocity)
+            action = match_joints(self.spec.action.names, message.name, message.velocity, "command/executed")
             with self.lock:
                 self.timeline.add_executed(nanoseconds(message.header.stamp), action)
         except ValueError as error:
-            if self.complaints.trouble("command/executed", str(error)):
-                self.get_logger().warning(f"a message on command/executed was rejected: {error}")
+            self.reject("command/executed", str(error))
 
     def on_joints(self, message: JointState) -> None:
         """Keep the measured positions that a joint-velocity plan integrates from."""
@@ -210,16 +167,18 @@ class PlannerNode(Node):
             return
         try:
             self.joints = match_joints(self.spec.action.names, message.name, message.position)
+            self.accept("joint_states")
         except ValueError as error:
             self.joints = None
-            if self.complaints.trouble("joint_states", str(error)):
-                self.get_logger().warning(f"joint_states was rejected: {error}")
+            self.reject("joint_states", str(error))
 
     def on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Start or stop planning."""
         with self.lock:
             self.enabled = request.data
             self.epoch += 1
+            self.progress.start()
+        self.say(Health.FINE)
         response.success = True
         response.message = "planning" if request.data else "not planning"
         return response
@@ -235,79 +194,61 @@ class PlannerNode(Node):
     def plan(self, job: Job) -> None:
         """Plan one model step and publish it; runs in the worker thread."""
         start, goal = self._planned or (None, None)
-        if goal is not job.goal:
+        new_goal = goal is not job.goal
+        if new_goal:
             self.planner.set_goal(job.goal)
+            self.progress.start()
         follows = start == job.step.start - self.period * self.spec.block
         self._planned = (job.step.start, job.goal)
         plan = self.planner.plan(job.step.latent, job.step.executed if follows else None, job.step.running)
-        message = self.trajectory(job, plan.actions)
+        message = plan_message(job.step, plan.actions, job.joints, self.spec)
+        stuck = self.progress.step(job.step.start, plan.distance)
         with self.lock:
             if job.epoch != self.epoch:
                 self.counts["discarded"] += 1
                 return
-            self.timeline.buffer.put(job.step.due, plan.actions)
-            self.plans.publish(message)
-            self.milliseconds.append(plan.milliseconds)
+            if not stuck:
+                self.timeline.buffer.put(job.step.due, plan.actions)
+                self.plans.publish(message)
+            self.milliseconds.add(plan.milliseconds)
             self.counts["plans"] += 1
+        self.say(Health.HOLD if stuck else Health.FINE, stuck)
         # Whoever hears the distance may count on everybody having the plan; a slow reader costs a moment.
         self.plans.wait_for_all_acked(ACKNOWLEDGE)
         self.distances.publish(Float32(data=plan.distance))
-        if goal is not job.goal:
+        if new_goal:
             self.report()
 
-    def trajectory(self, job: Job, actions: np.ndarray) -> JointTrajectory:
-        """Return the plan, actions (steps, dim), as a message. Raises ValueError if it is not finite."""
-        if not np.isfinite(actions).all():
-            raise ValueError("the plan is not finite")
-        positions = np.zeros((len(actions), 0))
-        if self.spec.action.kind == "joint_velocity":
-            if job.joints is None:
-                raise ValueError("no usable joint_states to integrate the plan from")
-            positions = integrate(job.joints, [*job.step.running, *actions], self.spec.period)
-            positions = positions[len(job.step.running) :]
-        message = JointTrajectory(joint_names=list(self.spec.action.names))
-        set_stamp(message.header.stamp, job.step.due)
-        message.header.frame_id = self.spec.action.frame
-        for i, velocities in enumerate(actions):
-            point = JointTrajectoryPoint(velocities=velocities.tolist(), positions=positions[i].tolist())
-            after = (i + 1) * self.period
-            point.time_from_start.sec, point.time_from_start.nanosec = divmod(after, 1_000_000_000)
-            message.points.append(point)
-        return message
-
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception, text: str) -> None:
         """Say why there is no plan; runs in the worker thread."""
         self.counts["failures"] += 1
-        if self.complaints.trouble("planning", str(error)):
-            text = "".join(traceback.format_exception(error))
-            self.get_logger().error(f"planning failed, nothing is published: {error}\n{text}")
-
-    def report(self) -> None:
-        """Publish the diagnostics."""
+        if lost_device(error):
+            self.get_logger().fatal(f"the GPU is lost, only a new process can use it again: {error}")
+            self.exit_code = LOST_DEVICE
+            return
         with self.lock:
-            times = sorted(self.milliseconds)
-            last = self.milliseconds[-1] if times else None
-        status = DiagnosticStatus(name=f"{self.get_fully_qualified_name()}: planning", level=b"\0")
-        status.message = "no goal" if self.goal is None else "planning" if self.enabled else "not enabled"
-        if self.counts["failures"]:
-            status.level, status.message = DiagnosticStatus.WARN, "some plans failed: see the log"
-        values = dict(self.counts) | {"replaced": self.worker.replaced}
-        if times:
-            at = {"p50": times[len(times) // 2], "p99": times[int(0.99 * len(times))], "last": last}
-            values |= {f"planning_ms_{key}": f"{value:.1f}" for key, value in at.items()}
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self.diagnostics.publish(message)
+            if not self.active:
+                return
+        if isinstance(error, NoPlanError):  # of this picture; the next one may do
+            self.say(Health.HOLD, f"no plan: {error}")
+        else:
+            self.say(Health.FAULT, f"planning failed: {error}\n{text}")
 
-    def close(self) -> None:
-        """Discard the plan in flight and end the worker."""
-        with self.lock:
-            self.enabled = False
-            self.epoch += 1
-        self.worker.stop(STOP_SECONDS)
+    def watch_worker(self) -> None:
+        """Say that a plan does not end."""
+        timeout = self.values["hang_timeout"]
+        if self.worker.busy() > timeout and self.health is not Health.FAULT:
+            self.say(Health.FAULT, f"a plan has not ended for {timeout:g} s\n{self.worker.stack()}")
+
+    def figures(self) -> dict:
+        """Return counts and how long planning takes."""
+        doing = "no goal" if self.goal is None else "planning" if self.enabled else "not enabled"
+        replaced = 0 if self.worker is None else self.worker.replaced
+        return (
+            {"doing": doing} | self.counts | {"replaced": replaced} | self.milliseconds.figures("planning_ms")
+        )
 
 
 def make_node() -> PlannerNode:
-    """Return the node, ready to spin."""
+    """Return the node, ready to be configured."""
     return PlannerNode()

@@ -6,21 +6,13 @@ import sys
 from typing import NoReturn
 
 import rclpy
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from world_model_ros.errors import UserError
 
-LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
-RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-HISTORY = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-FRESH = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-DEVICE = "Where torch computes: cpu, cuda, or auto: the GPU where there is one."  # of parameter `device`
+FAILED = 2  # exit code after an error that was said in a sentence
 SPIN = 0.05  # seconds until a signal is noticed at the latest
 
 
@@ -44,7 +36,8 @@ def run(make_node) -> NoReturn:
     """Run the node that ``make_node()`` returns, and leave the process with its exit code.
 
     A node has ``close()``: stop accepting, stop the worker, safe command last. It may have
-    ``live(life)``, its own main loop, which returns an exit code.
+    ``live(life)``, its own main loop, which returns an exit code. A managed node is configured and
+    activated, unless its parameter autostart says no, and ends the process by its ``exit_code``.
     """
     # rclpy's own handlers close the context before a node can send its safe command.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -54,16 +47,21 @@ def run(make_node) -> NoReturn:
     try:
         node = make_node()
         life.executor.add_node(node)
+        live = getattr(node, "live", None)
+        # Until here, and while loading, a signal ends the process at once: nothing has moved yet.
+        if not live and node.values["autostart"] and not _started(node):
+            node.exit_code = FAILED
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, life.end)
-        if hasattr(node, "live"):
-            code = node.live(life)
+        if live:
+            code = live(life)
         else:
-            while not life.ending:
+            while not life.ending and node.exit_code is None:
                 life.spin()
+            code = node.exit_code or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        code = 2
+        code = FAILED
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -78,38 +76,12 @@ def run(make_node) -> NoReturn:
     os._exit(code)
 
 
-def parameter(node: Node, name: str, default, description: str, *, low=None, high=None, changeable=False):
-    """Declare a parameter with its descriptor; return its value. ``low`` and ``high`` are inclusive."""
-    descriptor = ParameterDescriptor(description=description, read_only=not changeable)
-    if low is not None and isinstance(default, int):
-        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=0)]
-    elif low is not None:
-        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
-    try:
-        return node.declare_parameter(name, default, descriptor).value
-    except rclpy.exceptions.ParameterException as error:
-        raise UserError(f"parameter {name} of {node.get_name()}: {error}.") from None
-
-
-def subscribe_latched(node: Node, kind, topic: str, callback):
-    """Subscribe to what was said before, and to writers that do not keep what they said.
-
-    A transient-local reader never matches a volatile writer, a volatile one hears nothing of the past: so
-    there is one of each. A message that both of them get is handed on once.
-    """
-    last = []
-
-    def once(message):
-        if last and last[0] == message:
-            return
-        last[:] = [message]
-        callback(message)
-
-    quiet = rclpy.event_handler.SubscriptionEventCallbacks(use_default_callbacks=False)
-    return [
-        node.create_subscription(kind, topic, once, profile, event_callbacks=quiet)
-        for profile in (LATCHED, RELIABLE)
-    ]
+def _started(node) -> bool:
+    """Bring a managed node up; return whether that went well, the node having said why not."""
+    return all(
+        transition() == TransitionCallbackReturn.SUCCESS
+        for transition in (node.trigger_configure, node.trigger_activate)
+    )
 
 
 def nanoseconds(stamp) -> int:

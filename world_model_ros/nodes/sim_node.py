@@ -15,15 +15,11 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from world_model_ros.control.pacing import GoalCounter, GoalResult, Source, goal_line, summary_line
-from world_model_ros.nodes.running import (
-    HISTORY,
-    LATCHED,
-    RELIABLE,
-    Life,
-    nanoseconds,
-    parameter,
-    set_stamp,
-)
+from world_model_ros.errors import UserError
+from world_model_ros.nodes.declaring import declare
+from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
+from world_model_ros.nodes.running import Life, nanoseconds, set_stamp
+from world_model_ros.sim.faults import Faults, Frame, parse
 from world_model_ros.sim.worlds import make_world
 
 CLOCK_AGAIN = 0.1  # seconds of waiting after which the time is said once more: /clock is best effort
@@ -34,48 +30,20 @@ class SimNode(Node):
 
     def __init__(self):
         super().__init__("sim_node")
-        task = parameter(self, "task", "reach", "Task of the simulation: reach or push.")
-        gui = parameter(self, "gui", False, "Open a window.")
-        seed = parameter(self, "seed", 0, "Seed of the start and of the goals.", low=0, high=2**31 - 1)
-        self.goals = parameter(
-            self,
-            "goals",
-            0,
-            "How many goals to try before ending; 0 goes on for ever.",
-            low=0,
-            high=2**31 - 1,
-        )
-        self.budget = parameter(
-            self,
-            "budget",
-            0,
-            "Control steps a goal may take, from its first plan; 0 for what the task needs.",
-            low=0,
-            high=100000,
-        )
-        self.factor = parameter(
-            self,
-            "real_time_factor",
-            1.0,
-            "Speed of the clock against real time; 0: as fast as the nodes keep up.",
-            low=0.0,
-            high=1000.0,
-        )
-        self.patience = parameter(
-            self,
-            "patience",
-            1.0,
-            "How long to wait for a command or plan that is due, in seconds, before going on without.",
-            low=0.0,
-            high=60.0,
-        )
-        self.world = make_world(task, seed=seed, gui=gui)
+        values = declare(self, "sim_node", self.refuse, self.changed)
+        self.values, seed = values, values["seed"]
+        self.goals, self.budget = values["goals"], values["budget"]
+        self.factor, self.patience = values["real_time_factor"], values["patience"]
+        self.faults = Faults()
+        self.changed()
+        self.world = make_world(values["task"], seed=seed, gui=values["gui"])
         self.rng = np.random.default_rng((seed, 1))
         self.period = round(self.world.period * 1e9)
         self.length = self.period * self.world.block
         self.time = self.length  # the start of the control step to come; zero would mean no clock
         self.plans = Source()
         self.commands = Source()
+        self.latents = Source()
         self.goal_encoded = Source()
         self.actions: dict[int, np.ndarray] = {}  # commands by the step they are for
         self.due: int | None = None  # of the newest plan, until command_node has it for sure
@@ -92,10 +60,23 @@ class SimNode(Node):
         self.command_in = self.create_subscription(TwistStamped, "command/twist", self.on_command, HISTORY)
         self.create_subscription(JointTrajectory, "plan", self.on_plan, RELIABLE)
         self.create_subscription(Float32, "goal/distance", self.on_distance, RELIABLE)
+        self.create_subscription(Image, "latent", self.on_latent, RELIABLE)
         self.create_subscription(Image, "goal/latent", self.on_goal_latent, RELIABLE)
         self.create_subscription(DiagnosticArray, "/diagnostics", self.on_diagnostics, 10)
         self.create_service(Trigger, "sim/reset", lambda _, answer: self.ask("reset", answer))
         self.create_service(Trigger, "sim/new_goal", lambda _, answer: self.ask("new goal", answer))
+
+    def refuse(self, changes: dict) -> str:
+        """Return why these parameters cannot be, or ""."""
+        try:
+            parse(changes.get("faults", ""))
+        except UserError as error:
+            return str(error)
+        return ""
+
+    def changed(self) -> None:
+        """Let the faults that the parameters name happen from now on."""
+        self.faults.set(self.values["faults"], round(self.values["fault_delay"] * 1e9))
 
     def on_command(self, message: TwistStamped) -> None:
         """Keep the command for the step it is stamped for."""
@@ -124,13 +105,17 @@ class SimNode(Node):
         if self.first_due is None and self.goal_encoded.newest is not None:
             self.first_due = due
 
+    def on_latent(self, message: Image) -> None:
+        """Note that the camera's frame was perceived."""
+        self.latents.heard(nanoseconds(message.header.stamp))
+
     def on_goal_latent(self, message: Image) -> None:
         """Note that the goal was perceived."""
         self.goal_encoded.heard(nanoseconds(message.header.stamp))
 
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         """Read how long our planner_node plans."""
-        name = f"{self.get_namespace().rstrip('/')}/planner_node: planning"
+        name = f"{self.get_namespace().rstrip('/')}/planner_node"
         for status in message.status:
             values = {pair.key: pair.value for pair in status.values}
             if status.name == name and "planning_ms_p50" in values:
@@ -173,14 +158,20 @@ class SimNode(Node):
         if self.goal is None or self.asked:
             self.asked.clear()
             self.new_goal(life)
-        self.images.publish(self.image(self.world.render()))
+        pixels = self.world.render()
+        frame = Frame(self.time, *pixels.shape[:2], "rgb8", pixels.tobytes())
+        for shown in self.faults.frames(frame, self.time + self.length):
+            self.images.publish(self.image(shown))
+        self.wait(life, self.latents, self.time)
 
     def new_goal(self, life: Life) -> None:
         """Draw and publish a goal, and let the nodes take it before time goes on."""
         self.goal = self.world.sample_goal(self.rng)
         self.counter = GoalCounter(self.budget or self.world.patience)
         self.first_due = None
-        self.goal_images.publish(self.image(self.world.goal_image(self.goal)))
+        pixels = self.world.goal_image(self.goal)
+        frame = Frame(self.time, *pixels.shape[:2], "rgb8", pixels.tobytes())
+        self.goal_images.publish(self.image(frame))
         self.wait(life, self.goal_encoded, self.time)
 
     def judge(self) -> bool:
@@ -220,8 +211,8 @@ class SimNode(Node):
     def publish_state(self) -> None:
         """Publish joints, then the time: who ticks on it has the rest already."""
         positions, velocities = self.world.joints()
-        message = JointState(name=list(self.world.joint_names))
-        message.position, message.velocity = positions.tolist(), velocities.tolist()
+        names, reported = self.faults.joints(list(self.world.joint_names), positions.tolist())
+        message = JointState(name=names, position=reported, velocity=velocities.tolist())
         set_stamp(message.header.stamp, self.time)
         self.joint_states.publish(message)
         self.publish_clock()
@@ -232,13 +223,14 @@ class SimNode(Node):
         set_stamp(message.clock, self.time)
         self.clock_out.publish(message)
 
-    def image(self, pixels: np.ndarray) -> Image:
-        """Return pixels, uint8 (H, W, 3) RGB, as a message of this moment."""
-        height, width, _ = pixels.shape
-        message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    @staticmethod
+    def image(frame: Frame) -> Image:
+        """Return a frame as a message."""
+        step = len(frame.data) // frame.height
+        message = Image(height=frame.height, width=frame.width, encoding=frame.encoding, step=step)
         message.header.frame_id = "camera"
-        set_stamp(message.header.stamp, self.time)
-        message.data = array.array("B", pixels.tobytes())
+        set_stamp(message.header.stamp, frame.stamp)
+        message.data = array.array("B", frame.data)
         return message
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from world_model_ros.errors import UserError
 from world_model_ros.nodes import environment
 
-NODES = ("sim_node", "encoder_node", "planner_node", "command_node")
+NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.02
 _PR_SET_PDEATHSIG = 1

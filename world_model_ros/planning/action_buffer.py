@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MAX_PLANS = 64  # that wait: more than one a model step for as long as any plan may be played
+
 
 @dataclass(frozen=True)
 class StampedPlan:
@@ -40,7 +42,9 @@ class ActionBuffer:
             raise ValueError(f"a plan has shape (steps, dim), this one {actions.shape}")
         if not np.isfinite(actions).all():
             raise ValueError("the plan is not finite")
-        self.plans = [plan for plan in self.plans if plan.start < start]
+        # No plan is played beyond its age, nor are more of them kept than anybody sends in earnest.
+        actions = actions[: -(-self.max_age // self.period)].copy()
+        self.plans = [plan for plan in self.plans if plan.start < start][-MAX_PLANS + 1 :]
         self.plans.append(StampedPlan(start, actions))
 
     def forget_before(self, time: int) -> None:
@@ -64,6 +68,4 @@ class ActionBuffer:
         if not started:
             return None
         row = (time - started[-1].start) // self.period
-        if row * self.period >= self.max_age:
-            return None
         return started[-1].actions[row].copy() if row < len(started[-1].actions) else None

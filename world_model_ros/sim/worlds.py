@@ -33,7 +33,7 @@ _CLEAR = STICK_RADIUS + 0.01  # free space around the tip at a start, m
 _MOVED, _MOVED_ANGLE = 0.05, np.radians(25)
 _WINDOW = 5
 _REHEARSAL = 16  # model steps
-_TRIES = 100
+_TRIES = 10  # of a fifth of a second each, in which the clock of the simulation stands
 
 
 def yaw_difference(a, b) -> np.ndarray:

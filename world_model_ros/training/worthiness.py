@@ -15,7 +15,7 @@ from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
-from world_model_ros.planning.receding import PlannerConfig
+from world_model_ros.planning.settings import PlannerConfig
 
 HORIZON = 5  # model steps
 CANDIDATES = 127  # random ones; with the true actions a power of two

@@ -14,7 +14,7 @@ from world_model_ros.evaluation.problems import BUDGETS, WAITING, Problem, make_
 from world_model_ros.evaluation.recordings import check_world
 from world_model_ros.evaluation.report.inputs import Result
 from world_model_ros.evaluation.workers import Settings, Worker
-from world_model_ros.planning.receding import PlannerConfig
+from world_model_ros.planning.settings import PlannerConfig
 from world_model_ros.sim.worlds import make_world, protocols_of, yaw_difference
 
 FILMS = 6

@@ -1,0 +1,105 @@
+"""A robot's encoder, planner, command and monitor nodes; one that dies is started again."""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
+from world_model_ros.errors import UserError
+from world_model_ros.model.config import read_spec
+from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.nodes import environment
+
+NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
+COMMANDS = ("command/twist", "command/velocities", "command/joint_trajectory")
+REFUSED = 2  # exit code of a node that has said what is wrong: started again it would say the same
+# name, default, meaning; what is left empty stays as in params_file.
+ARGUMENTS = (
+    ("checkpoint", "", "checkpoint folder, or the name of a shipped one; required"),
+    (
+        "params_file",
+        str(environment.share() / "config" / "robot.yaml"),
+        "parameters of the nodes: a copy of config/robot.yaml or config/robot_base.yaml, for your robot",
+    ),
+    ("namespace", "", "of all nodes and topics; one for each of several robots"),
+    ("camera", "camera/image_raw", "topic of the camera; compressed, the topic below it is read"),
+    ("joint_states", "joint_states", "topic of the joint states"),
+    ("command_topic", "", "topic that the robot's controller listens to, command/<interface> if empty"),
+    ("command_interface", "", "twist, velocities or joint_trajectory"),
+    ("compressed", "", "true: read <camera>/compressed"),
+    ("autostart", "", "false: wait for ros2 lifecycle set"),
+    ("use_sim_time", "", "true: go by /clock"),
+    ("log_level", "info", "debug, info, warn or error"),
+)
+# launch argument -> parameter, type, nodes that have it
+PARAMETERS = (
+    ("checkpoint", "checkpoint", str, NODES),
+    ("command_interface", "command.interface", str, ("command_node",)),
+    ("compressed", "compressed", bool, ("encoder_node",)),
+    ("autostart", "autostart", bool, NODES),
+    ("use_sim_time", "use_sim_time", bool, NODES),
+)
+
+
+def generate_launch_description():
+    """Return the graph: encoder_node, planner_node, command_node, monitor_node."""
+    return LaunchDescription(
+        [
+            *(DeclareLaunchArgument(n, default_value=value, description=d) for n, value, d in ARGUMENTS),
+            *(SetEnvironmentVariable(*variable) for variable in environment.fast_dds_profile().items()),
+            OpaqueFunction(function=nodes),
+        ]
+    )
+
+
+def nodes(context):
+    """Return the four nodes. Raises UserError for what would make all of them refuse."""
+    given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    if not given["checkpoint"]:
+        raise UserError("checkpoint is missing: add checkpoint:=FOLDER, the folder that `train` has written.")
+    given["checkpoint"] = str(find_checkpoint(given["checkpoint"]).resolve())
+    read_spec(given["checkpoint"])
+    file = Path(given["params_file"]).expanduser().resolve()
+    if not file.is_file():
+        raise UserError(f"there is no params_file {file}: give a copy of config/robot.yaml.")
+    remappings = [
+        ("camera/image_raw", given["camera"]),
+        ("camera/image_raw/compressed", f"{given['camera']}/compressed"),
+        ("joint_states", given["joint_states"]),
+    ]
+    if given["command_topic"]:
+        remappings += [(topic, given["command_topic"]) for topic in COMMANDS]
+
+    def node(name):
+        wins = {
+            parameter: ParameterValue(LaunchConfiguration(argument), value_type=kind)
+            for argument, parameter, kind, whose in PARAMETERS
+            if given[argument] and name in whose
+        }
+        return Node(
+            package="world_model_ros",
+            executable=name,
+            name=name,
+            namespace=given["namespace"],
+            parameters=[str(file), wins],
+            remappings=remappings,
+            ros_arguments=["--log-level", given["log_level"]],
+            output="both",
+            respawn=True,
+            respawn_delay=2.0,
+            on_exit=end_if_refused,
+            sigterm_timeout="1.0",
+            sigkill_timeout="2.0",
+        )
+
+    return [node(name) for name in NODES]
+
+
+def end_if_refused(event, _context):
+    """End everything when a node has refused to start: it has said why."""
+    if event.returncode == REFUSED:
+        return Shutdown(reason=f"{event.process_name} refused to start, see its error above")
+    return None

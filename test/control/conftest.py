@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from world_model_ros.control.commander import Commander, Rules
+from world_model_ros.control.limits import Limits
+from world_model_ros.planning.action_buffer import ActionBuffer
+
+MS = 1_000_000
+PERIOD = 50 * MS
+NAMES = ("linear_x", "linear_y")
+
+
+class Bench:
+    """A commander whose inputs come in time, unless a test withholds them; the clock is ours."""
+
+    names = NAMES
+    period = PERIOD
+
+    def __init__(self, limits=None, rules=None, max_age=500 * MS):
+        limits = limits or Limits(NAMES, (-0.4, -0.4), (0.4, 0.4))
+        self.commander = Commander(limits, ActionBuffer(PERIOD, max_age), rules or Rules())
+        self.now = 1000 * MS
+        self.positions = None
+        self.decisions = []
+
+    def plan(self, value=0.1, steps=10, start=None):
+        """Hand over a plan that says the same in each of its steps."""
+        actions = np.tile(np.asarray(value, float), (steps, 1))
+        if actions.shape[1] == 1:
+            actions = np.repeat(actions, 2, axis=1)
+        return self.commander.plan(self.names, self.now if start is None else start, actions)
+
+    def tick(self, joints=True, frame=True, plan=None):
+        """Let one control step pass: inputs first, then the decision, which is returned."""
+        if joints:
+            self.commander.joints(self.now, self.positions)
+        if frame:
+            self.commander.frame(self.now, self.now)
+        if plan is not None:
+            self.plan(plan)
+        decision = self.commander.tick(self.now)
+        self.decisions.append(decision)
+        self.now += PERIOD
+        return decision
+
+    def ticks(self, count, **inputs):
+        """Let several control steps pass; return their decisions."""
+        return [self.tick(**inputs) for _ in range(count)]
+
+    def run(self):
+        """Come to RUNNING."""
+        decision = self.ticks(4, plan=0.1)[-1]
+        assert decision.moving, decision
+        return self
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+@pytest.fixture
+def make_bench():
+    return Bench

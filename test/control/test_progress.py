@@ -1,0 +1,60 @@
+import pytest
+
+from world_model_ros.control.progress import Progress
+
+STEP = 250_000_000
+
+
+@pytest.fixture
+def progress():
+    return Progress(timeout=2.0, reached=1.0)
+
+
+def walk(progress, distances, start=0):
+    return [progress.step((start + i) * STEP, distance) for i, distance in enumerate(distances)]
+
+
+@pytest.mark.fault
+def test_fault_35_without_progress_planning_ends_after_the_timeout_and_says_so(progress):
+    said = walk(progress, [10.0] * 12)
+    assert said[:9] == [""] * 9
+    assert all("no progress towards the goal for 2 s" in reason for reason in said[9:])
+    assert "planner/enable" in said[9]
+
+
+def test_coming_nearer_goes_on(progress):
+    assert walk(progress, [10 * 0.97**i for i in range(60)]) == [""] * 60
+
+
+def test_creeping_is_no_progress(progress):
+    assert walk(progress, [10 * 0.9999**i for i in range(12)])[-1]
+
+
+def test_going_away_and_coming_back_is_none(progress):
+    assert walk(progress, [5.0, 9.0, 5.0, 9.0, 5.0, 9.0, 5.0, 9.0, 5.0, 9.0])[-1]
+
+
+def test_at_the_goal_there_is_nothing_left_to_do(progress):
+    assert walk(progress, [0.9] * 100) == [""] * 100
+
+
+def test_a_new_goal_begins_anew(progress):
+    assert walk(progress, [10.0] * 12)[-1]
+    progress.start()
+    assert walk(progress, [20.0] * 9, 12) == [""] * 9
+
+
+def test_a_time_in_which_nobody_tried_does_not_count(progress):
+    walk(progress, [10.0] * 5)
+    assert walk(progress, [10.0] * 4, 1000) == [""] * 4
+    assert walk(progress, [10.0] * 4, 1004)[-1]
+
+
+def test_a_clock_set_back_begins_anew(progress):
+    walk(progress, [10.0] * 8, 1000)
+    assert walk(progress, [10.0] * 8) == [""] * 8
+    assert walk(progress, [10.0] * 4, 8)[-1]
+
+
+def test_zero_goes_on_for_ever():
+    assert walk(Progress(0.0), [10.0] * 1000) == [""] * 1000

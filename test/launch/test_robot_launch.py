@@ -1,0 +1,223 @@
+"""robot.launch.py and the parameter files that come with the package."""
+
+import importlib.util
+import os
+import re
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+
+from world_model_ros.nodes import environment
+from world_model_ros.nodes.parameters import PARAMETERS
+
+ROOT = Path(__file__).resolve().parents[2]
+NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
+FILES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+HERE = importlib.util.find_spec("launch_ros") is not None
+needs_launch = pytest.mark.skipif(not HERE, reason="launch_ros is not installed here")
+RUN = (
+    "import sys; from launch import LaunchDescription, LaunchService;"
+    "from launch.actions import IncludeLaunchDescription as Include;"
+    "from launch.launch_description_sources import PythonLaunchDescriptionSource as Source;"
+    "service = LaunchService();"
+    "arguments = [word.split(':=') for word in sys.argv[2:]];"
+    "service.include_launch_description("
+    "LaunchDescription([Include(Source(sys.argv[1]), launch_arguments=arguments)]));"
+    "raise SystemExit(service.run())"
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_parameter_of_the_files_is_declared_and_its_value_allowed(name):
+    sections = yaml.safe_load((ROOT / "config" / name).read_text())
+    for section, content in sections.items():
+        nodes = PARAMETERS if section == "/**" else [section.removeprefix("/**/")]
+        for key, value in content["ros__parameters"].items():
+            if key == "use_sim_time":
+                continue
+            found = [p for node in nodes for p in PARAMETERS[node] if p.name == key]
+            assert found, f"{section} has no parameter {key}"
+            value = tuple(value) if isinstance(value, list) else value
+            for parameter in found:
+                assert type(value) is type(parameter.default), key
+                assert not parameter.problem(value)
+                assert not isinstance(value, tuple) or all(isinstance(v, float) for v in value), key
+
+
+def test_the_robots_limits_have_a_number_for_each_joint():
+    for name, joints in (("robot.yaml", 7), ("robot_base.yaml", 2)):
+        sections = yaml.safe_load((ROOT / "config" / name).read_text())
+        everywhere, command = (sections[at]["ros__parameters"] for at in ("/**", "/**/command_node"))
+        # The planner has to know how fast the robot may be.
+        assert {"limits.low", "limits.high"} <= set(everywhere)
+        assert {len(v) for k, v in (everywhere | command).items() if k.startswith("limits.")} == {joints}
+
+
+def test_launch_and_parameter_files_are_installed():
+    text = (ROOT / "setup.py").read_text()
+    assert {'*tree("launch")', '*tree("config")'} <= set(re.findall(r'\*tree\("\w+"\)', text))
+    assert {"robot.launch.py", "sim.launch.py"} <= {
+        p.name for p in (environment.share() / "launch").iterdir()
+    }
+    assert {"robot.yaml", "robot_base.yaml", "sim.yaml", "fastdds.xml"} <= {
+        path.name for path in (environment.share() / "config").iterdir()
+    }
+
+
+def test_what_the_page_on_deployment_names_is_there():
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    text = (ROOT / "launch" / "robot.launch.py").read_text()
+    known = set(re.findall(r'^    \(\s*"(\w+)",', text, re.M))
+    assert {"checkpoint", "namespace", "camera", "log_level"} <= known
+    assert set(re.findall(r"(\w+):=", page)) <= known
+    source = "".join(path.read_text() for path in (ROOT / "world_model_ros" / "nodes").glob("*.py"))
+    for name in re.findall(r"service call /(\S+)|topic pub --once /(\S+)", page):
+        assert f'"{"".join(name)}"' in source, name
+    for name in re.findall(r"`(limits\.\w+|\w+_timeout|lease|enabled|command\.interface)`", page):
+        assert (
+            any(p.name == name for table in PARAMETERS.values() for p in table) or name == "cmd_vel_timeout"
+        )
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("robot_launch", ROOT / "launch" / "robot.launch.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def described(**given):
+    """Return {node: (remappings, parameters)} of the launch file under these arguments."""
+    from launch.actions import DeclareLaunchArgument
+
+    from launch import LaunchContext
+
+    module, context = load(), LaunchContext()
+    context.launch_configurations.update(given)
+    for entity in module.generate_launch_description().entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            entity.visit(context)
+    found = {}
+    for node in module.nodes(context):
+        node._perform_substitutions(context)
+        path, wins = node._Node__expanded_parameter_arguments
+        assert path[0] == context.launch_configurations["params_file"]
+        (values,) = yaml.safe_load(Path(wins[0]).read_text()).values()
+        found[node.node_name] = (dict(node.expanded_remapping_rules), values["ros__parameters"])
+    return found
+
+
+@needs_launch
+def test_arguments_become_remaps_and_only_what_is_given_wins_over_the_file(checkpoint):
+    plain = described(checkpoint=checkpoint)
+    assert list(plain) == [f"/{name}" for name in NODES]
+    assert all(parameters == {"checkpoint": checkpoint} for _, parameters in plain.values())
+    assert plain["/command_node"][0]["camera/image_raw"] == "camera/image_raw"
+    assert "command/twist" not in plain["/command_node"][0]
+
+    given = described(
+        checkpoint=checkpoint,
+        namespace="left",
+        camera="/wrist/image",
+        joint_states="/all_joints",
+        command_topic="/arm/cmd",
+        command_interface="twist",
+        compressed="true",
+        autostart="false",
+        use_sim_time="true",
+    )
+    assert list(given) == [f"/left/{name}" for name in NODES]
+    for remaps, parameters in given.values():
+        assert remaps == {
+            "camera/image_raw": "/wrist/image",
+            "camera/image_raw/compressed": "/wrist/image/compressed",
+            "joint_states": "/all_joints",
+            "command/twist": "/arm/cmd",
+            "command/velocities": "/arm/cmd",
+            "command/joint_trajectory": "/arm/cmd",
+        }
+        assert parameters["autostart"] is False
+        assert parameters["use_sim_time"] is True
+    assert given["/left/encoder_node"][1]["compressed"] is True
+    assert given["/left/command_node"][1]["command.interface"] == "twist"
+    assert "command.interface" not in given["/left/planner_node"][1]
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "checkpoint is missing: add checkpoint:="),
+        ({"checkpoint": "/nowhere"}, "no checkpoint at '/nowhere'"),
+        ({"checkpoint": "CHECKPOINT", "params_file": "/no.yaml"}, "there is no params_file /no.yaml"),
+    ],
+)
+def test_what_every_node_would_refuse_is_said_in_a_sentence(given, words, checkpoint):
+    from world_model_ros.errors import UserError
+
+    given = {key: value.replace("CHECKPOINT", checkpoint) for key, value in given.items()}
+    with pytest.raises(UserError, match=words):
+        described(**given)
+
+
+@pytest.fixture
+def installed(tmp_path, processes):
+    """Let launch find the executables of this package's own tree."""
+    import sys
+
+    prefix = tmp_path / "prefix"
+    marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / "world_model_ros"
+    marker.parent.mkdir(parents=True)
+    marker.touch()
+    (prefix / "lib" / "world_model_ros").mkdir(parents=True)
+    for name in NODES:
+        path = prefix / "lib" / "world_model_ros" / name
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m world_model_ros.nodes {name} "$@"\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    path = os.environ["AMENT_PREFIX_PATH"]
+    processes.environment |= {
+        "AMENT_PREFIX_PATH": f"{prefix}{os.pathsep}{path}",
+        "ROS_LOG_DIR": str(tmp_path),
+    }
+    return str(ROOT / "launch" / "robot.launch.py")
+
+
+@pytest.mark.ros
+@needs_launch
+def test_a_node_that_dies_is_started_again_and_all_end_together(installed, processes, observer, checkpoint):
+    file = str(ROOT / "config" / "robot_base.yaml")
+    started = processes.start(
+        *("-c", RUN, installed, f"checkpoint:={checkpoint}", f"params_file:={file}"),
+        *("namespace:=left", "camera:=/wrist/image", "command_topic:=/base/cmd"),
+    )
+
+    def nodes():
+        return {name for name, space in observer.node.get_node_names_and_namespaces() if space == "/left"}
+
+    def pid(name):
+        return next((p for p, line in processes.ours().items() if f"world_model_ros.nodes {name}" in line), 0)
+
+    observer.until(lambda: nodes() == set(NODES))
+    observer.until(lambda: observer.node.count_publishers("/base/cmd") == 1)
+    observer.until(lambda: observer.node.count_subscribers("/wrist/image") == 1)
+    first = pid("planner_node")
+    os.kill(first, signal.SIGKILL)
+    observer.until(lambda: pid("planner_node") not in (0, first))
+    observer.until(lambda: "planner_node" in nodes())
+    started.send_signal(signal.SIGINT)
+    observer.until(lambda: started.poll() is not None, seconds=10)
+    assert processes.alive() == []
+
+
+@pytest.mark.ros
+@needs_launch
+def test_a_node_that_refuses_to_start_ends_everything_and_says_why(
+    installed, processes, observer, checkpoint
+):
+    started = processes.start("-c", RUN, installed, f"checkpoint:={checkpoint}")  # robot.yaml is for an arm
+    observer.until(lambda: started.poll() is not None)
+    assert "command.interface 'joint_trajectory' cannot carry" in started.log.read_text()
+    assert processes.alive() == []

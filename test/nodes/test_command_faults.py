@@ -1,0 +1,215 @@
+"""Rows of the fault table that the command side answers for, on a real node."""
+
+import signal
+
+import pytest
+
+pytestmark = [pytest.mark.ros, pytest.mark.fault]
+
+
+def test_fault_01_no_image_ever_means_no_command(robot, observer, command, ask):
+    def without_image():
+        robot.say_joints()
+        robot.say_plan()
+
+    observer.until(lambda: "camera/image_raw" in robot.reason(), again=without_image)
+    assert robot.state() == "WAITING"
+    observer.until(lambda: ask.says("command_node", "camera/image_raw"), again=without_image)
+    assert ask.diagnosis("command_node")[0] == b"\x01"
+    command.send_signal(signal.SIGTERM)
+    observer.until(lambda: command.poll() is not None, seconds=3)
+    assert robot.twists == []
+
+
+def test_fault_02_a_camera_that_drops_holds_until_frames_are_back(robot, observer, command):
+    robot.get_moving()
+
+    def without_image():
+        robot.say_joints()
+        robot.say_plan()
+
+    observer.until(lambda: robot.state() == "HOLD", again=without_image)
+    assert "camera/image_raw" in robot.reason()
+    observer.until(robot.at_rest, again=without_image)
+    robot.say_latent()  # one frame is not enough
+    count = len(robot.twists)
+    observer.until(lambda: len(robot.twists) > count + 3, again=without_image)
+    assert robot.at_rest(4)
+    observer.until(robot.moving, again=robot.drive)
+
+
+def test_fault_11_joints_that_stop_hold_the_robot(robot, observer, command):
+    robot.get_moving()
+
+    def without_joints():
+        robot.say_latent()
+        robot.say_plan()
+
+    observer.until(lambda: robot.state() == "HOLD" and "joint_states" in robot.reason(), again=without_joints)
+    observer.until(robot.at_rest, again=without_joints)
+    observer.until(robot.moving, again=robot.drive)
+
+
+def test_fault_12_joints_that_are_not_finite_are_as_good_as_none(robot, observer, command):
+    robot.get_moving()
+
+    def broken():
+        robot.say_joints(position=[float("nan")])
+        robot.say_latent()
+        robot.say_plan()
+
+    observer.until(lambda: robot.state() == "HOLD" and "joint_states" in robot.reason(), again=broken)
+    observer.until(robot.moving, again=robot.drive)
+    log = command.log.read_text()
+    assert log.count("joint_states holds numbers that are not finite") == 1
+
+
+def test_fault_14_actions_outside_the_limits_are_clamped_and_in_the_end_a_fault(
+    processes, checkpoint, robot, observer, ask
+):
+    processes.node("command_node", config=False, checkpoint=checkpoint, clamped_steps=20)
+    observer.until(lambda: robot.state() == "FAULT", again=lambda: robot.drive(action=(9.0, 0.0)))
+    assert "limits" in robot.reason()
+    assert max(m.twist.linear.x for m in robot.twists) == 0.4
+    observer.until(robot.at_rest, again=robot.drive)
+    assert ask.trigger("command/reset").success
+    observer.until(robot.moving, again=robot.drive)
+
+
+def test_fault_16_a_plan_that_is_used_up_holds(robot, observer, command):
+    robot.get_moving()
+
+    def without_plan():
+        robot.say_joints()
+        robot.say_latent()
+
+    observer.until(lambda: robot.state() == "HOLD" and "no plan" in robot.reason(), again=without_plan)
+    observer.until(robot.at_rest, again=without_plan)
+    observer.until(robot.moving, again=robot.drive)
+
+
+def test_fault_22_the_safe_command_is_the_last(robot, observer, command):
+    robot.get_moving()
+    command.send_signal(signal.SIGTERM)
+    observer.until(lambda: command.poll() is not None, seconds=3)
+    assert command.returncode == 0
+    observer.until(lambda: not robot.moving(), seconds=3)
+
+
+def test_fault_23_deactivating_mid_plan_stops_first(robot, observer, command, ask):
+    robot.get_moving()
+    assert ask.change_state("command_node", "deactivate")
+    observer.until(lambda: not robot.moving(), seconds=3)
+    count = len(robot.twists)
+    end = iter(range(10))
+    observer.until(lambda: next(end, None) is None, again=robot.drive)
+    assert len(robot.twists) == count  # nothing is accepted any more
+    assert ask.change_state("command_node", "activate")
+    observer.until(robot.moving, again=robot.drive)
+
+
+def test_fault_27_a_bad_parameter_is_refused_with_a_reason_and_changes_nothing(robot, observer, command, ask):
+    for name, value, says in (
+        ("joint_timeout", -1.0, "joint_timeout"),
+        ("joint_timeout", float("nan"), "nan"),
+        ("joint_timeout", "soon", "type"),
+        ("command.interface", "velocities", "read-only"),
+    ):
+        result, kept = ask.set_parameter("command_node", name, value)
+        assert not result.successful
+        assert says in result.reason
+        assert kept == (0.5 if name == "joint_timeout" else "twist")
+    result, kept = ask.set_parameter("command_node", "joint_timeout", 0.75)
+    assert result.successful
+    assert kept == 0.75
+
+
+def test_fault_29_a_clock_that_stands_or_jumps_back_stops_the_robot(processes, checkpoint, robot, observer):
+    from rosgraph_msgs.msg import Clock
+
+    time = [5_000_000_000]
+    robot.clock = lambda: time[0]
+    clock = observer.node.create_publisher(Clock, "/clock", 10)
+
+    def tell():
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(time[0], 1_000_000_000)
+        clock.publish(message)
+
+    def live():
+        time[0] += 50_000_000
+        robot.drive()
+        tell()
+
+    node = processes.node("command_node", config=False, checkpoint=checkpoint, use_sim_time="true")
+    # use_sim_time without /clock: nothing
+    observer.until(lambda: robot.joints.get_subscription_count() > 0)
+    tries = iter(range(5))
+    observer.until(lambda: next(tries, None) is None, again=robot.drive)
+    assert robot.twists == []
+    observer.until(robot.moving, again=live)
+    # a pause
+    observer.until(lambda: not robot.moving(), seconds=10)
+    assert "the clock has stood" in node.log.read_text()
+    count = len(robot.twists)
+    observer.until(robot.moving, again=live)
+    assert len(robot.twists) > count
+    # back
+    time[0] -= 2_000_000_000
+    tell()
+    observer.until(lambda: not robot.moving(), again=tell)
+    observer.until(robot.moving, again=live)
+
+
+def test_fault_31_incompatible_quality_of_service_is_said_with_both_sides(processes, checkpoint, observer):
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from trajectory_msgs.msg import JointTrajectory
+
+    node = processes.node("command_node", config=False, checkpoint=checkpoint)
+    profile = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    observer.node.create_publisher(JointTrajectory, "plan", profile)
+    observer.until(lambda: "plan is not heard" in node.log.read_text())
+    (line,) = [line for line in node.log.read_text().splitlines() if "is not heard" in line]
+    assert "reliable" in line
+    assert "best_effort" in line
+    assert "observer" in line
+
+
+def test_fault_32_two_masters_are_named(robot, observer, command, ask):
+    from geometry_msgs.msg import TwistStamped
+
+    robot.get_moving()
+    observer.node.create_publisher(TwistStamped, "command/twist", 10)
+    observer.until(lambda: ask.says("command_node", "two masters"), again=robot.drive)
+    level, message, _ = ask.diagnosis("command_node")
+    assert level == b"\x01"
+    assert "/observer" in message
+
+
+def test_fault_33_nobody_listens(processes, checkpoint, observer, ask):
+    processes.node("command_node", config=False, checkpoint=checkpoint)
+    observer.until(lambda: ask.says("command_node", "nobody listens"))
+    assert ask.says("command_node", "command/twist")
+
+
+@pytest.mark.parametrize("how", ["service", "topic"])
+def test_fault_40_the_emergency_stop_is_latched(robot, observer, command, how, ask):
+    from std_msgs.msg import Bool
+
+    robot.get_moving()
+    if how == "service":
+        assert ask.trigger("command/emergency_stop").success
+    else:
+        button = observer.node.create_publisher(Bool, "command/emergency_stop", 10)
+        observer.until(lambda: button.get_subscription_count() > 0, again=robot.drive)
+        button.publish(Bool(data=True))
+    observer.until(lambda: robot.state() == "FAULT", again=robot.drive)
+    assert "emergency stop" in robot.reason()
+    observer.until(robot.at_rest, again=robot.drive)
+    if how == "topic":
+        button.publish(Bool(data=False))  # letting go of the button is no reset
+    count = len(robot.twists)
+    observer.until(lambda: len(robot.twists) > count + 10, again=robot.drive)
+    assert robot.at_rest(10)
+    assert ask.trigger("command/reset").success
+    observer.until(robot.moving, again=robot.drive)

@@ -1,0 +1,148 @@
+"""What is killed, dropped or broken while the whole loop runs; the figures are of the simulation's clock."""
+
+import os
+import signal
+
+import pytest
+
+pytestmark = [pytest.mark.ros, pytest.mark.fault]
+# How often each death is tried: the bar says 20 of 20, which takes minutes.
+TIMES = int(os.environ.get("WORLD_MODEL_ROS_DEATHS", "2"))
+SOON = 250_000_000  # ns between a death and the last command that moves the robot
+
+
+def nanoseconds(stamp):
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+class Loop:
+    """The simulation and its nodes as processes of their own, watched."""
+
+    def __init__(self, processes, observer, checkpoint):
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+        from rosgraph_msgs.msg import Clock
+        from sensor_msgs.msg import JointState
+        from std_msgs.msg import String
+
+        self.processes, self.observer, self.checkpoint = processes, observer, checkpoint
+        self.executed = observer.collect(JointState, "command/executed", 1000)
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.status = observer.collect(String, "status", latched)
+        self.now = 0
+        observer.node.create_subscription(Clock, "/clock", self.tell, 10)
+        self.nodes = {"sim_node": processes.node("sim_node")}
+        for name in ("encoder_node", "command_node", "monitor_node", "planner_node"):
+            self.start(name)
+
+    def tell(self, message):
+        self.now = nanoseconds(message.clock)
+
+    def start(self, name):
+        self.nodes[name] = self.processes.node(name, checkpoint=self.checkpoint)
+
+    def moves(self):
+        return [nanoseconds(m.header.stamp) for m in self.executed if any(m.velocity)]
+
+    def get_moving(self):
+        self.executed.clear()
+        self.observer.until(lambda: len(self.moves()) > 10)
+
+    def rest(self):
+        """Wait until the robot stands still, and for 20 control steps more; return the last that moved it."""
+        self.observer.until(
+            lambda: len(self.executed) > 20 and not any(any(m.velocity) for m in self.executed[-20:])
+        )
+        return max(self.moves())
+
+
+@pytest.fixture
+def loop(processes, observer):
+    return Loop(
+        processes, observer, "reach"
+    )  # it never comes to rest: a goal that is reached is followed by one
+
+
+@pytest.mark.parametrize("node", ["planner_node", "encoder_node"])
+@pytest.mark.timeout(60 + 40 * TIMES)
+def test_fault_21_the_robot_stops_soon_after_a_node_is_killed_and_goes_on_with_a_new_one(loop, node):
+    delays = []
+    for _ in range(TIMES):
+        loop.get_moving()
+        died = loop.now
+        loop.nodes[node].send_signal(signal.SIGKILL)
+        loop.nodes[node].wait()
+        delays.append((loop.rest() - died) / 1e9)
+        assert loop.status[-1].data.startswith("HOLD")
+        loop.start(node)
+    loop.get_moving()
+    print(f"{node}: last moving command {sorted(delays)} s after the death")
+    assert max(delays) <= SOON / 1e9
+    assert loop.nodes["command_node"].poll() is None
+
+
+@pytest.mark.timeout(60 + 40 * TIMES)
+def test_fault_02_the_robot_stops_soon_after_the_camera_died(loop, ask, observer):
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import Image
+
+    frames = observer.collect(Image, "camera/image_raw", qos_profile_sensor_data)
+    delays = []
+    for _ in range(TIMES):
+        loop.get_moving()
+        assert ask.set_parameter("sim_node", "faults", "drop")[0].successful
+        rest = loop.rest()
+        # Dead it is from its last frame on, whenever that is noticed.
+        delays.append((rest - nanoseconds(frames[-1].header.stamp)) / 1e9)
+        assert "camera/image_raw stopped" in loop.status[-1].data
+        assert ask.set_parameter("sim_node", "faults", "")[0].successful
+    loop.get_moving()
+    print(f"camera: last moving command {sorted(delays)} s after the last frame")
+    assert max(delays) <= SOON / 1e9
+
+
+FAULTS = {
+    "encoding": ("encoder_node", "16UC1"),
+    "size": ("encoder_node", "the camera began with"),
+    "delay": ("command_node", "camera/image_raw stopped"),
+    "nan_joints": ("command_node", "not finite"),
+}
+
+
+@pytest.mark.timeout(300)
+def test_faults_of_the_simulation_stop_the_robot_and_are_named(loop, ask):
+    for fault, (node, words) in FAULTS.items():
+        loop.get_moving()
+        assert ask.set_parameter("sim_node", "faults", fault)[0].successful
+        loop.rest()
+        assert words in loop.nodes[node].log.read_text()
+        assert ask.set_parameter("sim_node", "faults", "")[0].successful
+    loop.get_moving()
+    # Joints go by name: another order changes nothing.
+    assert ask.set_parameter("sim_node", "faults", "permute_joints")[0].successful
+    loop.get_moving()
+    # A black picture is a warning for the encoder; the monitor has never seen the like.
+    assert ask.set_parameter("sim_node", "faults", "black")[0].successful
+    loop.observer.until(lambda: ask.says("encoder_node", "black"))
+    loop.rest()
+    assert "monitor_node" in loop.status[-1].data
+    result, kept = ask.set_parameter("sim_node", "faults", "gremlins")
+    assert not result.successful
+    assert "gremlins" in result.reason
+    assert kept == "black"
+
+
+@pytest.mark.timeout(60 + 20 * TIMES)
+def test_fault_22_interrupted_mid_plan_the_safe_command_is_the_last(loop, observer):
+    from geometry_msgs.msg import TwistStamped
+
+    def moving(message):
+        return message.twist.linear.x != 0 or message.twist.linear.y != 0
+
+    twists = observer.collect(TwistStamped, "command/twist", 1000)
+    for number in (signal.SIGINT, signal.SIGTERM) * max(1, TIMES // 2):
+        loop.get_moving()
+        loop.nodes["command_node"].send_signal(number)
+        observer.until(lambda: loop.nodes["command_node"].poll() is not None, seconds=2)
+        assert loop.nodes["command_node"].returncode == 0
+        observer.until(lambda: twists and not moving(twists[-1]), seconds=2)
+        loop.start("command_node")

@@ -1,0 +1,80 @@
+"""Files that are whole or not there, also on a full disk."""
+
+import contextlib
+import io
+import os
+from pathlib import Path
+
+import h5py
+
+from world_model_ros.errors import UserError
+
+
+class _Sink(io.FileIO):
+    """A file for HDF5 to write to. Where a write fails, HDF5 takes the process down when it closes the file.
+
+    So it is not told: ``error`` has what happened, and nothing is written any more.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data) -> int:
+        """Write all of ``data``, unless a write has failed already."""
+        rest = whole = memoryview(data).cast("B")
+        while self.error is None and len(rest):
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self.error = error
+        return len(whole)
+
+    def truncate(self, size=None) -> int:
+        """Cut or extend the file, unless a write has failed already."""
+        try:
+            return super().truncate(size) if self.error is None else size
+        except OSError as error:
+            self.error = error
+            return size
+
+    def check(self) -> None:
+        """Raise what happened."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextlib.contextmanager
+def written(path: Path, safe: str):
+    """Open an HDF5 file that is at ``path`` after the block, whole; else everything is as before.
+
+    Yields the file and what to call after writing much. Raises UserError where the disk does not take it,
+    with ``safe`` saying what is not lost.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    sink = None
+    try:
+        with _Sink(temporary, "w+") as sink:
+            with h5py.File(sink, "w") as file:
+                yield file, sink.check
+            sink.check()
+        os.replace(temporary, path)
+    except OSError as error:
+        if sink is not None and sink.error is None and error.errno is None:  # none of the disk's
+            raise
+        raise _unwritable(path, (sink and sink.error) or error, safe) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError, safe: str) -> UserError:
+    return UserError(f"{path} cannot be written ({error.strerror}): free some space there; {safe}.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file. Raises UserError where the disk does not take it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error, "nothing was stored") from None

@@ -1,0 +1,54 @@
+"""JSON to dataclasses, and nothing else."""
+
+import dataclasses
+import reprlib
+
+from world_model_ros.errors import UserError
+
+
+def build(cls, values, where: str):
+    """Return dataclass ``cls`` built from a JSON object, strict about names and types. Raises UserError."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be an object, it is {type(values).__name__}.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    missing = sorted(
+        name
+        for name, f in fields.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    )
+    if unknown or missing:
+        raise UserError(
+            f"{where} does not fit this version: missing {missing or 'nothing'}, "
+            f"unknown {reprlib.repr(unknown) if unknown else 'nothing'}."
+        )
+    built = {}
+    for name, value in values.items():
+        expected = fields[name].type
+        if dataclasses.is_dataclass(expected):
+            value = build(expected, value, f"{where}: {name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        _check_type(expected, value, f"{where}: {name}")
+        built[name] = float(value) if expected in (float, float | None) and value is not None else value
+    return cls(**built)
+
+
+def _check_type(expected, value, where: str) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        str: isinstance(value, str),
+        int: number and isinstance(value, int),
+        float: number,
+        float | None: number or value is None,
+        dict: isinstance(value, dict),
+    }.get(expected)
+    if fits is None and str(expected).startswith("tuple["):
+        wanted = str if "str" in str(expected) else int if "int" in str(expected) else (int, float)
+        fits = isinstance(value, tuple) and all(
+            isinstance(v, wanted) and not isinstance(v, bool) for v in value
+        )
+    if fits is False:
+        raise UserError(f"{where} has the wrong type: {reprlib.repr(value)}.")

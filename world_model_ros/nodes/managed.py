@@ -1,0 +1,287 @@
+"""The life of a managed node: configure, activate, deactivate, clean up, and what it says of itself."""
+
+import traceback
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
+
+from world_model_ros.control.health import Health
+from world_model_ros.control.images import Complaints
+from world_model_ros.errors import UserError
+from world_model_ros.nodes.declaring import declare
+from world_model_ros.nodes.qos import LATCHED, RELIABLE, describe_mismatch
+
+LEVELS = {
+    Health.FINE: DiagnosticStatus.OK,
+    Health.WARNING: DiagnosticStatus.WARN,
+    Health.HOLD: DiagnosticStatus.ERROR,
+    Health.FAULT: DiagnosticStatus.ERROR,
+}
+ASKS = "asks_for"  # key of a health message: go_on, hold or fault
+ASKED = {Health.FINE: "go_on", Health.WARNING: "go_on", Health.HOLD: "hold", Health.FAULT: "fault"}
+
+
+def health_profile(lease: float) -> QoSProfile:
+    """Return the profile of the health topics: kept for latecomers, and missed when their node dies."""
+    return QoSProfile(
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        liveliness=LivelinessPolicy.AUTOMATIC,
+        liveliness_lease_duration=Duration(seconds=lease),
+    )
+
+
+def health_of(message: DiagnosticStatus) -> Health:
+    """Return what a health message asks for; one that does not say asks for nothing."""
+    asked = {pair.key: pair.value for pair in message.values}.get(ASKS)
+    if asked in ("hold", "fault"):
+        return Health.HOLD if asked == "hold" else Health.FAULT
+    return Health.WARNING if message.level != DiagnosticStatus.OK else Health.FINE
+
+
+class ManagedNode(LifecycleNode):
+    """A node fills in ``set_up``, ``start``, ``stop``, ``tear_down`` and ``figures``.
+
+    What is made with ``publisher``, ``subscribe``, ``serve`` and ``timer`` in ``set_up`` goes by itself in
+    the end. Callbacks are heard while the node is active, so that nothing is accepted before or after.
+    """
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.active = False
+        self.exit_code: int | None = None  # of the process, once the node wants it to end
+        self.failure = ""  # why the last transition failed
+        self.complaints = Complaints()
+        self._made: list = []
+        self._mismatches: dict = {}  # topic -> (our profile, whether we publish)
+        self._health: tuple[Health, str] | None = None
+        self.values = declare(self, name, self.refuse, self.changed)
+        profile = health_profile(self.values["lease"])
+        self._health_out = self.create_publisher(DiagnosticStatus, f"{name}/health", profile)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(1.0, self.report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # What nodes fill in.
+
+    def set_up(self) -> None:
+        """Load, check and warm up. Raises UserError where that cannot be."""
+
+    def start(self) -> None:
+        """Begin to act; messages are heard from now on."""
+
+    def stop(self) -> None:
+        """End: the worker first, the safe command last. No message is heard any more."""
+
+    def tear_down(self) -> None:
+        """Let go of what ``set_up`` has loaded."""
+
+    def figures(self) -> dict[str, object]:
+        """Return what the diagnostics show."""
+        return {}
+
+    def watch(self) -> tuple[Health, str]:
+        """Return how the node fares beyond what it has said itself; asked once a second while active."""
+        return Health.FINE, ""
+
+    def refuse(self, changes: dict) -> str:  # noqa: ARG002
+        """Return why these changed parameters cannot be, or ""."""
+        return ""
+
+    def changed(self) -> None:
+        """Take over changed parameters, which are in ``values``."""
+
+    # What they are made with.
+
+    def publisher(self, kind, topic: str, profile):
+        """Make a publisher that says with whom it does not fit together."""
+        events = PublisherEventCallbacks(incompatible_qos=lambda _: self._mismatch(topic, profile, True))
+        made = self.create_publisher(kind, topic, profile, event_callbacks=events)
+        self._made.append((self.destroy_publisher, made))
+        return made
+
+    def subscribe(self, kind, topic: str, callback, profile, always: bool = False, **events):
+        """Subscribe while active; ``events`` are further callbacks of SubscriptionEventCallbacks."""
+        events.setdefault("incompatible_qos", lambda _: self._mismatch(topic, profile, False))
+
+        def heard(message):
+            if self.active or always:
+                callback(message)
+
+        made = self.create_subscription(
+            kind, topic, heard, profile, event_callbacks=SubscriptionEventCallbacks(**events)
+        )
+        self._made.append((self.destroy_subscription, made))
+        return made
+
+    def subscribe_latched(self, kind, topic: str, callback, always: bool = False) -> None:
+        """Subscribe to what was said before, and to writers that do not keep what they said.
+
+        A transient-local reader never matches a volatile writer, a volatile one hears nothing of the past:
+        so there is one of each. A message that both of them get is handed on once.
+        """
+        last = []
+
+        def once(message):
+            if last and last[0] == message:
+                return
+            last[:] = [message]
+            callback(message)
+
+        for profile in (LATCHED, RELIABLE):
+            self.subscribe(kind, topic, once, profile, always, incompatible_qos=lambda _: None)
+
+    def serve(self, kind, name: str, callback, always: bool = False) -> None:
+        """Offer a std_srvs service, which answers with a refusal while the node is not active."""
+
+        def answer(request, response):
+            if self.active or always:
+                return callback(request, response)
+            response.success, response.message = False, f"{self.get_name()} is not active"
+            return response
+
+        self._made.append((self.destroy_service, self.create_service(kind, name, answer)))
+
+    def timer(self, seconds: float, callback, steady: bool = False) -> None:
+        """Call back while active: on the node's clock, or on real time where ``steady``."""
+        clock = {"clock": Clock(clock_type=ClockType.STEADY_TIME)} if steady else {}
+        made = self.create_timer(seconds, lambda: self.active and callback(), **clock)
+        self._made.append((self.destroy_timer, made))
+
+    def _mismatch(self, topic: str, profile, publishing: bool) -> None:
+        # Who is on the other side is known a moment after that it does not fit: see report.
+        self._mismatches[topic] = (profile, publishing)
+
+    def _say_mismatches(self) -> None:
+        for topic, sides in list(self._mismatches.items()):
+            problem = describe_mismatch(self, topic, *sides)
+            if problem is not None:
+                del self._mismatches[topic]
+                if self.complaints.trouble(f"{topic} (QoS)", problem):
+                    self.get_logger().warning(problem)
+
+    # What the world is told.
+
+    def say(self, health: Health, reason: str = "") -> None:
+        """Tell everybody how this node fares; nothing happens unless that changed."""
+        if (health, reason) == self._health:
+            return
+        if self._health is not None or health is not Health.FINE:
+            if health is Health.FINE:
+                self.get_logger().info("all is well again")
+            elif health is Health.WARNING:  # on a line of its own: rclpy allows one severity a line
+                self.get_logger().warning(reason)
+            else:
+                self.get_logger().error(reason)
+        self._health = (health, reason)
+        self._health_out.publish(self._status(health, reason))
+
+    @property
+    def health(self) -> Health:
+        """What was said last."""
+        return Health.FINE if self._health is None else self._health[0]
+
+    def _status(self, health: Health, reason: str) -> DiagnosticStatus:
+        message = DiagnosticStatus(name=self.get_fully_qualified_name(), level=LEVELS[health])
+        message.message = reason or ("fine" if self.active else "not active")
+        message.values = [KeyValue(key=ASKS, value=ASKED[health])]
+        return message
+
+    def report(self) -> None:
+        """Publish the diagnostics."""
+        self._say_mismatches()
+        worst = self._health or (Health.FINE, "")
+        if self.active:
+            worst = max(worst, self.watch(), key=lambda found: found[0])
+        status = self._status(*worst)
+        counts = {f"rejected {topic}": count for topic, count in self.complaints.counts.items()}
+        figures = {"state": "active" if self.active else "not active"} | self.figures() | counts
+        status.values += [KeyValue(key=key, value=str(value)) for key, value in figures.items()]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def reject(self, topic: str, reason: str) -> None:
+        """Count a rejected message, and say why unless that was said before."""
+        if self.complaints.trouble(topic, reason):
+            self.get_logger().warning(f"a message on {topic} was rejected: {reason}")
+
+    def accept(self, topic: str) -> None:
+        """Note that messages on ``topic`` are fine, and say so where they were not."""
+        if self.complaints.fine(topic):
+            self.get_logger().info(f"messages on {topic} are fine again")
+
+    # Transitions.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+        """Set up."""
+        return self._transition("configure", self.set_up, self._let_go)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+        """Start."""
+        return self._transition("activate", self._begin, self._end)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+        """Stop accepting, stop working, make safe."""
+        return self._transition("deactivate", self._end)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+        """Let go of everything."""
+        return self._transition("clean up", self._let_go)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+        """Stop, and end the process."""
+        result = self._transition("shut down", self.close)
+        self.exit_code = 0
+        return result
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
+        """Go back to the beginning."""
+        return self._transition("recover", self._let_go)
+
+    def close(self) -> None:
+        """Stop, whatever the state; the last that happens before the process ends."""
+        if self.active:
+            self._end()
+
+    def _begin(self) -> None:
+        self.start()
+        self.active = True
+        self.say(Health.FINE)
+
+    def _end(self) -> None:
+        self.active = False
+        self.stop()
+
+    def _let_go(self) -> None:
+        try:
+            self.close()
+            self.tear_down()
+        finally:
+            while self._made:
+                destroy, made = self._made.pop()
+                destroy(made)
+
+    def _transition(self, name: str, act, undo=None) -> TransitionCallbackReturn:
+        """Run ``act``; rclpy swallows what it raises, so it is said here."""
+        self.failure = ""
+        try:
+            act()
+            return TransitionCallbackReturn.SUCCESS
+        except Exception as error:
+            self.failure = str(error)
+            expected = isinstance(error, UserError)
+            text = str(error) if expected else "".join(traceback.format_exception(error))
+            self.get_logger().error(f"cannot {name}: {text}")
+            if undo is not None:
+                try:
+                    undo()
+                except Exception as second:
+                    text = "".join(traceback.format_exception(second))
+                    self.get_logger().error(f"cannot undo it either: {text}")
+                    expected = False
+            return TransitionCallbackReturn.FAILURE if expected else TransitionCallbackReturn.ERROR

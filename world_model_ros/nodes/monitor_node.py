@@ -1,0 +1,142 @@
+"""monitor_node: doubts. Surprise and unusual pictures keep the robot still; rates and latencies are told."""
+
+import time
+
+import numpy as np
+import torch
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float32
+from trajectory_msgs.msg import JointTrajectory
+
+from world_model_ros.control.doubt import Doubt, DoubtRules
+from world_model_ros.control.health import Health
+from world_model_ros.control.images import ImageRejectedError
+from world_model_ros.control.joints import match_joints
+from world_model_ros.control.statistics import Percentiles, Rate
+from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.nodes.latents import latent_array
+from world_model_ros.nodes.managed import ManagedNode
+from world_model_ros.nodes.qos import HISTORY, RELIABLE
+from world_model_ros.nodes.running import nanoseconds
+from world_model_ros.planning.action_buffer import ActionBuffer
+from world_model_ros.planning.expectation import Expectation
+from world_model_ros.planning.timeline import Timeline
+
+KEPT = 64  # latents whose arrival is remembered
+
+
+class MonitorNode(ManagedNode):
+    """Compares every model step with what the model expected of it."""
+
+    def __init__(self):
+        self.doubt: Doubt | None = None
+        super().__init__("monitor_node")
+
+    def rules(self) -> DoubtRules:
+        """Return how many steps it takes, as the parameters say."""
+        return DoubtRules(self.values["doubtful_steps"], self.values["calm_steps"])
+
+    def changed(self) -> None:
+        """Doubt by the new rules."""
+        if self.doubt is not None:
+            self.doubt.rules = self.rules()
+
+    def set_up(self) -> None:
+        """Load the predictor and the thresholds."""
+        torch.set_num_threads(self.values["torch_threads"])
+        model, self.spec = load_checkpoint(find_checkpoint(self.values["checkpoint"]))
+        model.encoder = model.projector = None  # the encoder node has them
+        self.expectation = Expectation(model, self.spec)
+        self.period = round(self.spec.period * 1e9)
+        self.length = self.period * self.spec.block
+        limits = self.spec.thresholds
+        if limits.surprise is None:
+            self.get_logger().warning("the checkpoint has no surprise threshold: nothing will surprise it")
+        self.doubt = Doubt(limits.surprise, limits.norm_low, limits.norm_high, self.rules())
+        self.surprise = self.publisher(Float32, "surprise", RELIABLE)
+        self.subscribe(Image, "latent", self.on_latent, RELIABLE)
+        self.subscribe(JointTrajectory, "plan", self.on_plan, RELIABLE)
+        self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
+
+    def start(self) -> None:
+        """Begin with an empty history."""
+        buffer = ActionBuffer(self.period, max(self.period, round(self.values["plan_timeout"] * 1e9)))
+        self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
+        self.expectation.forget()
+        self.errors, self.norms, self.planning = Percentiles(), Percentiles(), Percentiles()
+        self.rates = {name: Rate() for name in ("latent", "plan", "executed")}
+        self.seen: dict[int, float] = {}  # stamp of a latent -> when it came, in real time
+
+    def tear_down(self) -> None:
+        """Let the model go."""
+        self.expectation = None
+
+    def on_latent(self, message: Image) -> None:
+        """Compare a latent with the expected one, where it starts a model step."""
+        try:
+            latent = latent_array(message, self.spec.model.latent_dim)
+        except ImageRejectedError as reason:
+            self.reject("latent", str(reason))
+            return
+        self.accept("latent")
+        stamp = nanoseconds(message.header.stamp)
+        self.heard("latent")
+        self.seen[stamp] = time.monotonic()
+        while len(self.seen) > KEPT:
+            del self.seen[next(iter(self.seen))]
+        step = self.timeline.add_latent(stamp, latent)
+        if step is not None:
+            self.judge(latent, self.expectation.step(latent, step.executed))
+
+    def judge(self, latent: np.ndarray, error: float | None) -> None:
+        """Publish the surprise, and ask for a standstill while there is doubt."""
+        norm = float(np.linalg.norm(latent))
+        self.norms.add(norm)
+        if error is not None:
+            self.errors.add(error)
+            self.surprise.publish(Float32(data=error))
+        reason = self.doubt.step(error, norm)
+        doubtful = Health.HOLD if self.values["hold"] else Health.WARNING
+        self.say(doubtful if reason else Health.FINE, reason)
+
+    def on_plan(self, message: JointTrajectory) -> None:
+        """Note how long it took from the latent to the plan made from it."""
+        due = nanoseconds(message.header.stamp)
+        self.heard("plan")
+        seen = self.seen.get(due - self.length)
+        if seen is not None:
+            self.planning.add(1e3 * (time.monotonic() - seen))
+        actions = np.array([point.velocities for point in message.points], np.float64)
+        if actions.ndim == 2 and actions.shape[1] == self.spec.action.dim and np.isfinite(actions).all():
+            self.timeline.buffer.put(due, actions)
+
+    def on_executed(self, message: JointState) -> None:
+        """Remember what really went out."""
+        self.heard("executed")
+        try:
+            action = match_joints(self.spec.action.names, message.name, message.velocity, "command/executed")
+            self.timeline.add_executed(nanoseconds(message.header.stamp), action)
+        except ValueError as error:
+            self.reject("command/executed", str(error))
+
+    def heard(self, name: str) -> None:
+        """Note an arrival."""
+        self.rates[name].heard(time.monotonic())
+
+    def figures(self) -> dict:
+        """Return surprise, latencies, rates and ages."""
+        if self.doubt is None or not self.active:
+            return {}
+        found: dict = dict(self.doubt.counts)
+        found |= {"surprise_threshold": self.doubt.threshold}
+        found |= self.errors.figures("surprise") | self.norms.figures("latent_norm")
+        found |= self.planning.figures("latent_to_plan_ms")
+        for name, rate in self.rates.items():
+            found |= rate.figures(name, time.monotonic())
+        return found
+
+
+def make_node() -> MonitorNode:
+    """Return the node, ready to be configured."""
+    return MonitorNode()
