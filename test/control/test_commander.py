@@ -145,6 +145,21 @@ def test_fault_02_a_camera_that_stops_means_hold_in_time_and_a_return_takes_fres
     assert [d.moving for d in back] == [False, False, True]  # three fresh frames
 
 
+def test_a_clock_that_runs_ahead_of_a_frame_on_its_way_is_no_camera_that_stops(bench):
+    bench.run()
+    bench.commander.plan(NAMES, bench.now, [[0.1, 0.1]] * 10)
+    for _ in range(2):
+        bench.now += 4 * bench.period
+        bench.commander.joints(bench.now)
+        assert bench.commander.tick(bench.now, frame_age=0.09).state is State.RUNNING
+    decision = bench.commander.tick(bench.now, frame_age=0.11)
+    assert decision.state is State.HOLD
+    assert "camera/image_raw" in decision.reason
+    # It does not make one frame enough, where several are needed.
+    bench.commander.frame(bench.now, bench.now)
+    assert bench.commander.tick(bench.now, frame_age=0.0).state is State.HOLD
+
+
 def test_a_camera_that_stutters_is_not_back(bench):
     bench.run()
     bench.ticks(10, frame=False, plan=0.1)

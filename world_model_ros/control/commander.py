@@ -5,6 +5,7 @@ WAITING (inputs missing) -> READY (all there, no plan yet) -> RUNNING (playing a
 """
 
 import enum
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from world_model_ros.control.staleness import Freshness
 from world_model_ros.planning.action_buffer import ActionBuffer
 
 SECOND = 1_000_000_000
+ON_ITS_WAY = 0.1  # seconds of real time within which no frame is missed
 CLAMPED = "playing the plan, within the limits"
 
 
@@ -143,11 +145,15 @@ class Commander:
         """The measured positions (dim,) of the joints that the actions name."""
         return self._positions
 
-    def tick(self, now: int) -> Decision:
-        """Decide for the control step that begins at ``now``."""
+    def tick(self, now: int, frame_age: float = math.inf) -> Decision:
+        """Decide for the control step that begins at ``now``.
+
+        frame_age is how many seconds of real time have passed since the newest frame came: a simulation
+        may run so fast that its clock is ahead of a frame that is still on its way.
+        """
         self._at(now)
         self.buffer.forget_before(now)
-        state, reason, planned = self._judge(now)
+        state, reason, planned = self._judge(now, frame_age)
         still = np.zeros(len(self.limits.names))
         if state is State.RUNNING:
             action, reason = self._within_limits(planned, reason)
@@ -170,7 +176,7 @@ class Commander:
             self.forget()
         self._now = now
 
-    def _judge(self, now: int) -> tuple[State, str, np.ndarray | None]:
+    def _judge(self, now: int, frame_age: float) -> tuple[State, str, np.ndarray | None]:
         """Return state, reason and, where RUNNING, the action (dim,) that the plan says."""
         health, said = self.sources.worst()
         if health is Health.FAULT and not self._fault:
@@ -184,7 +190,8 @@ class Commander:
         if not self._joints.fresh(now, round(SECOND * self.rules.joint_timeout)):
             return State.HOLD, "joint_states stopped: standing still until they are back", None
         self._frames.needed = self.rules.fresh_frames
-        if not self._frames.fresh(now, round(SECOND * self.rules.image_timeout)):
+        timeout = math.inf if frame_age < ON_ITS_WAY else round(SECOND * self.rules.image_timeout)
+        if not self._frames.fresh(now, timeout):
             return State.HOLD, "camera/image_raw stopped (nothing on latent): standing still", None
         if health is Health.HOLD:
             return State.HOLD, said, None

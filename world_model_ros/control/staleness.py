@@ -25,7 +25,7 @@ class Freshness:
         self._newest = moment
         self._missing = max(0, self._missing - 1)
 
-    def fresh(self, now: int, timeout: int) -> bool:
+    def fresh(self, now: int, timeout: float) -> bool:
         """Return whether the newest message is at most ``timeout`` old, and the silence before it over."""
         if self._newest is None:
             return False

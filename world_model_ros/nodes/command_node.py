@@ -1,5 +1,6 @@
 """command_node: plays the plan at the control rate; has the last word on what the robot does."""
 
+import math
 import time
 
 import numpy as np
@@ -64,6 +65,7 @@ class CommandNode(ManagedNode):
         self.commands = Commands(self.spec.action, interface, self.spec.period, limits)
         self.waking, self.tick_ms, self.tick_rate = time.monotonic(), Percentiles(), Rate()
         self.last_time = 0  # of the clock
+        self.seen = -math.inf  # when the newest frame came, in real time
         self.out = self.publisher(KINDS[interface], f"command/{interface}", RELIABLE)
         self.executed = self.publisher(JointState, "command/executed", HISTORY)
         self.status = self.publisher(String, "status", LATCHED)
@@ -157,6 +159,7 @@ class CommandNode(ManagedNode):
 
     def on_latent(self, message: Image) -> None:
         """Note that a camera frame was perceived."""
+        self.seen = time.monotonic()
         self.commander.frame(self.get_clock().now().nanoseconds, nanoseconds(message.header.stamp))
 
     def on_stop_message(self, message: Bool) -> None:
@@ -185,7 +188,7 @@ class CommandNode(ManagedNode):
             return  # use_sim_time, and no /clock yet
         woken = time.monotonic()
         self.tick_rate.heard(woken)
-        decision = self.commander.tick(now)
+        decision = self.commander.tick(now, frame_age=woken - self.seen)
         if decision.changed:
             self.status.publish(String(data=f"{decision.state.name}: {decision.reason}"))
             self.get_logger().info(f"{decision.state.name}: {decision.reason}")
