@@ -280,3 +280,11 @@ def test_a_doubtful_arrival_does_not_lure(doubt, right):
 def test_doubt_below_nothing_is_refused():
     with pytest.raises(UserError, match="doubt"):
         PlannerConfig(doubt=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("widening", 0), ("horizon", 0), ("samples", 1), ("iterations", 0)]
+)
+def test_settings_that_make_no_sense_are_refused_by_name(setting, value):
+    with pytest.raises(UserError, match=setting):
+        PlannerConfig(**{setting: value})

@@ -77,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, help="candidates an iteration (default: suits the objective)")
     parser.add_argument("--elites", type=int, help="best ones that the next draw follows (likewise)")
     parser.add_argument("--iterations", type=int, help="of the solver (likewise)")
+    parser.add_argument(
+        "--widening",
+        type=int,
+        help="times as many candidates where the moment of arrival is chosen (likewise)",
+    )
     parser.add_argument("--horizon", type=int, default=planner.horizon, help="model steps")
     parser.add_argument("--initial-std", type=float, help="in z-scores (default: likewise)")
     parser.add_argument("--correlation", type=float, help="of the noise, in time (default: likewise)")

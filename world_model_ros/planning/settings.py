@@ -87,6 +87,8 @@ class PlannerConfig:
             raise UserError(f"deadline must be positive, it is {self.deadline} ms.")
         if self.doubt is not None and not 0 <= self.doubt < math.inf:
             raise UserError(f"doubt must be 0 or more and finite, it is {self.doubt}.")
+        if self.widening is not None and self.widening < 1:
+            raise UserError(f"widening must be at least 1, it is {self.widening}.")
         if self.proposal not in PROPOSALS:
             raise UserError(f"proposal {self.proposal!r} is unknown: choose {', '.join(PROPOSALS)}.")
         if self.precision not in PRECISIONS:
