@@ -199,7 +199,7 @@ class CommandNode(ManagedNode):
         set_stamp(message.header.stamp, now)
         self.executed.publish(message)
         if decision.action is not None:
-            self.send(now, decision.action, decision.state is State.RUNNING)
+            self.send(now, decision.action, decision.moving)
         self.tick_ms.add(1e3 * (time.monotonic() - woken))
 
     def send(self, now: int, action: np.ndarray, moving: bool) -> None:
