@@ -81,7 +81,7 @@ source {attributes.get("source", "unknown")}, task {attributes.get("task", "unkn
 
 commit {training["commit"] or "unknown"}, torch {training["torch"]}, \
 {training["steps"]} steps of {training["batch"]} clips, \
-SIGReg weight {training["sigreg"]:g}, \
+SIGReg weight {training["sigreg"]:g}, motion weight {training.get("motion", 0):g}, \
 disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training["precision"]}, \
 {training["minutes"]:.1f} minutes on {training["device"]} ({training["threads"]} threads).
 

@@ -28,6 +28,7 @@ from world_model_ros.model.sigreg import draw_directions
 from world_model_ros.training.augment import augment
 from world_model_ros.training.loss import Losses, training_loss
 from world_model_ros.training.metrics import latent_figures, looks_collapsed, validate
+from world_model_ros.training.motion import Motion
 
 STATE_NAME = "state.pt"
 METRICS_NAME = "metrics.jsonl"
@@ -45,6 +46,7 @@ class TrainingSettings:
     lr: float = 1e-3
     sigreg: float = 0.09  # weight of the regulariser, belongs to batches of 128
     projections: int = 1024
+    motion: float = 0.0  # weight of a linear map from latents' change to actions, see motion.py
     augment: float = 0.0  # chance of each disturbance of a frame, see augment.py
     seed: int = 0
     weight_decay: float = 1e-3
@@ -62,6 +64,7 @@ class TrainingRun:
     """A model, its optimiser and the folder that holds their state and the metrics file.
 
     ``identity`` says what is trained on what; a state with another identity is refused (UserError).
+    ``block`` is the number of control steps in an action block.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class TrainingRun:
         settings: TrainingSettings,
         device: str = "cpu",
         identity: dict | None = None,
+        block: int = 1,
     ):
         self.folder = Path(folder)
         self.settings = settings
@@ -80,8 +84,13 @@ class TrainingRun:
         )
         torch.manual_seed(settings.seed)
         self.model = LeWorldModel(config).to(self.device)
+        self.motion = Motion(config.latent_dim, config.action_dim // block).to(self.device)
+        learning = [self.model, self.motion] if settings.motion else [self.model]
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+            [p for module in learning for p in module.parameters()],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         self.step = 0
         self.seconds = 0.0  # spent training, over all interruptions
@@ -141,6 +150,7 @@ class TrainingRun:
                 "step": self.step,
                 "seconds": self.seconds,
                 "model": self.model.state_dict(),
+                "motion": self.motion.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
             },
             temporary,
@@ -164,6 +174,8 @@ class TrainingRun:
         if differing:
             raise UserError(f"{self.folder} was started differently ({'; '.join(differing)}): {remedy}.")
         self.model.load_state_dict(state["model"])
+        if self.settings.motion:
+            self.motion.load_state_dict(state["motion"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = step, state["seconds"]
         _forget_later_lines(self.folder / METRICS_NAME, step)
@@ -175,7 +187,7 @@ class TrainingRun:
         generator = torch.Generator().manual_seed((settings.seed + 1) * 1_000_003 + self.step)
         torch.manual_seed(generator.initial_seed())
         directions = draw_directions(self.model.config.latent_dim, settings.projections, generator)
-        pixels = torch.from_numpy(pixels)
+        pixels, blocks = torch.from_numpy(pixels), torch.from_numpy(blocks).to(self.device)
         if settings.augment:
             pixels = augment(pixels, settings.augment, generator)
         for group in self.optimiser.param_groups:
@@ -184,12 +196,15 @@ class TrainingRun:
             losses = training_loss(
                 self.model,
                 normalise_pixels(pixels.to(self.device), image),
-                torch.from_numpy(blocks).to(self.device),
+                blocks,
                 directions.to(self.device),
                 settings.sigreg,
             )
+        total = losses.total
+        if settings.motion:
+            total = total + settings.motion * self.motion(losses.latents, blocks)
         self.optimiser.zero_grad(set_to_none=True)
-        losses.total.backward()
+        total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         if not torch.isfinite(norm):
             raise UserError(

@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sigreg", type=float, default=defaults.sigreg, help="weight of the regulariser")
     parser.add_argument("--projections", type=int, default=defaults.projections, help="SIGReg's directions")
     parser.add_argument(
+        "--motion",
+        type=float,
+        default=defaults.motion,
+        help="weight of a linear map from latents' change to actions, 0: the published loss",
+    )
+    parser.add_argument(
         "--augment", type=float, default=defaults.augment, help="chance of each disturbance of a frame"
     )
     parser.add_argument(
@@ -96,6 +102,7 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
         lr=arguments.lr,
         sigreg=arguments.sigreg,
         projections=arguments.projections,
+        motion=arguments.motion,
         augment=arguments.augment,
         seed=arguments.seed,
         bf16=_bf16(arguments.precision, device, spec.model),
@@ -107,7 +114,8 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
         "frames": int(file.lengths.sum()),
         "action": dataclasses.asdict(spec.action),
     }
-    trainer = TrainingRun(folder, spec.model, settings, device, {"data": data, "val": arguments.val})
+    identity = {"data": data, "val": arguments.val}
+    trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block)
     if trainer.finished and (arguments.out / "config.json").is_file():
         print(f"{folder} has all {settings.steps} steps done: {arguments.out} (--restart trains again)")
         return 0
@@ -189,8 +197,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name} must be positive, it is {getattr(arguments, name)}.")
     if arguments.batch < 2:
         raise UserError("--batch must be at least 2: SIGReg compares the clips of a batch.")
-    if not arguments.lr > 0 or not arguments.sigreg >= 0:
-        raise UserError("--lr must be positive and --sigreg not negative.")
+    if not arguments.lr > 0 or not min(arguments.sigreg, arguments.motion) >= 0:
+        raise UserError("--lr must be positive, --sigreg and --motion not negative.")
     if not 0 <= arguments.augment <= 1:
         raise UserError(f"--augment is a chance between 0 and 1, it is {arguments.augment}.")
     if not 0 < arguments.val < 1:
@@ -224,7 +232,7 @@ def _spec(arguments: argparse.Namespace, file: EpisodeFile, episodes: list[int])
 
 def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile) -> dict:
     settings = trainer.settings
-    noted = ("steps", "batch", "lr", "sigreg", "projections", "augment", "seed")
+    noted = ("steps", "batch", "lr", "sigreg", "projections", "motion", "augment", "seed")
     return {
         "task": file.attributes.get("task", ""),
         "data": file.path.name,
