@@ -1,6 +1,7 @@
 """Real ROS 2 for tests: every test has a domain of its own on this machine only."""
 
 import contextlib
+import fcntl
 import itertools
 import os
 import resource
@@ -74,6 +75,26 @@ def resident():
     return measure
 
 
+def shared_memory():
+    """Return the segments of DDS participants on this machine; each belongs to one."""
+    found = Path("/dev/shm").glob("fastdds_*")
+    return {path for path in found if not path.name.endswith("_el") and "_port" not in path.name}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_memory_of_the_dead():
+    """Remove the shared memory of processes that tests kill, which nobody else does."""
+    before = shared_memory()
+    yield
+    for segment in shared_memory() - before:
+        lock = segment.with_name(f"{segment.name}_el")
+        with contextlib.suppress(OSError):  # locked: somebody lives
+            with lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            segment.unlink()
+            lock.unlink()
+
+
 class Processes:
     """Starts programs of this package, and leaves none behind."""
 
@@ -133,6 +154,11 @@ class Processes:
     def alive(self):
         """Return the command lines of all processes that were started, children included."""
         return list(self.ours().values())
+
+    def shared_memory(self, process):
+        """Return the segments that a running process keeps the lock of: its own ones."""
+        locks = {os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir()}
+        return {path for path in shared_memory() if f"{path}_el" in locks}
 
     def kill(self, name, number=signal.SIGKILL):
         """Send a signal to every process with ``name`` in its command line."""

@@ -39,13 +39,16 @@ def test_a_node_in_full_swing_ends_with_exit_code_zero(processes, observer, chec
         for name in ("encoder_node", "planner_node", "command_node", "monitor_node")
     }
     observer.until(lambda: len(plans) > 2)
-    began = time.monotonic()
+    began, held = time.monotonic(), processes.shared_memory(started[node])
     started[node].send_signal(signal.SIGINT)
     observer.until(lambda: started[node].poll() is not None, seconds=3)
     assert time.monotonic() - began < 2.0
     log = started[node].log.read_text()
     assert started[node].returncode == 0, log
     assert "Traceback" not in log
+    # 17 MB each, which would stay until the machine starts anew
+    assert held
+    assert not any(segment.exists() for segment in held)
 
 
 def test_all_end_when_one_is_killed(processes, observer, checkpoint):

@@ -248,6 +248,11 @@ class ManagedNode(LifecycleNode):
         if self.active:
             self._end()
 
+    def destroy_node(self) -> None:
+        """Let go of the node. LifecycleNode keeps its state machine, and with it the DDS participant."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def _begin(self) -> None:
         self.start()
         self.active = True
