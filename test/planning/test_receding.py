@@ -7,7 +7,7 @@ import torch
 
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, Thresholds
-from world_model_ros.planning.objective import OnShell, squared_distance
+from world_model_ros.planning.objective import OnShell, Sharpened, squared_distance
 from world_model_ros.planning.receding import RecedingHorizonPlanner
 from world_model_ros.planning.settings import PlannerConfig
 
@@ -254,6 +254,55 @@ def test_what_left_the_shell_inwards_is_paid_for_from_there_on():
     np.testing.assert_allclose(metric(latents, goal), [13, 16 + 20, 0 + 20])
 
 
+def test_a_sharpened_metric_tells_places_near_the_goal_apart_and_adds_little_elsewhere():
+    coarse = Sharpened(lambda latents, goals: (latents - goals).norm(dim=-1).ceil(), weight=2.0)
+    goal = torch.zeros(64)
+    at, near, nearer = torch.zeros(64), torch.zeros(64), torch.zeros(64)
+    near[0], nearer[0] = 0.9, 0.4
+    assert float(coarse(at, goal)) == 0
+    assert float(coarse(nearer, goal)) < float(coarse(near, goal)) < 1 + 2
+    far = torch.stack([torch.full((64,), 1.4), torch.full((64,), 1.5)])
+    added = coarse(far, goal) - (far - goal).norm(dim=-1).ceil()
+    assert added.max() < 2
+    assert float(added[1] - added[0]) < 0.05
+
+
+class Timed(PointMass):
+    """The same world, and how many model steps lie between places at full speed."""
+
+    def temporal(self, starts, goals):
+        return (starts - goals)[..., :2].abs().amax(-1) / 0.1
+
+
+@pytest.mark.parametrize(
+    ("place", "setting", "objective", "horizons"),
+    [
+        (0.45, 8, "temporal", [5, 4, 3, 2, 1, 5, 4]),  # within reach
+        (1.2, 8, "temporal", [5, 4, 3, 2, 1, 8, 7]),  # 0.5 m a plan: seven steps away at its end
+        (1.2, 0, "temporal", [5, 4, 3, 2, 1, 5, 4]),
+        (1.2, 3, "temporal", [5, 4, 3, 2, 1, 5, 4]),  # no nearer than the usual horizon
+        (1.2, 8, "squared", [5, 4, 3, 2, 1, 5, 4]),  # in no unit of time
+    ],
+)
+def test_a_goal_out_of_reach_is_planned_for_farther_ahead(place, setting, objective, horizons):
+    config = PlannerConfig(
+        objective=objective, far_horizon=setting, tolerance=np.inf, haste=0.0, worth_moving=0.0, samples=400
+    )
+    planner = RecedingHorizonPlanner(Timed(), SPEC, config)
+    planner.set_goal(latent(place, 0.0))
+    found = [planner.plan(latent(0, 0), None, None).horizon]
+    found += [planner.plan(latent(0, 0), STILL, None).horizon for _ in horizons[1:]]
+    assert found == horizons
+
+
+def test_a_promise_that_was_broken_makes_it_look_farther_ahead():
+    planner = RecedingHorizonPlanner(Timed(), SPEC, PlannerConfig(far_horizon=8, samples=400, sharpness=0.0))
+    planner.set_goal(latent(0.45, 0.0))
+    assert planner.plan(latent(0, 0), None, None).horizon == 5
+    # somebody pushed the robot back
+    assert planner.plan(latent(-0.3, 0.0), STILL, None).horizon == 8
+
+
 class Mirage(PointMass):
     """Whatever goes to the left seems to be at the goal, and is a mean of futures: far inside the shell."""
 
@@ -277,9 +326,10 @@ def test_a_doubtful_arrival_does_not_lure(doubt, right):
     assert (moved > 0) == right
 
 
-def test_doubt_below_nothing_is_refused():
-    with pytest.raises(UserError, match="doubt"):
-        PlannerConfig(doubt=-1.0)
+@pytest.mark.parametrize("setting", ["doubt", "sharpness", "far_horizon"])
+def test_what_is_below_nothing_is_refused(setting):
+    with pytest.raises(UserError, match=setting):
+        PlannerConfig(**{setting: -1})
 
 
 @pytest.mark.parametrize(

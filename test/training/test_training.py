@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from world_model_ros.cli import main
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.errors import UserError
+from world_model_ros.evaluation.probes import Ridge, r2
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.image import normalise_pixels
@@ -134,6 +135,25 @@ def test_training_beats_copying_and_leaves_a_checkpoint(data, tmp_path, tiny, ca
     assert f"{figures['ratio']:.4f}" in card
 
 
+def test_motion_lies_along_straight_lines_where_it_is_asked_for(data, tmp_path, tiny):
+    found = {}
+    for motion in (0.0, 1.0):
+        folder = tmp_path / str(motion)
+        assert main(command(data, folder, steps=120, batch=32, lr=3e-3, motion=motion)) == 0
+        model, spec = load_checkpoint(folder / "out")
+        places = np.random.default_rng(0).uniform(0.15, 0.85, (400, 2))
+        pixels = torch.from_numpy(np.stack([picture(place) for place in places]))
+        with torch.no_grad():
+            latents = model.encode(normalise_pixels(pixels, spec.image)).double().numpy()
+        parts = [half for values in (latents, places) for half in np.split(values, 2)]
+        (x, x_check), (y, y_check) = parts[:2], parts[2:]
+        found[motion] = r2(y_check, Ridge(x, y, x, y).predict(x_check))
+        assert spec.training["motion"] == motion
+        assert "motion" not in " ".join(model.state_dict())
+    assert found[1.0] > 0.9
+    assert found[1.0] > found[0.0]
+
+
 def test_metrics_file(data, tmp_path, tiny):
     assert main(command(data, tmp_path, steps=40)) == 0
     *reports, last = lines(tmp_path)
@@ -163,19 +183,21 @@ def interrupt_at(monkeypatch, step, error):
     return original
 
 
-def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, tiny, monkeypatch):
+@pytest.mark.parametrize("motion", [0.0, 0.1])
+def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, tiny, monkeypatch, motion):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(command(data, whole, steps=45)) == 0
+    options = {"steps": 45, "motion": motion}
+    assert main(command(data, whole, **options)) == 0
     # a state is saved after every step; the process dies in step 25, after step 20's metrics line
     monkeypatch.setattr("world_model_ros.training.loop._SAVE_SECONDS", -1.0)
     original = interrupt_at(monkeypatch, 25, StopAtError())
     with pytest.raises(StopAtError):
-        main(command(data, broken, steps=45))
+        main(command(data, broken, **options))
     assert not (broken / "out").exists()
     with (broken / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 26, "prediction": 0}\n{"step": 2')  # written, but its state was not saved
     monkeypatch.setattr(TrainingRun, "_train_step", original)
-    assert main(command(data, broken, steps=45)) == 0
+    assert main(command(data, broken, **options)) == 0
     a, b = (load_checkpoint(folder / "out")[0].state_dict() for folder in (whole, broken))
     assert all(torch.equal(a[name], b[name]) for name in a)
     steps = [line["step"] for line in lines(broken)]
@@ -288,7 +310,16 @@ def test_episodes_too_short_for_a_clip_are_refused(tmp_path, tiny, capsys):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("steps", 0), ("batch", 1), ("lr", 0), ("val", 1), ("device", "tpu"), ("history", 0), ("seed", -1)],
+    [
+        ("steps", 0),
+        ("batch", 1),
+        ("lr", 0),
+        ("val", 1),
+        ("device", "tpu"),
+        ("history", 0),
+        ("seed", -1),
+        ("motion", -1),
+    ],
 )
 def test_impossible_options_are_refused(data, tmp_path, capsys, option, value):
     assert main(command(data, tmp_path, **{option: value})) == 2

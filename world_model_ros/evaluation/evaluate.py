@@ -82,7 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="times as many candidates where the moment of arrival is chosen (likewise)",
     )
-    parser.add_argument("--horizon", type=int, default=planner.horizon, help="model steps")
+    parser.add_argument("--horizon", type=int, default=planner.horizon, help="model steps to look ahead")
+    parser.add_argument(
+        "--far-horizon",
+        type=int,
+        help="likewise, where the goal was out of reach within that (default: suits the objective)",
+    )
     parser.add_argument("--initial-std", type=float, help="in z-scores (default: likewise)")
     parser.add_argument("--correlation", type=float, help="of the noise, in time (default: likewise)")
     parser.add_argument("--solver", choices=("auto", *SOLVERS), default=planner.solver)
@@ -97,6 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--doubt", type=float, help="cost of imagining what is inside the shell of norms (likewise)"
+    )
+    parser.add_argument(
+        "--sharpness", type=float, help="what the squared distance adds near the goal (likewise)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--filmstrip", type=Path, metavar="PNG", help="draw the first problems there")

@@ -143,6 +143,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         PLAN_TIMEOUT,
         *LIMITS,
         Parameter("horizon", 5, "Model steps that a plan looks ahead.", low=1, high=50),
+        _suited("far_horizon", "The same where the goal was out of reach within that", 50),
         Parameter(
             "solver",
             "auto",

@@ -35,7 +35,15 @@ ACKNOWLEDGE = Duration(seconds=0.05)
 STOP_SECONDS = 1.0  # for the plan in flight, when ending
 WATCHDOG = 0.2  # seconds between two looks at the worker
 LOST_DEVICE = 3  # exit code: only a new process can use the GPU again
-OPEN = ("samples", "elites", "iterations", "initial_std", "correlation", "deadline")  # where zero
+OPEN = (  # where zero
+    "far_horizon",
+    "samples",
+    "elites",
+    "iterations",
+    "initial_std",
+    "correlation",
+    "deadline",
+)
 
 
 @dataclass(frozen=True)

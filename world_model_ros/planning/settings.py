@@ -26,6 +26,8 @@ SUITED = {
         "haste": 4.0,
         "tolerance": math.inf,
         "doubt": 0.0,
+        "sharpness": 0.0,
+        "far_horizon": 0,
     },
     "temporal": {
         "solver": "icem",
@@ -39,6 +41,8 @@ SUITED = {
         "haste": 0.0,
         "tolerance": 1.0,
         "doubt": 10.0,
+        "sharpness": 2.0,
+        "far_horizon": 10,
     },
 }
 # Without proposals the goal's valley is found by chance, which takes candidates.
@@ -57,6 +61,8 @@ class PlannerConfig:
     iterations: int | None = None
     widening: int | None = None  # times as many samples where the moment of arrival is chosen, on the way
     horizon: int = 5  # model steps
+    # Likewise, where the goal was out of reach within that, by the temporal distance; 0: the same.
+    far_horizon: int | None = None
     initial_std: float | None = None  # in z-scores
     correlation: float | None = None  # between neighbouring control steps
     # What a plan must promise over standing still, where the moment of arrival is chosen; in units of the
@@ -70,6 +76,9 @@ class PlannerConfig:
     # What a future costs whose latents leave the shell of norms inwards, in the same units for each unit of
     # norm; where the checkpoint has no shell, nothing.
     doubt: float | None = None
+    # What the squared distance adds to the objective, at most and in the same units: it grows near the goal,
+    # where the temporal distance is coarse, and is as good as constant elsewhere.
+    sharpness: float | None = None
     solver: str = "auto"  # one of SOLVERS, or what suits the objective
     precision: str = "fp32"  # or bf16, of the imagination
     objective: str = "auto"  # squared, temporal, or temporal where the checkpoint has that head
@@ -85,8 +94,12 @@ class PlannerConfig:
             raise UserError(f"objective {self.objective!r} is unknown: choose {', '.join(OBJECTIVES)}.")
         if self.deadline is not None and not self.deadline > 0:
             raise UserError(f"deadline must be positive, it is {self.deadline} ms.")
-        if self.doubt is not None and not 0 <= self.doubt < math.inf:
-            raise UserError(f"doubt must be 0 or more and finite, it is {self.doubt}.")
+        if self.far_horizon is not None and self.far_horizon < 0:
+            raise UserError(f"far_horizon must be 0 or more model steps, it is {self.far_horizon}.")
+        for name in ("doubt", "sharpness"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UserError(f"{name} must be 0 or more and finite, it is {value}.")
         if self.widening is not None and self.widening < 1:
             raise UserError(f"widening must be at least 1, it is {self.widening}.")
         if self.proposal not in PROPOSALS:
