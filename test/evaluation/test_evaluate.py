@@ -109,6 +109,17 @@ def test_bad_input_is_refused_before_the_work(words, sentence, tmp_path, capsys)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "horizon"),
+    [(["lewm"], 5), (["lewm", "--horizon", "2"], 2), (["far"], 8), (["far", "--horizon", "5"], 5)],
+)
+def test_lewm_is_planned_with_the_published_horizon(words, horizon, tmp_path):
+    file = tmp_path / "r.json"
+    words = ["--protocol", *words, "-n", "1", "--budget", "5", "--no-floors", *SMALL, "--json", str(file)]
+    assert main(["evaluate", "--task", "push", *words]) == 0
+    assert json.loads(file.read_text())["planner"]["horizon"] == horizon
+
+
 def test_floors_can_be_left_out(checkpoint, tmp_path):
     file = tmp_path / "r.json"
     words = ["--task", "push", "--protocol", "far", "-n", "1", "--budget", "7", "--no-floors", *SMALL]

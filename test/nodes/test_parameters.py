@@ -39,7 +39,7 @@ def test_what_can_be_chosen_is_what_the_planner_knows(name, choices):
 
 def test_defaults_are_the_planners_own():
     default = PlannerConfig()
-    for name in ("horizon", "solver", "objective", "proposal", "precision", "seed"):
+    for name in ("solver", "objective", "proposal", "precision", "seed"):
         assert named("planner_node")[name].default == getattr(default, name), name
 
 

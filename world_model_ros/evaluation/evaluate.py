@@ -13,6 +13,7 @@ from world_model_ros.evaluation.files import check_target, write_json
 from world_model_ros.evaluation.filmstrip import save_filmstrip
 from world_model_ros.evaluation.problems import (
     BUDGETS,
+    HORIZONS,
     PROTOCOLS,
     WAITING,
     ProblemSet,
@@ -82,11 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="times as many candidates where the moment of arrival is chosen (likewise)",
     )
-    parser.add_argument("--horizon", type=int, default=planner.horizon, help="model steps to look ahead")
     parser.add_argument(
-        "--far-horizon",
-        type=int,
-        help="likewise, where the goal was out of reach within that (default: suits the objective)",
+        "--horizon", type=int, help="model steps (default: suits the objective; 5 for lewm, as published)"
     )
     parser.add_argument("--initial-std", type=float, help="in z-scores (default: likewise)")
     parser.add_argument("--correlation", type=float, help="of the noise, in time (default: likewise)")
@@ -134,12 +132,15 @@ def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
     problems = _problems(arguments, checkpoint)
     names = {field.name for field in dataclasses.fields(PlannerConfig)} & set(vars(arguments)) - {"seed"}
     heads = read_spec(checkpoint).model
+    given = {name: getattr(arguments, name) for name in names}
+    if arguments.horizon is None:
+        given["horizon"] = HORIZONS.get(problems.protocol)
     settings = Settings(
         task=arguments.task,
         checkpoint=checkpoint,
         budget=problems.budget,
         pipelined=arguments.pipelined or not (arguments.blocking or problems.protocol in WAITING),
-        planner=PlannerConfig(**{name: getattr(arguments, name) for name in names}).resolved(
+        planner=PlannerConfig(**given).resolved(
             temporal=heads.temporal_hidden > 0, inverse=heads.inverse_hidden > 0
         ),
     )

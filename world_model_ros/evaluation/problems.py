@@ -18,6 +18,7 @@ PROTOCOLS = {
 }
 BUDGETS = {"random": 50, "lewm": 50, "far": 200}  # control steps
 WAITING = ("lewm",)  # the robot waits for each plan, as published (arXiv 2603.19312); else it plans in motion
+HORIZONS = {"lewm": 5}  # model steps, where a protocol was published with one; else what suits the objective
 _FORMAT = 1
 
 

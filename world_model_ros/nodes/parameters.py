@@ -142,8 +142,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter("enabled", True, "Plan from the start; else planner/enable does it."),
         PLAN_TIMEOUT,
         *LIMITS,
-        Parameter("horizon", 5, "Model steps that a plan looks ahead.", low=1, high=50),
-        _suited("far_horizon", "The same where the goal was out of reach within that", 50),
+        _suited("horizon", "Model steps that a plan looks ahead", 50),
         Parameter(
             "solver",
             "auto",

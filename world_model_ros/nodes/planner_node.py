@@ -36,7 +36,7 @@ STOP_SECONDS = 1.0  # for the plan in flight, when ending
 WATCHDOG = 0.2  # seconds between two looks at the worker
 LOST_DEVICE = 3  # exit code: only a new process can use the GPU again
 OPEN = (  # where zero
-    "far_horizon",
+    "horizon",
     "samples",
     "elites",
     "iterations",
@@ -77,7 +77,7 @@ class PlannerNode(ManagedNode):
 
     def config(self) -> PlannerConfig:
         """Return the planner's settings. Raises UserError where they make no sense."""
-        names = ("horizon", "solver", "objective", "proposal", "precision", "seed", *OPEN)
+        names = ("solver", "objective", "proposal", "precision", "seed", *OPEN)
         given = {name: self.values[name] for name in names}
         return PlannerConfig(**given | {name: given[name] or None for name in OPEN})
 

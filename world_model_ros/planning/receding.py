@@ -19,7 +19,6 @@ from world_model_ros.planning.precision import for_planning
 from world_model_ros.planning.search import Search
 from world_model_ros.planning.settings import PlannerConfig
 
-OUT_OF_REACH = 3.0  # model steps that a plan may leave to the goal and still count as arriving
 ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics head is asked about
 
 
@@ -72,9 +71,7 @@ class RecedingHorizonPlanner:
                 "the checkpoint has no temporal-distance head: train it with one, or plan with "
                 "objective squared."
             )
-        self.metric, self._far_horizon = squared_distance, self.config.horizon
-        if self.config.objective == "temporal":
-            self.metric, self._far_horizon = head, max(self.config.horizon, self.config.far_horizon)
+        self.metric = head if self.config.objective == "temporal" else squared_distance
         if self.config.sharpness:
             self.metric = Sharpened(self.metric, self.config.sharpness)
         if self.config.doubt and spec.thresholds.norm_low is not None:
@@ -119,7 +116,6 @@ class RecedingHorizonPlanner:
         self._previous: Tensor | None = None
         self._promised = math.inf
         self._waiting = False
-        self._out_of_reach = False
 
     def set_goal(self, latent: np.ndarray | None) -> None:
         """Take the goal's latent (D,), encoded once; the history stays, the warm start goes."""
@@ -141,14 +137,10 @@ class RecedingHorizonPlanner:
             self.plan(zeros, still if k else None, still)
         if self.search.records:  # every shape that can occur
             latents, blocks = [self._latent(zeros)] * self.spec.history, [self.still] * self.spec.history
-            horizons = {self.config.horizon, self._far_horizon}
             for context in range(1, self.spec.history + 1):
-                for left in range(max(horizons)):
+                for left in range(self.config.horizon):
                     self._previous = self.still.cpu().expand(left + 1, -1)
-                    for horizon in () if left else horizons:
-                        for self._waiting in (False, True):
-                            self._solve(latents[:context], blocks[: context - 1], 0, None, horizon)
-                    if left:
+                    for self._waiting in (False,) if left else (False, True):
                         self._solve(latents[:context], blocks[: context - 1], left, None)
         self.reset()
         self._goal = goal
@@ -182,11 +174,8 @@ class RecedingHorizonPlanner:
         found = self._solve(latents, blocks, left, until)
         late = until is not None and time.perf_counter() > until
         if left and not late and found.cost > self._promised + self.config.tolerance:
-            self._out_of_reach = True  # it seemed to be within the usual horizon, and was not
             again = self._solve(latents, blocks, 0, until)
             found = replace(again, candidates=found.candidates + again.candidates)
-        elif not left:
-            self._out_of_reach = found.cost > OUT_OF_REACH
         self._previous, self._promised = found.actions, found.cost
         # At the goal, the arrival is chosen again and again, to hear that nothing is worth moving for.
         self._waiting = found.standing and found.cost <= self.config.tolerance
@@ -200,20 +189,9 @@ class RecedingHorizonPlanner:
             candidates=found.candidates,
         )
 
-    def _solve(
-        self,
-        latents: list[Tensor],
-        blocks: list[Tensor],
-        left: int,
-        until: float | None,
-        horizon: int | None = None,
-    ) -> _Found:
-        """Find the best ``left`` blocks after the context, or, for 0, the best moment of arrival too.
-
-        That lies within ``horizon``, or farther ahead where the last such plan did not promise to arrive.
-        """
-        usual = self._far_horizon if self._out_of_reach else self.config.horizon
-        mean = self.still.repeat(left or horizon or usual, 1)
+    def _solve(self, latents: list[Tensor], blocks: list[Tensor], left: int, until: float | None) -> _Found:
+        """Find the best ``left`` blocks after the context, or, for 0, the best moment of arrival too."""
+        mean = self.still.repeat(left or self.config.horizon, 1)
         if left:
             mean[:] = self._previous[1:]
         context, past = _batched(latents, blocks, self.still)

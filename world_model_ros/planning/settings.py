@@ -27,7 +27,7 @@ SUITED = {
         "tolerance": math.inf,
         "doubt": 0.0,
         "sharpness": 0.0,
-        "far_horizon": 0,
+        "horizon": 5,
     },
     "temporal": {
         "solver": "icem",
@@ -42,7 +42,7 @@ SUITED = {
         "tolerance": 1.0,
         "doubt": 10.0,
         "sharpness": 2.0,
-        "far_horizon": 10,
+        "horizon": 8,
     },
 }
 # Without proposals the goal's valley is found by chance, which takes candidates.
@@ -60,9 +60,7 @@ class PlannerConfig:
     elites: int | None = None
     iterations: int | None = None
     widening: int | None = None  # times as many samples where the moment of arrival is chosen, on the way
-    horizon: int = 5  # model steps
-    # Likewise, where the goal was out of reach within that, by the temporal distance; 0: the same.
-    far_horizon: int | None = None
+    horizon: int | None = None  # model steps
     initial_std: float | None = None  # in z-scores
     correlation: float | None = None  # between neighbouring control steps
     # What a plan must promise over standing still, where the moment of arrival is chosen; in units of the
@@ -88,14 +86,12 @@ class PlannerConfig:
 
     def __post_init__(self):
         """Raise UserError where the settings make no sense: people choose them."""
-        if self.horizon < 1:
+        if self.horizon is not None and self.horizon < 1:
             raise UserError(f"horizon must be at least 1 model step, it is {self.horizon}.")
         if self.objective not in OBJECTIVES:
             raise UserError(f"objective {self.objective!r} is unknown: choose {', '.join(OBJECTIVES)}.")
         if self.deadline is not None and not self.deadline > 0:
             raise UserError(f"deadline must be positive, it is {self.deadline} ms.")
-        if self.far_horizon is not None and self.far_horizon < 0:
-            raise UserError(f"far_horizon must be 0 or more model steps, it is {self.far_horizon}.")
         for name in ("doubt", "sharpness"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
