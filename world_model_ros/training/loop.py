@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,8 @@ from world_model_ros.training.augment import augment
 from world_model_ros.training.loss import Losses, training_loss
 from world_model_ros.training.metrics import latent_figures, looks_collapsed, validate
 from world_model_ros.training.motion import Motion
+from world_model_ros.training.state import STATE_NAME, read_state, write_state
 
-STATE_NAME = "state.pt"
 METRICS_NAME = "metrics.jsonl"
 _SAVE_SECONDS = 60.0
 _VALIDATION_CLIPS = 512
@@ -142,9 +142,8 @@ class TrainingRun:
     def save(self) -> None:
         """Write the state; a crash leaves the previous one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / STATE_NAME
-        temporary = path.with_suffix(".tmp")
-        torch.save(
+        write_state(
+            self.folder / STATE_NAME,
             {
                 "identity": json.dumps(self.identity),
                 "step": self.step,
@@ -153,32 +152,21 @@ class TrainingRun:
                 "motion": self.motion.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
             },
-            temporary,
         )
-        os.replace(temporary, path)
 
     def _resume(self) -> None:
         path = self.folder / STATE_NAME
         if not path.exists():
             (self.folder / METRICS_NAME).unlink(missing_ok=True)
             return
-        remedy = "train with --restart to begin again, or choose another --run"
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            identity, step = json.loads(state["identity"]), state["step"]
-        except Exception as error:  # whatever a damaged file makes the reader raise
-            raise UserError(f"{path} cannot be read ({type(error).__name__}): {remedy}.") from None
-        for name, kind in (("model", ModelConfig), ("settings", TrainingSettings)):
-            identity[name] = _defaults(kind) | identity.get(name, {})
-        differing = _differences(identity, self.identity)
-        if differing:
-            raise UserError(f"{self.folder} was started differently ({'; '.join(differing)}): {remedy}.")
+        kinds = {"model": ModelConfig, "settings": TrainingSettings}
+        state = read_state(path, self.device, self.identity, kinds)
         self.model.load_state_dict(state["model"])
         if self.settings.motion:
             self.motion.load_state_dict(state["motion"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = step, state["seconds"]
-        _forget_later_lines(self.folder / METRICS_NAME, step)
+        self.step, self.seconds = state["step"], state["seconds"]
+        _forget_later_lines(self.folder / METRICS_NAME, self.step)
 
     def _train_step(self, clips: Clips, image: ImageSpec) -> Losses:
         settings = self.settings
@@ -252,32 +240,6 @@ def _stop_requests():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _defaults(kind) -> dict:
-    """Return a dataclass's defaults: what a field that came later stood for in an older state."""
-    values = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
-    return json.loads(json.dumps(values))
-
-
-def _differences(there: dict, here: dict, prefix: str = "") -> list[str]:
-    found = []
-    for key in sorted(set(there) | set(here)):
-        old, new = there.get(key), here.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"{prefix}{key} {old!r} there, {new!r} now")
-    return found
-
-
-def recorded_settings(folder: Path) -> dict:
-    """Return the TrainingSettings of the run in ``folder``, as a dict; empty where no state can be read."""
-    try:
-        state = torch.load(folder / STATE_NAME, map_location="cpu", weights_only=True, mmap=True)
-        return dict(json.loads(state["identity"])["settings"])
-    except Exception:  # whatever a missing or damaged file makes the reader raise
-        return {}
 
 
 def _write_line(file, values: dict) -> None:

@@ -22,13 +22,13 @@ from world_model_ros.training.card import collect_command, write_card
 from world_model_ros.training.heads import add_heads, add_heads_later
 from world_model_ros.training.loop import (
     METRICS_NAME,
-    STATE_NAME,
     TrainingInterruptedError,
     TrainingRun,
     TrainingSettings,
 )
 from world_model_ros.training.metrics import validate
 from world_model_ros.training.split import split_episodes
+from world_model_ros.training.state import STATE_NAME
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 _STORED = "float16"

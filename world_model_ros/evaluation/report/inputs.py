@@ -8,7 +8,8 @@ from pathlib import Path
 
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
-from world_model_ros.training.loop import METRICS_NAME, recorded_settings
+from world_model_ros.training.loop import METRICS_NAME
+from world_model_ros.training.state import recorded_settings
 
 CLOSED_LOOP = ("random", "lewm", "far")
 PROTOCOLS = (*CLOSED_LOOP, "robustness", "knowledge", "surprise")
