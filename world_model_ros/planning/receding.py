@@ -178,7 +178,8 @@ class RecedingHorizonPlanner:
             found = replace(again, candidates=found.candidates + again.candidates)
         self._previous, self._promised = found.actions, found.cost
         # At the goal, the arrival is chosen again and again, to hear that nothing is worth moving for.
-        self._waiting = found.standing and found.cost <= self.config.tolerance
+        near = self.config.tolerance + self.config.sharpness / 2
+        self._waiting = found.standing and found.cost <= near
         return Plan(
             actions=self._physical(found.actions),
             distance=float(squared_distance(self._latents[-1], self._goal)),
