@@ -458,3 +458,44 @@ def test_heads_are_trained_noted_and_left_out_on_demand(data, tmp_path, tiny):
     bare, _ = load_checkpoint(tmp_path / "bare/out")
     assert bare.temporal is None
     assert bare.inverse is None
+
+
+def test_a_training_starts_from_a_checkpoint_and_notes_both(data, tmp_path, tiny):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(command(data, first, steps=150, batch=32, lr=3e-3, history=2)) == 0
+    assert main(command(data, second, steps=1, lr=1e-9, start=first / "out")) == 0
+    (before, old), (after, new) = (load_checkpoint(folder / "out") for folder in (first, second))
+    weights = dict(before.named_parameters())
+    assert new.history == 2
+    assert {"temporal_hidden", "inverse_hidden"} <= {k for k, v in vars(new.model).items() if v}
+    for name, value in after.named_parameters():
+        if name.split(".")[0] not in ("temporal", "inverse"):
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=2e-3)
+    assert new.training["earlier"] == [old.training["command"]]
+    assert new.training["minutes"] > old.training["minutes"]
+    card = (second / "out" / "card.md").read_text()
+    assert card.index(old.training["command"]) < card.index(new.training["command"])
+
+
+def test_a_training_from_another_checkpoint_is_another_training(data, tmp_path, tiny, capsys):
+    for name, seed in (("a", 0), ("b", 1)):
+        assert main(command(data, tmp_path / name, steps=2, seed=seed)) == 0
+    run = tmp_path / "run"
+    assert main(command(data, tmp_path, steps=2, start=tmp_path / "a" / "out")) == 0
+    assert main(command(data, tmp_path, steps=2, start=tmp_path / "b" / "out")) == 2
+    assert f"{run} was started differently" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_robot_is_no_start(data, tmp_path, tiny, capsys):
+    assert main(command(data, tmp_path / "first", steps=2)) == 0
+    other = tmp_path / "other.h5"
+    attributes = ATTRIBUTES | {"period": 0.1}
+    with EpisodeFile(data) as file, EpisodeWriter(other, attributes) as writer:
+        for episode in range(len(file)):
+            writer.append(file.pixels(episode), file.actions(episode))
+    assert main(command(other, tmp_path, steps=2, start=tmp_path / "first" / "out")) == 2
+    error = capsys.readouterr().err
+    assert "was trained for other actions" in error
+    assert "0.05 s" in error
+    assert "0.1 s" in error
+    assert not (tmp_path / "out").exists()

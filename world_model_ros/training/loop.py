@@ -64,7 +64,8 @@ class TrainingRun:
     """A model, its optimiser and the folder that holds their state and the metrics file.
 
     ``identity`` says what is trained on what; a state with another identity is refused (UserError).
-    ``block`` is the number of control steps in an action block.
+    ``block`` is the number of control steps in an action block. ``start`` are weights to begin with
+    instead of random ones.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class TrainingRun:
         device: str = "cpu",
         identity: dict | None = None,
         block: int = 1,
+        start: dict[str, torch.Tensor] | None = None,
     ):
         self.folder = Path(folder)
         self.settings = settings
@@ -84,6 +86,8 @@ class TrainingRun:
         )
         torch.manual_seed(settings.seed)
         self.model = LeWorldModel(config).to(self.device)
+        if start is not None:
+            self.model.load_state_dict(start)
         self.motion = Motion(config.latent_dim, config.action_dim // block).to(self.device)
         learning = [self.model, self.motion] if settings.motion else [self.model]
         self.optimiser = torch.optim.AdamW(

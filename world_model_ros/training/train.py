@@ -12,9 +12,10 @@ from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import action_spec
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import build_model, round_weights, save_checkpoint
-from world_model_ros.model.config import CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.config import CheckpointSpec, ImageSpec, ModelConfig, read_spec
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import worthiness
 from world_model_ros.training.calibrate import calibrate
@@ -28,6 +29,7 @@ from world_model_ros.training.loop import (
 )
 from world_model_ros.training.metrics import validate
 from world_model_ros.training.split import split_episodes
+from world_model_ros.training.start import fingerprint, start_from
 from world_model_ros.training.state import STATE_NAME
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
@@ -40,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="episode file (.h5)")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--run", type=Path, help="folder of the state and the metrics, runs/<name of out>")
+    parser.add_argument(
+        "--start",
+        metavar="CHECKPOINT",
+        help="begin with the weights of this folder or shipped model, whose size and history then hold",
+    )
     parser.add_argument("--restart", action="store_true", help="forget an earlier run instead of resuming")
     parser.add_argument(
         "--size", choices=_SIZES, default="small", help="small and medium for CPUs, full as published"
@@ -115,7 +122,11 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
         "action": dataclasses.asdict(spec.action),
     }
     identity = {"data": data, "val": arguments.val}
-    trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block)
+    weights = None
+    if arguments.start:
+        spec, weights = start_from(find_checkpoint(arguments.start), spec)
+        identity["start"] = fingerprint(weights)
+    trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block, weights)
     if trainer.finished and (arguments.out / "config.json").is_file():
         print(f"{folder} has all {settings.steps} steps done: {arguments.out} (--restart trains again)")
         return 0
@@ -131,7 +142,8 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
     except TrainingInterruptedError:
         print(f"stopped after step {trainer.step}; the same command goes on from there", file=sys.stderr)
         return 130
-    spec = dataclasses.replace(spec, training=_provenance(arguments, trainer, file))
+    before = read_spec(find_checkpoint(arguments.start)).training if arguments.start else {}
+    spec = dataclasses.replace(spec, training=_provenance(arguments, trainer, file, before))
     _export(arguments, trainer, spec, file, clips, validation)
     return 0
 
@@ -166,7 +178,7 @@ def _export(
     noted = {**spec.training, "validation": figures, "worthiness": worth}
     spec = dataclasses.replace(spec, thresholds=thresholds, training=noted)
     card = write_card(
-        arguments.out.resolve().name, spec, file, _commands(arguments, file), len(held_out.episodes), figures
+        arguments.out.resolve().name, spec, file, _commands(spec, file), len(held_out.episodes), figures
     )
     save_checkpoint(arguments.out, model, spec, card, dtype=_STORED)
     print(
@@ -230,8 +242,10 @@ def _spec(arguments: argparse.Namespace, file: EpisodeFile, episodes: list[int])
     return spec
 
 
-def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile) -> dict:
+def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile, before: dict) -> dict:
+    """Return what is noted of a training; ``before`` is what was noted of the one it started from."""
     settings = trainer.settings
+    earlier = [*before.get("earlier", []), before["command"]] if before.get("command") else []
     noted = ("steps", "batch", "lr", "sigreg", "projections", "motion", "augment", "seed")
     return {
         "task": file.attributes.get("task", ""),
@@ -239,20 +253,21 @@ def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile) -> dict:
         "episodes": len(file),
         "held_out_share": arguments.val,
         "command": _command(arguments),
+        "earlier": earlier,
         "commit": arguments.commit or source_commit(),
         "torch": torch.__version__,
         "device": trainer.device.type,
         "threads": torch.get_num_threads(),
         "precision": "bf16" if settings.bf16 else "fp32",
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "minutes": trainer.seconds / 60,
+        "minutes": trainer.seconds / 60 + before.get("minutes", 0.0),
         **{name: getattr(settings, name) for name in noted},
     }
 
 
-def _commands(arguments: argparse.Namespace, file: EpisodeFile) -> list[str]:
+def _commands(spec: CheckpointSpec, file: EpisodeFile) -> list[str]:
     """Return all that it takes to make the checkpoint again, the collection where we did it."""
-    return [*collect_command(file), _command(arguments)]
+    return [*collect_command(file), *spec.training["earlier"], spec.training["command"]]
 
 
 def _command(arguments: argparse.Namespace) -> str:

@@ -1,0 +1,43 @@
+"""Training that begins with the weights of a checkpoint instead of random ones."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from torch import Tensor
+
+from world_model_ros.errors import UserError
+from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.config import CheckpointSpec
+
+HEADS = ("temporal", "inverse")  # which learn anew, from the latents that come out
+
+
+def start_from(checkpoint: Path, spec: CheckpointSpec) -> tuple[CheckpointSpec, dict[str, Tensor]]:
+    """Return ``spec`` with the model of ``checkpoint``, heads left out, and its weights.
+
+    Raises UserError where that one's actions mean something else than those of ``spec``.
+    """
+    model, there = load_checkpoint(checkpoint)
+    found, wanted = ((s.action.names, s.action.kind, s.block, s.period) for s in (there, spec))
+    if found != wanted:
+        raise UserError(
+            f"{checkpoint} was trained for other actions ({_said(found)}) than the data's ({_said(wanted)}): "
+            "start from a checkpoint of the same robot, or without --start."
+        )
+    bare = dataclasses.replace(there.model, temporal_hidden=0, inverse_hidden=0)
+    weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
+    return dataclasses.replace(spec, model=bare, image=there.image), weights
+
+
+def fingerprint(weights: dict[str, Tensor]) -> str:
+    """Return a few digits that other weights would not have."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _said(action: tuple) -> str:
+    names, kind, block, period = action
+    return f"{kind} {', '.join(names)}, {block} control steps of {period:g} s"
