@@ -102,7 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, device: str) -> int:
     training_episodes, held_out = split_episodes(len(file), arguments.val, arguments.seed)
-    spec = _spec(arguments, file, training_episodes)
+    spec, weights = _spec(arguments, file, training_episodes), None
+    if arguments.start:
+        spec, weights = start_from(find_checkpoint(arguments.start), spec)
     settings = TrainingSettings(
         steps=arguments.steps,
         batch=arguments.batch,
@@ -122,9 +124,7 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
         "action": dataclasses.asdict(spec.action),
     }
     identity = {"data": data, "val": arguments.val}
-    weights = None
     if arguments.start:
-        spec, weights = start_from(find_checkpoint(arguments.start), spec)
         identity["start"] = fingerprint(weights)
     trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block, weights)
     if trainer.finished and (arguments.out / "config.json").is_file():
