@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from typing import NoReturn
 
 import rclpy
@@ -13,6 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 from world_model_ros.errors import UserError
 
 FAILED = 2  # exit code after an error that was said in a sentence
+LINGER = 0.3  # seconds in which others can read what a node said last
 SPIN = 0.05  # seconds until a signal is noticed at the latest
 
 
@@ -67,6 +69,8 @@ def run(make_node) -> NoReturn:
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.close()
+            # What was said last, a safe command or an answer, lies in shared memory that goes with the node.
+            time.sleep(LINGER)
             node.destroy_node()
         rclpy.try_shutdown()
     sys.stdout.flush()
