@@ -78,3 +78,19 @@ def tiny_spec():
 def tiny_model():
     torch.manual_seed(0)
     return LeWorldModel(TINY).eval()
+
+
+class Payload:
+    """What a pickle runs where somebody loads it: it leaves a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.fixture
+def payload():
+    """Return the class of a hostile object, made with the path that it touches."""
+    return Payload

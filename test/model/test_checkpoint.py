@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -192,19 +191,11 @@ def test_fault_25_a_configuration_that_contradicts_itself_is_refused(folder, edi
         load_checkpoint(edited(folder, edit))
 
 
-class Payload:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
-
-
 @pytest.mark.fault
 @pytest.mark.parametrize("name", [WEIGHTS, "weights.pt", "config.json", "card.md", "__init__.py"])
-def test_fault_26_a_pickle_in_a_checkpoint_folder_is_never_run(folder, tmp_path, name):
+def test_fault_26_a_pickle_in_a_checkpoint_folder_is_never_run(folder, tmp_path, payload, name):
     marker = tmp_path / "marker"
-    hostile = pickle.dumps(Payload(marker))
+    hostile = pickle.dumps(payload(marker))
     (folder / name).write_bytes(hostile)
     if name in (WEIGHTS, "config.json"):
         with pytest.raises(UserError, match="cannot be read"):

@@ -1,6 +1,5 @@
 import argparse
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -81,19 +80,11 @@ def test_without_statistics_or_timing_nothing_is_imported(published, option, cap
     assert not (published.parent / "imported").exists()
 
 
-class Payload:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
-
-
 @pytest.mark.fault
 @pytest.mark.parametrize("zipped", [True, False])
-def test_fault_26_hostile_weights_are_refused_and_not_run(published, tmp_path, capsys, zipped):
+def test_fault_26_hostile_weights_are_refused_and_not_run(published, tmp_path, capsys, payload, zipped):
     marker = tmp_path / "marker"
-    hostile = Payload(marker)
+    hostile = payload(marker)
     torch.save({"weights": hostile}, published / "weights.pt", _use_new_zipfile_serialization=zipped)
     assert main(command(published)) == 2
     error = capsys.readouterr().err

@@ -1,5 +1,4 @@
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -225,10 +224,10 @@ def test_waiting_at_the_goal_takes_fewer_candidates_than_finding_the_way():
     assert planner.plan(latent(0.3, 0), None, None).candidates == 24
 
 
-def test_a_deadline_stops_at_the_last_finished_iteration():
+def test_a_deadline_stops_at_the_last_finished_iteration(passing):
     class Slow(PointMass):
         def rollout(self, *arguments):
-            time.sleep(0.02)
+            passing(0.02)
             return super().rollout(*arguments)
 
     config = PlannerConfig(iterations=50, deadline=200)

@@ -177,7 +177,8 @@ class RecedingHorizonPlanner:
             again = self._solve(latents, blocks, 0, until)
             found = replace(again, candidates=found.candidates + again.candidates)
         self._previous, self._promised = found.actions, found.cost
-        # At the goal, the arrival is chosen again and again, to hear that nothing is worth moving for.
+        # At the goal, the arrival is chosen again and again, to hear that nothing is worth moving for. There
+        # sharpness still adds up to half of itself.
         near = self.config.tolerance + self.config.sharpness / 2
         self._waiting = found.standing and found.cost <= near
         return Plan(

@@ -3,6 +3,7 @@
 Actions are in z-scored units. A solver only says how costs become the next draw (``_refit``).
 """
 
+import abc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class SamplingSolver:
+class SamplingSolver(abc.ABC):
     """The loop that the solvers share."""
 
     samples: int = 64
@@ -128,8 +129,9 @@ class SamplingSolver:
             candidates[:, candidates.shape[1] - draw.kept.shape[1] :] = draw.kept
         return candidates
 
+    @abc.abstractmethod
     def _refit(self, draw: Draw, candidates: Tensor, costs: Tensor) -> Draw:
-        raise NotImplementedError
+        """Return where the next iteration draws, from this one's candidates (B, S, H, A) and costs (B, S)."""
 
     def _polish(self, draw: Draw, cost: Cost, limits: Limits | None) -> Draw:  # noqa: ARG002
         """Return what the last refit found, its mean being the plan."""

@@ -13,8 +13,8 @@ from world_model_ros.model.config import CheckpointSpec
 HEADS = ("temporal", "inverse")  # which learn anew, from the latents that come out
 
 
-def start_from(checkpoint: Path, spec: CheckpointSpec) -> tuple[CheckpointSpec, dict[str, Tensor]]:
-    """Return ``spec`` with the model of ``checkpoint``, heads left out, and its weights.
+def start_from(checkpoint: Path, spec: CheckpointSpec) -> tuple[CheckpointSpec, dict[str, Tensor], dict]:
+    """Return ``spec`` with the model of ``checkpoint``, heads left out, its weights and what it notes.
 
     Raises UserError where that one's actions mean something else than those of ``spec``.
     """
@@ -27,7 +27,7 @@ def start_from(checkpoint: Path, spec: CheckpointSpec) -> tuple[CheckpointSpec, 
         )
     bare = dataclasses.replace(there.model, temporal_hidden=0, inverse_hidden=0)
     weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
-    return dataclasses.replace(spec, model=bare, image=there.image), weights
+    return dataclasses.replace(spec, model=bare, image=there.image), weights, there.training
 
 
 def fingerprint(weights: dict[str, Tensor]) -> str:

@@ -12,7 +12,7 @@ from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import action_spec
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import build_model, round_weights, save_checkpoint
-from world_model_ros.model.config import CheckpointSpec, ImageSpec, ModelConfig, read_spec
+from world_model_ros.model.config import CheckpointSpec, ImageSpec, ModelConfig
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
@@ -102,9 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, device: str) -> int:
     training_episodes, held_out = split_episodes(len(file), arguments.val, arguments.seed)
-    spec, weights = _spec(arguments, file, training_episodes), None
+    spec, weights, before = _spec(arguments, file, training_episodes), None, {}
     if arguments.start:
-        spec, weights = start_from(find_checkpoint(arguments.start), spec)
+        spec, weights, before = start_from(find_checkpoint(arguments.start), spec)
     settings = TrainingSettings(
         steps=arguments.steps,
         batch=arguments.batch,
@@ -124,7 +124,7 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
         "action": dataclasses.asdict(spec.action),
     }
     identity = {"data": data, "val": arguments.val}
-    if arguments.start:
+    if weights:
         identity["start"] = fingerprint(weights)
     trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block, weights)
     if trainer.finished and (arguments.out / "config.json").is_file():
@@ -142,7 +142,6 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
     except TrainingInterruptedError:
         print(f"stopped after step {trainer.step}; the same command goes on from there", file=sys.stderr)
         return 130
-    before = read_spec(find_checkpoint(arguments.start)).training if arguments.start else {}
     spec = dataclasses.replace(spec, training=_provenance(arguments, trainer, file, before))
     _export(arguments, trainer, spec, file, clips, validation)
     return 0
