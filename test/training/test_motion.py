@@ -11,8 +11,8 @@ def test_latents_in_which_actions_add_up_cost_nothing():
     latents = torch.cat([2 * places, torch.randn(5, 1, 1).expand(-1, 4, -1)], -1)
     with torch.no_grad():
         motion.change.weight.copy_(torch.tensor([[0.5, 0, 0], [0, 0.5, 0]]))
-    assert float(motion(latents, blocks)) < 1e-10
-    assert float(motion(latents.square(), blocks)) > 0.1
+    assert motion(latents, blocks).item() < 1e-10
+    assert motion(latents.square(), blocks).item() > 0.1
 
 
 def test_a_constant_drift_of_the_mean_action_is_learned_apart():
@@ -20,7 +20,7 @@ def test_a_constant_drift_of_the_mean_action_is_learned_apart():
     with torch.no_grad():
         motion.change.weight.zero_()
         motion.drift.fill_(1.0)
-    assert float(motion(torch.randn(3, 4, 2), torch.ones(3, 4, 2))) == pytest.approx(0)
+    assert motion(torch.randn(3, 4, 2), torch.ones(3, 4, 2)).item() == pytest.approx(0)
 
 
 def test_the_last_block_is_not_used():
@@ -28,4 +28,4 @@ def test_the_last_block_is_not_used():
     latents, blocks = torch.randn(3, 4, 2), torch.randn(3, 4, 2)
     other = blocks.clone()
     other[:, -1] = torch.nan
-    assert float(motion(latents, blocks)) == float(motion(latents, other))
+    assert motion(latents, blocks).item() == motion(latents, other).item()

@@ -1,0 +1,89 @@
+"""Heads that come later, and trainings that start from a checkpoint."""
+
+import torch
+from safetensors.torch import load_file
+
+from world_model_ros.cli import main
+from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
+from world_model_ros.model.checkpoint import load_checkpoint
+
+
+def test_heads_come_later_and_change_nothing_else(data, tmp_path, tiny, capsys, write_episodes, command):
+    none = {"temporal-steps": 0, "inverse-steps": 0}
+    assert main(command(data, tmp_path, steps=4, **none)) == 0
+    bare = tmp_path / "out"
+    (bare / "card.md").write_text("# out\n\nmeasured by hand\n")
+    later = tmp_path / "later"
+    words = ["train", "--data", str(data), "--heads", str(bare), "--inverse-steps", "20"]
+    for out in (later, later):  # the second time instead of the first
+        assert main([*words, "--out", str(out), "--temporal-steps", "0"]) == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (bare, later))
+    assert all(
+        torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items()
+    )
+    assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"inverse"}
+    old, new = load_checkpoint(bare)[1], load_checkpoint(later)[1]
+    assert (new.thresholds, new.action) == (old.thresholds, old.action)
+    assert new.training["validation"].keys() > old.training["validation"].keys()
+    card = (later / "card.md").read_text()
+    assert card.startswith("# out\n\nmeasured by hand\n")
+    assert card.count("inverse dynamics, R2") == 1
+    assert "--heads" in card
+    other = write_episodes(tmp_path / "other.h5", seed=9)
+    assert main(["train", "--data", str(other), "--heads", str(bare), "--out", str(later)]) == 2
+    assert "its actions differ" in capsys.readouterr().err
+
+
+def test_heads_are_trained_noted_and_left_out_on_demand(data, tmp_path, tiny, command):
+    assert main(command(data, tmp_path, steps=4)) == 0
+    model, _ = load_checkpoint(tmp_path / "out")
+    assert model.temporal is not None
+    assert model.inverse is not None
+    card = (tmp_path / "out/card.md").read_text()
+    assert "temporal distance" in card
+    assert "inverse dynamics, R2" in card
+    none = {"temporal-steps": 0, "inverse-steps": 0}
+    assert main(command(data, tmp_path / "bare", steps=4, **none)) == 0
+    bare, _ = load_checkpoint(tmp_path / "bare/out")
+    assert bare.temporal is None
+    assert bare.inverse is None
+
+
+def test_a_training_starts_from_a_checkpoint_and_notes_both(data, tmp_path, tiny, command):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(command(data, first, steps=150, batch=32, lr=3e-3, history=2)) == 0
+    assert main(command(data, second, steps=1, lr=1e-9, start=first / "out")) == 0
+    (before, old), (after, new) = (load_checkpoint(folder / "out") for folder in (first, second))
+    weights = dict(before.named_parameters())
+    assert new.history == 2
+    assert {"temporal_hidden", "inverse_hidden"} <= {k for k, v in vars(new.model).items() if v}
+    for name, value in after.named_parameters():
+        if name.split(".")[0] not in ("temporal", "inverse"):
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=2e-3)
+    assert new.training["earlier"] == [old.training["command"]]
+    assert new.training["minutes"] > old.training["minutes"]
+    card = (second / "out" / "card.md").read_text()
+    assert card.index(old.training["command"]) < card.index(new.training["command"])
+
+
+def test_a_training_from_another_checkpoint_is_another_training(data, tmp_path, tiny, capsys, command):
+    for name, seed in (("a", 0), ("b", 1)):
+        assert main(command(data, tmp_path / name, steps=2, seed=seed)) == 0
+    run = tmp_path / "run"
+    assert main(command(data, tmp_path, steps=2, start=tmp_path / "a" / "out")) == 0
+    assert main(command(data, tmp_path, steps=2, start=tmp_path / "b" / "out")) == 2
+    assert f"{run} was started differently" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_robot_is_no_start(data, tmp_path, tiny, capsys, command):
+    assert main(command(data, tmp_path / "first", steps=2)) == 0
+    other = tmp_path / "other.h5"
+    with EpisodeFile(data) as file, EpisodeWriter(other, file.attributes | {"period": 0.1}) as writer:
+        for episode in range(len(file)):
+            writer.append(file.pixels(episode), file.actions(episode))
+    assert main(command(other, tmp_path, steps=2, start=tmp_path / "first" / "out")) == 2
+    error = capsys.readouterr().err
+    assert "was trained for other actions" in error
+    assert "0.05 s" in error
+    assert "0.1 s" in error
+    assert not (tmp_path / "out").exists()
