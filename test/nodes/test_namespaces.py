@@ -77,7 +77,17 @@ def test_fault_37_two_robots_in_two_namespaces_do_not_hear_each_other(processes,
         a.live()
         b.live()
 
+    def all_there():
+        there = observer.node.get_node_names_and_namespaces()
+        return all(
+            (name, namespace) in there and observer.node.count_publishers(f"{namespace}/plan")
+            for name in NODES
+            for namespace in ("/a", "/b")
+        )
+
     observer.until(lambda: a.state() == b.state() == "READY", again=live)
+    # A command node is ready as soon as it has frames: the planners may still be loading.
+    observer.until(all_there, again=live)
     for namespace in ("/a", "/b"):
         topics = endpoints(observer, namespace)
         assert {f"{namespace}/plan", f"{namespace}/command/twist", f"{namespace}/command/reset"} <= topics
