@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from world_model_ros.training.metrics import copy_error, effective_rank, latent_std, looks_collapsed
+from world_model_ros.training.metrics import (
+    copy_error,
+    effective_rank,
+    known_by_heart,
+    latent_std,
+    looks_collapsed,
+)
 
 
 def test_effective_rank_of_known_matrices():
@@ -29,3 +35,8 @@ def test_collapse_is_noticed():
     assert not looks_collapsed(healthy)
     assert looks_collapsed({**healthy, "latent_std": 0.01})
     assert looks_collapsed({**healthy, "effective_rank": 1.1})
+
+
+def test_what_is_known_by_heart_is_noticed():
+    assert known_by_heart({"prediction": 0.027, "prediction_seen": 0.017})
+    assert not known_by_heart({"prediction": 0.021, "prediction_seen": 0.018})

@@ -7,17 +7,20 @@ from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.evaluation.probes import Ridge, r2
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.image import normalise_pixels
+from world_model_ros.training.metrics import known_by_heart
 from world_model_ros.training.split import split_episodes
 
 
 def test_training_beats_copying_and_leaves_a_checkpoint(data, tmp_path, tiny, capsys, picture, command):
     assert main(command(data, tmp_path, steps=200, batch=32, lr=3e-3)) == 0
-    assert capsys.readouterr().out.rstrip().endswith(f"checkpoint: {tmp_path / 'out'}")
+    said = capsys.readouterr()
+    assert said.out.rstrip().endswith(f"checkpoint: {tmp_path / 'out'}")
     model, spec = load_checkpoint(tmp_path / "out")
     assert (spec.period, spec.block, spec.model.action_dim) == (0.05, 2, 4)
     figures = spec.training["validation"]
     assert figures["ratio"] < 0.6
     assert figures["effective_rank"] > 2
+    assert ("more episodes would help" in said.err) == known_by_heart(figures)
     thresholds = spec.thresholds
     assert 0 < thresholds.norm_low < thresholds.norm_high
     assert thresholds.surprise > 0

@@ -90,6 +90,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | | |
 |---|---|
 | one-step error, mean square | {figures["prediction"]:.4f} |
+| the same on episodes of the training | {figures["prediction_seen"]:.4f} |
 | error of copying the last latent | {figures["copy"]:.4f} |
 | ratio | {figures["ratio"]:.4f} |
 | latent standard deviation (1 is a normal's) | {figures["latent_std"]:.3f} |

@@ -11,6 +11,7 @@ from world_model_ros.model.lewm import LeWorldModel
 
 COLLAPSED_STD = 0.1
 COLLAPSED_RANK = 2.0
+BY_HEART = 1.25  # times the error on the training's own episodes: from there on, more of them help
 
 
 def effective_rank(latents: Tensor) -> float:
@@ -53,6 +54,11 @@ def latent_figures(latents: Tensor) -> dict[str, float]:
 def looks_collapsed(figures: dict[str, float]) -> bool:
     """Whether the latents have (nearly) become one point or one line."""
     return figures["latent_std"] < COLLAPSED_STD or figures["effective_rank"] < COLLAPSED_RANK
+
+
+def known_by_heart(figures: dict[str, float]) -> bool:
+    """Whether the held-out error is that much larger than the error on the training's own episodes."""
+    return figures["prediction"] > BY_HEART * figures["prediction_seen"]
 
 
 @torch.no_grad()

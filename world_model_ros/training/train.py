@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from world_model_ros.data.clips import Clips
@@ -27,13 +28,14 @@ from world_model_ros.training.loop import (
     TrainingRun,
     TrainingSettings,
 )
-from world_model_ros.training.metrics import validate
+from world_model_ros.training.metrics import known_by_heart, validate
 from world_model_ros.training.split import split_episodes
 from world_model_ros.training.start import fingerprint, start_from
 from world_model_ros.training.state import STATE_NAME
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 _STORED = "float16"
+SEEN_CLIPS = 4000  # of the training, to compare with what was held out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,6 +170,8 @@ def _export(
     state = round_weights(trainer.model.state_dict(), _STORED)
     model = build_model(spec.model, state, arguments.out).to(trainer.device).eval()
     figures = validate(model, held_out, spec.image)
+    seen = validate(model, clips, spec.image, _some(clips, arguments.seed))
+    figures["prediction_seen"] = seen["prediction"]
     steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
     spec, judged = add_heads(model, spec, clips, held_out, steps, arguments.seed, _STORED)
     figures.update(judged)
@@ -185,6 +189,17 @@ def _export(
         f"held-out error {figures['prediction']:.4f}, {figures['ratio']:.3f} of copying; "
         f"checkpoint: {arguments.out}"
     )
+    if known_by_heart(figures):
+        print(
+            f"note: on the training's own episodes the error is {figures['prediction_seen']:.4f}: part of "
+            "it is known by heart, and more episodes would help",
+            file=sys.stderr,
+        )
+
+
+def _some(clips: Clips, seed: int) -> np.ndarray:
+    """Choose ``SEEN_CLIPS`` of the clips to judge by, all where there are fewer."""
+    return np.random.default_rng(seed).permutation(len(clips))[:SEEN_CLIPS]
 
 
 def _worthiness(
