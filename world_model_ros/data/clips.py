@@ -64,6 +64,10 @@ class Clips:
         rows = [np.arange(e - n, e, self.stride) for e, n in zip(ends, self.lengths, strict=True)]
         return np.concatenate(rows), np.array([len(r) for r in rows])
 
+    def some(self, count: int, seed: int) -> np.ndarray:
+        """Return the indices of ``count`` clips drawn by ``seed``, of all where there are fewer."""
+        return np.random.default_rng(seed).permutation(len(self))[:count]
+
     def batch(self, indices) -> tuple[np.ndarray, np.ndarray]:
         """Return clips: pixels uint8 (B, frames, H, W, 3), blocks float32 (B, frames, block * dim).
 

@@ -113,7 +113,7 @@ class TrainingRun:
         """
         settings = self.settings
         self.folder.mkdir(parents=True, exist_ok=True)
-        chosen = np.random.default_rng(settings.seed).permutation(len(validation))[:_VALIDATION_CLIPS]
+        chosen = validation.some(_VALIDATION_CLIPS, settings.seed)
         begun = time.monotonic() - self.seconds
         saved, window = time.monotonic(), []
         self.model.train()

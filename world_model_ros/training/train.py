@@ -5,7 +5,6 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from world_model_ros.data.clips import Clips
@@ -170,7 +169,7 @@ def _export(
     state = round_weights(trainer.model.state_dict(), _STORED)
     model = build_model(spec.model, state, arguments.out).to(trainer.device).eval()
     figures = validate(model, held_out, spec.image)
-    seen = validate(model, clips, spec.image, _some(clips, arguments.seed))
+    seen = validate(model, clips, spec.image, clips.some(SEEN_CLIPS, arguments.seed))
     figures["prediction_seen"] = seen["prediction"]
     steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
     spec, judged = add_heads(model, spec, clips, held_out, steps, arguments.seed, _STORED)
@@ -195,11 +194,6 @@ def _export(
             "it is known by heart, and more episodes would help",
             file=sys.stderr,
         )
-
-
-def _some(clips: Clips, seed: int) -> np.ndarray:
-    """Choose ``SEEN_CLIPS`` of the clips to judge by, all where there are fewer."""
-    return np.random.default_rng(seed).permutation(len(clips))[:SEEN_CLIPS]
 
 
 def _worthiness(

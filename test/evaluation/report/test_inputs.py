@@ -1,0 +1,115 @@
+"""What the page is made from: which results count, and what bad ones say."""
+
+import dataclasses
+import json
+import os
+import sys
+
+import pytest
+import torch
+
+from world_model_ros.evaluation.report import report
+from world_model_ros.evaluation.report.inputs import read_inputs
+from world_model_ros.model.config import read_spec
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("broken.json", '{"protocol": "rand', "broken.json cannot be read"),
+        ("bytes.json", b"\xff\xfe{", "bytes.json cannot be read"),
+        ("random.json", '{"protocol": "random", "task": "reach"}', "random.json does not hold"),
+        (
+            "robustness.json",
+            '{"protocol": "robustness", "perturbations": [1]}',
+            "robustness.json does not hold",
+        ),
+        (
+            "knowledge.json",
+            '{"protocol": "knowledge", "probes": {"linear": {}}}',
+            "knowledge.json does not hold",
+        ),
+        ("surprise.json", '{"protocol": "surprise", "scores": {}}', "surprise.json does not hold"),
+    ],
+)
+def test_damaged_results_are_named(small, tmp_path, capsys, name, content, sentence, make):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert make(small, "--results", tmp_path, name="never.html") == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not (small / "never.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--results", "/nowhere"], "no folder of results at /nowhere"),
+        (["--run", "/nowhere"], "no metrics.jsonl in /nowhere"),
+        (["--data", "/nowhere.h5", "--films", "0"], "no episode file at /nowhere.h5"),
+        (["--films", "-1"], "--films must not be negative"),
+        (["--out", "/nowhere/report.html"], "there is no folder /nowhere"),
+        (["--out", "/tmp"], "is a folder"),
+        (["--checkpoint", "/nowhere"], "no checkpoint at '/nowhere'"),
+    ],
+)
+def test_bad_input_is_one_sentence(small, capsys, options, sentence, make):
+    assert make(small, *options, name="never.html") == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+def test_a_damaged_line_of_metrics_is_named(small, tmp_path, capsys, make):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    assert make(small, "--run", tmp_path, name="never.html") == 2
+    assert "metrics.jsonl is damaged in line 2" in capsys.readouterr().err
+
+
+def test_results_of_another_checkpoint_are_left_out(small, tmp_path):
+    spec = read_spec(small / "<b>bad & worse")
+    spec.training.update(seed=1, minutes=2.5)
+    for name, noted in (("same", {"seed": 1, "minutes": 2.5, "name": "x"}), ("other", {"seed": 2})):
+        values = {"protocol": "far", "task": "reach", "checkpoint": noted}
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    inputs = read_inputs(tmp_path, None, "reach", spec)
+    assert [r.path.name for r in inputs.results] == ["same.json"]
+    assert "other.json was measured on another checkpoint" in inputs.ignored[0]
+
+
+def test_the_result_of_most_problems_comes_first(small, tmp_path):
+    for name, n in (("a", 100), ("b", 200), ("c", 100)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"protocol": "lewm", "n": n}))
+        os.utime(tmp_path / f"{name}.json", (ord(name), ord(name)))
+    inputs = read_inputs(tmp_path, None, "push", read_spec(small / "<b>bad & worse"))
+    assert [r.path.stem for r in inputs.all("lewm")] == ["b", "c", "a"]
+    assert inputs.best("lewm").n == 200
+    assert inputs.best("far") is None
+
+
+def test_an_interrupt_leaves_no_page(small, monkeypatch, capsys, make):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "film_rollouts", interrupted)
+    assert make(small, name="never.html") == 130
+    assert not (small / "never.html").exists()
+
+
+def test_without_matplotlib_the_remedy_is_named(small, monkeypatch, capsys, make):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert make(small, name="never.html") == 2
+    assert "pip install matplotlib" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("lr", "kept"), [(1e-3, True), (2e-3, False)])
+def test_curves_of_another_training_are_left_out(tmp_path, lr, kept, write_run):
+    spec = dataclasses.replace(read_spec("models/reach"), training={"lr": 1e-3, "steps": 60})
+    write_run(tmp_path / "run")
+    identity = json.dumps({"settings": {"lr": lr, "steps": 60, "clip": 1.0}})
+    torch.save({"identity": identity}, tmp_path / "run" / "state.pt")
+    inputs = read_inputs(None, tmp_path / "run", "reach", spec)
+    assert bool(inputs.metrics) == kept
+    assert any("another training: lr 0.002, not 0.001" in words for words in inputs.ignored) != kept
