@@ -183,6 +183,7 @@ class EncoderNode(ManagedNode):
         if topic == "goal/image":
             self.goal_problem = reason
         else:
+            self.gate.reject()
             self.state.refused(time.monotonic(), reason, reason)
 
     def decoded(self, message, topic: str):
