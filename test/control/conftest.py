@@ -50,12 +50,12 @@ class Bench:
     def report(self, name, health=Health.FINE, reason="", **values):
         """Report a node's health now, and with every tick from now on."""
         self.nodes[name] = health, reason, values
-        self.commander.report(name, self.steady, health, reason, **values)
+        self.commander.report(name, self.steady, health, reason, values=values)
 
     def tick(self, joints=True, frame=True, plan=None):
         """Let one control step pass: inputs first, then the decision, which is returned."""
         for name, (health, reason, values) in self.nodes.items():
-            self.commander.report(name, self.steady, health, reason, **values)
+            self.commander.report(name, self.steady, health, reason, values=values)
         if joints:
             self.joints()
         if frame:

@@ -93,6 +93,7 @@ class Commander:
         self.counts = {"clamped": 0, "rejected_plans": 0, "holds": 0, "faults": 0}
         self._fault = ""
         self._moving = False  # in the last control step
+        self._silent = False  # since the robot is released
         self._age = 0  # the newest time that ages are counted on
         self._steady = 0
         self._ramp, self._holds = Ramp(), AnomalyHolds()
@@ -149,17 +150,23 @@ class Commander:
         self._frame_at = steady
 
     def report(
-        self, name: str, steady: int, health: Health, reason: str = "", state: str = "active", **values: str
+        self,
+        name: str,
+        steady: int,
+        health: Health,
+        reason: str = "",
+        state: str = "active",
+        values: dict | None = None,
     ) -> None:
         """Take the health message of another node; one of COMMAND is another process that commands."""
         if name == COMMAND:
             if state != "ended":
                 self.rivals.report(steady / SECOND)
             return
-        self.sources.report(name, steady / SECOND, health, reason, state, **values)
+        self.sources.report(name, steady / SECOND, health, reason, state, values)
         if name == PLANNER and state == "active":
             was_released = bool(self.release_state.reason)
-            self.release_state.planner(values)
+            self.release_state.planner(values or {})
             if was_released and not self.release_state.reason:
                 self._take_over()
 
@@ -230,6 +237,11 @@ class Commander:
     def state(self) -> tuple[State, str]:
         """State and reason of the last control step."""
         return self._last or (State.WAITING, "no control step yet")
+
+    @property
+    def released(self) -> bool:
+        """Whether nothing is sent since the robot is left to others."""
+        return self._silent
 
     def positions(self, steady: int | None = None) -> np.ndarray | None:
         """Return the measured positions (dim,) of the joints; None where nobody knows where they are."""
@@ -421,5 +433,5 @@ class Commander:
         if changed and (self._last is None or state is not self._last[0]):
             self.counts["holds"] += state is State.HOLD
             self.counts["faults"] += state is State.FAULT
-        self._last = (state, reason)
+        self._last, self._silent = (state, reason), released
         return Decision(action, state, reason, changed, released)

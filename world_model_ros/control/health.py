@@ -56,7 +56,13 @@ class Sources:
             source.missed = self._missed(name, source)
 
     def report(
-        self, name: str, steady: float, health: Health, reason: str = "", state: str = "active", **values: str
+        self,
+        name: str,
+        steady: float,
+        health: Health,
+        reason: str = "",
+        state: str = "active",
+        values: dict | None = None,
     ) -> None:
         """Take a node's health message; ``values`` are its further pairs."""
         self.look(steady)
@@ -66,7 +72,7 @@ class Sources:
         while source.gaps and source.gaps[0][0] < self._awake - MEMORY:
             source.gaps.popleft()
         source.heard, source.state, source.missed, source.confirmed = self._awake, state, "", True
-        source.health, source.reason, source.values = health, reason, values
+        source.health, source.reason, source.values = health, reason, values or {}
         source.required = source.required or state == "active"
         source.missed = self._missed(name, source)
 
