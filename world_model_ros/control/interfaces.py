@@ -36,6 +36,6 @@ def warn_interface(interface: str) -> str:
         return ""
     return (
         "command.interface is velocities: a forward_command_controller keeps the last velocity when "
-        "command_node dies or its computer hangs. Use a controller that times out, or set the command timeout "
-        "of the drives"
+        "command_node dies or its computer hangs. Use a controller that times out, or set a command timeout "
+        "in the drives"
     )
