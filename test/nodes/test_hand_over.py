@@ -134,7 +134,7 @@ def test_fault_53_a_released_topic_is_silent_and_taking_over_ramps_up(
     any_robot.executed.clear()
     observer.until(any_robot.moving, again=lambda: without_joints() or any_robot.say_joints())
     observer.until(
-        lambda: any_robot.executed[-1].velocity[0] == 0.4,
+        lambda: any_robot.executed and any_robot.executed[-1].velocity[0] == 0.4,
         again=lambda: without_joints() or any_robot.say_joints(),
     )
     speeds = [m.velocity[0] for m in any_robot.executed if m.velocity[0]]
