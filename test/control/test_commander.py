@@ -3,6 +3,7 @@ import pytest
 
 from world_model_ros.control.commander import Rules, State
 from world_model_ros.control.health import Health
+from world_model_ros.control.joints import JointCollector
 from world_model_ros.control.limits import Limits
 
 MS = 1_000_000
@@ -54,7 +55,6 @@ def test_standing_still_is_commanded_once_on_leaving_running_even_where_nothing_
 
 def test_settling_outside_of_a_control_step_is_not_said_again(bench):
     bench.run()
-    bench.commander.forget()
     bench.commander.settle()
     assert not bench.commander.moving
     assert bench.tick(joints=False, frame=False).action is None
@@ -120,7 +120,7 @@ def test_joint_ends_are_respected_with_measured_positions(make_bench):
     bench.positions = np.array([1.99, 2.5])
     decision = bench.tick(plan=1.0)
     np.testing.assert_allclose(decision.action, [0.2, 0.0])  # 0.01 rad in 0.05 s; outside: only back
-    assert bench.commander.positions.tolist() == [1.99, 2.5]
+    assert bench.commander.positions().tolist() == [1.99, 2.5]
 
 
 @pytest.mark.fault
@@ -150,14 +150,16 @@ def test_a_clock_that_runs_ahead_of_a_frame_on_its_way_is_no_camera_that_stops(b
     bench.commander.plan(NAMES, bench.now, [[0.1, 0.1]] * 10)
     for _ in range(2):
         bench.now += 4 * bench.period
-        bench.commander.joints(bench.now)
-        assert bench.commander.tick(bench.now, frame_age=0.09).state is State.RUNNING
-    decision = bench.commander.tick(bench.now, frame_age=0.11)
+        bench.steady += 20 * MS
+        bench.joints()
+        assert bench.commander.tick(bench.now, bench.steady).state is State.RUNNING
+    bench.steady += 20 * MS
+    decision = bench.commander.tick(bench.now, bench.steady)
     assert decision.state is State.HOLD
     assert "camera/image_raw" in decision.reason
     # It does not make one frame enough, where several are needed.
-    bench.commander.frame(bench.now, bench.now)
-    assert bench.commander.tick(bench.now, frame_age=0.0).state is State.HOLD
+    bench.commander.frame(bench.now, bench.steady, bench.now)
+    assert bench.commander.tick(bench.now, bench.steady).state is State.HOLD
 
 
 def test_a_camera_that_stutters_is_not_back(bench):
@@ -169,7 +171,7 @@ def test_a_camera_that_stutters_is_not_back(bench):
 
 def test_a_frame_with_a_stamp_far_ahead_counts_as_no_fresher_than_a_control_step(bench):
     bench.run()
-    bench.commander.frame(bench.now, bench.now + 3600_000 * MS)
+    bench.commander.frame(bench.now, bench.steady, bench.now + 3600_000 * MS)
     decisions = bench.ticks(10, frame=False, plan=0.1)
     assert decisions[-1].state is State.HOLD
 
@@ -243,14 +245,14 @@ def test_a_long_plan_is_not_played_for_longer_than_its_age_allows(bench):
 
 @pytest.mark.fault
 def test_fault_17_a_planner_in_fault_stops_the_robot_until_reset(bench):
-    bench.commander.sources.set_alive("planner_node", True)
+    bench.report("planner_node")
     bench.run()
-    bench.commander.sources.say("planner_node", Health.FAULT, "a plan has not ended for 5 s")
+    bench.report("planner_node", Health.FAULT, "a plan has not ended for 5 s")
     decision = bench.tick(plan=0.1)
     assert decision.state is State.FAULT
     assert still(decision)
     assert "planner_node: a plan has not ended" in decision.reason
-    bench.commander.sources.say("planner_node", Health.FINE, "")
+    bench.report("planner_node", Health.FINE, "")
     assert {d.state for d in bench.ticks(20, plan=0.1)} == {State.FAULT}
     bench.commander.reset()
     assert bench.ticks(3, plan=0.1)[-1].moving
@@ -265,16 +267,16 @@ def test_fault_20_a_plan_that_runs_out_means_hold_and_the_next_one_goes_on(bench
 
 @pytest.mark.fault
 def test_fault_21_a_node_that_is_gone_stops_the_robot_and_its_return_goes_on(bench):
-    sources = bench.commander.sources
     for name in ("encoder_node", "planner_node", "monitor_node"):
-        sources.set_alive(name, True)
+        bench.report(name)
     bench.run()
-    sources.set_alive("planner_node", False)
-    decision = bench.tick(plan=0.1)
+    del bench.nodes["planner_node"]
+    assert all(d.moving for d in bench.ticks(13, plan=0.1))
+    decision = bench.ticks(2, plan=0.1)[-1]
     assert decision.state is State.HOLD
     assert still(decision)
-    assert "planner_node is gone" in decision.reason
-    sources.set_alive("planner_node", True)
+    assert "planner_node does not respond (last heartbeat 0." in decision.reason
+    bench.report("planner_node")
     assert bench.tick(plan=0.1).moving
 
 
@@ -303,8 +305,9 @@ def test_fault_29_a_clock_that_leaps_ahead_makes_everything_old(bench):
 @pytest.mark.fault
 def test_fault_29_what_was_heard_during_a_leap_of_the_clock_does_not_count_as_fresh(bench):
     bench.run()
-    bench.commander.joints(bench.now + 3600_000 * MS)
-    bench.commander.frame(bench.now + 3600_000 * MS, bench.now)
+    leap = 3600_000 * MS
+    bench.commander.joints(bench.now + leap, bench.steady, bench.joint_names, bench.positions)
+    bench.commander.frame(bench.now + leap, bench.steady, bench.now)
     decisions = bench.ticks(30, joints=False, frame=False, plan=0.1)
     assert not decisions[-1].moving
     bench.ticks(3, plan=0.1)
@@ -313,14 +316,14 @@ def test_fault_29_what_was_heard_during_a_leap_of_the_clock_does_not_count_as_fr
 
 @pytest.mark.fault
 def test_fault_36_a_doubt_holds_the_robot_while_it_lasts(bench):
-    bench.commander.sources.set_alive("monitor_node", True)
+    bench.report("monitor_node")
     bench.run()
-    bench.commander.sources.say("monitor_node", Health.HOLD, "the picture is like none seen in training")
+    bench.report("monitor_node", Health.HOLD, "the picture is like none seen in training")
     decisions = bench.ticks(5, plan=0.1)
     assert {d.state for d in decisions} == {State.HOLD}
     assert all(map(still, decisions))
     assert "like none seen in training" in decisions[0].reason
-    bench.commander.sources.say("monitor_node", Health.WARNING, "")
+    bench.report("monitor_node", Health.WARNING, "")
     assert bench.tick(plan=0.1).moving
 
 
@@ -346,7 +349,7 @@ def test_fault_40_an_emergency_stop_is_latched_until_reset(bench):
     assert "emergency stop" in decisions[0].reason
     bench.now -= 1000 * bench.period  # neither does a clock set back clear it
     assert bench.tick(plan=0.3).state is State.FAULT
-    bench.commander.forget()
+    bench.commander.begin()
     assert bench.tick(plan=0.3).state is State.FAULT
     bench.commander.reset()
     assert bench.tick(joints=False, frame=False).state is State.WAITING  # it begins anew
@@ -367,12 +370,13 @@ def test_fault_40_plans_from_before_a_reset_are_not_played(bench):
 def test_an_hour_of_control_steps_leaves_nothing_behind(bench, resident):
     def steps(count):
         for step in range(count):
-            bench.commander.joints(bench.now)
+            bench.joints()
             if step % 5 == 0:
-                bench.commander.frame(bench.now, bench.now)
+                bench.commander.frame(bench.now, bench.steady, bench.now)
                 bench.commander.plan(NAMES, bench.now + 5 * bench.period, np.full((25, 2), 0.1))
-            moving = bench.commander.tick(bench.now).moving
+            moving = bench.commander.tick(bench.now, bench.steady).moving
             bench.now += bench.period
+            bench.steady += bench.period
         return moving
 
     assert steps(1000)
@@ -380,3 +384,210 @@ def test_an_hour_of_control_steps_leaves_nothing_behind(bench, resident):
     assert steps(72_000)
     assert resident() - before < 5
     assert len(bench.commander.buffer.plans) <= 3
+
+
+@pytest.fixture
+def arm(make_bench):
+    limits = Limits(NAMES, (-0.4, -0.4), (0.4, 0.4), None, (-3, -3), (3, 3))
+    return make_bench(limits, real=True, joints=JointCollector(NAMES, speed=(0.4, 0.4)))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("seconds", [-5.0, 5.0])
+def test_fault_49_a_clock_that_is_set_stops_the_robot_at_once_and_is_named(make_bench, seconds):
+    bench = make_bench(real=True).run()
+    bench.plan(start=bench.now + round(seconds * 1000) * MS)  # of the old time, on its way
+    bench.now += round(seconds * 1000) * MS
+    decision = bench.tick(plan=0.1)
+    assert decision.state is State.HOLD
+    assert still(decision)
+    word = "back" if seconds < 0 else "forward"
+    assert f"the clock was set {word} by 5.0 s" in decision.reason
+    assert not any(d.moving for d in bench.ticks(19, plan=0.1))
+    assert bench.ticks(3, plan=0.1)[-1].moving
+
+
+def test_a_clock_that_is_steered_and_a_computer_that_hangs_set_no_clock(make_bench):
+    bench = make_bench(real=True).run()
+    for _ in range(100):
+        bench.now += 5 * MS
+        assert bench.tick(plan=0.1).moving
+    bench.now += 3600_000 * MS
+    bench.steady += 3600_000 * MS
+    assert "clock" not in bench.tick(plan=0.1).reason
+
+
+@pytest.mark.fault
+def test_fault_29_where_the_joints_are_is_known_when_a_clock_set_back_stops_the_robot(make_bench):
+    bench = make_bench(Limits(NAMES, (-0.4, -0.4), (0.4, 0.4), None, (-3, -3), (3, 3))).run()
+    bench.now -= 100 * bench.period
+    assert still(bench.tick(joints=False, frame=False))
+    assert bench.commander.positions().tolist() == [0.0, 0.0]
+    bench.commander.settle()  # as when the clock stands
+    assert bench.commander.positions().tolist() == [0.0, 0.0]
+
+
+@pytest.mark.fault
+def test_fault_41_every_stop_stops_whatever_came_before(bench):
+    for _ in range(20):
+        bench.run()
+        bench.commander.emergency_stop()
+        assert {d.state for d in bench.ticks(5, plan=0.1)} == {State.FAULT}
+        bench.commander.reset()
+
+
+@pytest.mark.fault
+def test_fault_55_a_lasting_fault_is_back_with_the_next_heartbeat_and_nothing_moves_before(bench):
+    bench.report("planner_node")
+    bench.run()
+    bench.report("planner_node", Health.FAULT, "a plan has not ended")
+    bench.tick(plan=0.1)
+    lasting = bench.nodes.pop("planner_node")
+    bench.commander.reset()
+    decisions = bench.ticks(10, plan=0.1)
+    assert {d.state for d in decisions[1:]} == {State.WAITING}
+    assert "planner_node has not reported since the reset" in decisions[-1].reason
+    bench.nodes["planner_node"] = lasting
+    assert bench.tick(plan=0.1).state is State.FAULT
+
+
+@pytest.mark.fault
+def test_fault_43_another_command_node_stops_ours_until_it_is_silent(bench):
+    bench.run()
+    bench.commander.report("command_node", bench.steady, Health.FINE)
+    decision = bench.tick(plan=0.1)
+    assert decision.state is State.HOLD
+    assert "another command_node" in decision.reason
+    assert still(decision)
+    assert bench.ticks(15, plan=0.1)[-1].moving
+
+
+@pytest.mark.fault
+def test_fault_46_a_reset_overrides_the_monitors_hold_slowly_and_for_a_while(bench):
+    bench.report("monitor_node")
+    bench.run()
+    bench.report("monitor_node", Health.HOLD, "strange")
+    assert "command/reset goes on for 5 s at 0.25" in bench.tick(plan=0.4).reason
+    assert "in spite of monitor_node: strange" in bench.commander.reset()
+    decisions = bench.ticks(110, plan=0.4)
+    moved = [d for d in decisions if d.moving]
+    assert 95 <= len(moved) <= 101
+    assert {tuple(d.action) for d in moved} == {(0.1, 0.1)}
+    assert "in spite of monitor_node: strange" in moved[0].reason
+    assert decisions[-1].state is State.HOLD
+
+
+@pytest.mark.fault
+def test_fault_46_only_the_monitors_hold_is_overridden_and_a_plan_beyond_the_limits_is_slow_too(bench):
+    bench.report("monitor_node")
+    bench.run()
+    bench.report("monitor_node", Health.HOLD, "strange")
+    bench.commander.reset()
+    assert bench.tick(plan=9.0).action.tolist() == [0.1, 0.1]
+    bench.report("planner_node", Health.HOLD, "no progress")
+    assert {d.state for d in bench.ticks(20, plan=0.4)} == {State.HOLD}
+
+
+@pytest.mark.fault
+def test_fault_47_the_third_hold_of_the_monitor_after_motion_is_a_fault(bench):
+    for _ in range(3):
+        bench.report("monitor_node")
+        bench.run()
+        bench.report("monitor_node", Health.HOLD, "surprised")
+        bench.ticks(20, plan=0.1)
+    assert bench.decisions[-1].state is State.FAULT
+    assert "3 times within 20 s" in bench.decisions[-1].reason
+
+
+def test_holds_of_the_monitor_that_are_far_apart_are_no_fault(bench):
+    for _ in range(6):
+        bench.report("monitor_node")
+        bench.run()
+        bench.report("monitor_node", Health.HOLD, "surprised")
+        bench.ticks(240, plan=0.1)
+        assert bench.decisions[-1].state is State.HOLD
+
+
+@pytest.mark.fault
+def test_fault_53_a_release_stops_is_silent_and_is_taken_back_slowly(bench):
+    bench.run()
+    bench.commander.release()
+    decisions = bench.ticks(30, plan=0.4)
+    assert {d.state for d in decisions} == {State.RELEASED}
+    assert all(map(still, decisions[:10]))
+    assert [d.action for d in decisions[11:]] == [None] * 19
+    assert decisions[-1].released
+    bench.commander.reset()
+    assert bench.tick(joints=False, plan=0.4).state is State.WAITING  # joints are to be fresh
+    shares = [d.action[0] / 0.4 for d in bench.ticks(12, plan=0.4)]
+    assert shares == pytest.approx([0.1 * (i + 1) for i in range(9)] + [1.0] * 3)
+
+
+@pytest.mark.fault
+def test_fault_53_a_release_in_a_fault_ends_the_sending_and_stays_a_fault(bench):
+    bench.run()
+    bench.commander.emergency_stop()
+    bench.tick()
+    bench.commander.release()
+    decision = bench.ticks(12)[-1]
+    assert (decision.state, decision.action) == (State.FAULT, None)
+    assert "nothing is sent" in decision.reason
+
+
+def test_a_release_before_anything_has_moved_is_silent_at_once(bench):
+    bench.ticks(3)
+    bench.commander.release()
+    assert all(d.action is None for d in bench.ticks(20, plan=0.1))
+
+
+@pytest.mark.fault
+def test_fault_09_the_encoders_own_report_is_the_cause_and_stays_it(bench):
+    bench.report("encoder_node")
+    bench.run()
+    bench.report("encoder_node", Health.HOLD, "camera/image_raw: frozen")
+    decisions = bench.ticks(40, frame=False, plan=0.1)
+    assert {d.reason for d in decisions} == {"encoder_node: camera/image_raw: frozen"}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("hertz", "slow"), [(5, True), (10, False), (20, False)])
+def test_fault_57_a_camera_that_is_too_slow_is_named_with_both_rates(make_bench, hertz, slow):
+    bench = make_bench(real=True)
+    every = 20 // hertz
+    for i in range(80):
+        decision = bench.tick(frame=i % every == 0, plan=0.1)
+    assert decision.moving != slow
+    if slow:
+        assert decision.reason == "camera/image_raw is too slow: 5.0 Hz seen, 10 Hz needed"
+
+
+def test_a_camera_that_shows_each_model_step_and_nothing_else_is_fast_enough(bench):
+    for i in range(80):
+        decision = bench.tick(frame=i % 5 == 0, plan=0.1)
+    assert decision.moving
+
+
+def test_what_the_planner_needs_is_said(bench):
+    bench.report("planner_node", enabled="false", goal="false")
+    reason = bench.tick().reason
+    assert "no goal" in reason
+    assert "planner/enable" in reason
+
+
+@pytest.mark.fault
+def test_fault_50_nobody_knows_where_joints_are_that_two_publishers_tell_differently(arm):
+    arm.run()
+    arm.commander.joints(arm.now, arm.steady, arm.joint_names, [0.5, 0.0])
+    decision = arm.tick(plan=0.1)
+    assert decision.state is State.HOLD
+    assert "jumped" in decision.reason
+    assert arm.commander.positions() is None  # so that no pose is asked for
+    assert arm.ticks(12, plan=0.1)[-1].moving
+
+
+def test_where_the_robot_was_before_it_was_deactivated_is_forgotten(arm):
+    arm.run()
+    assert arm.commander.ever_moved
+    arm.commander.begin()
+    assert arm.commander.positions() is None
+    assert not arm.commander.ever_moved
