@@ -293,14 +293,14 @@ class Observer:
         return messages
 
     def until(self, condition, seconds=PATIENCE, again=None):
-        """Spin until ``condition()``; ``again()`` is called ten times a second. Fails after ``seconds``."""
+        """Spin until ``condition()``; ``again()`` is called 20 times a second. Fails after ``seconds``."""
         end = time.monotonic() + seconds
         next_time = time.monotonic()
         while not condition():
             assert time.monotonic() < end, f"waited {seconds:.0f} s in vain"
             if again and time.monotonic() >= next_time:
                 again()
-                next_time = time.monotonic() + 0.1
+                next_time = time.monotonic() + 0.05
             self.executor.spin_once(timeout_sec=0.05)
 
     def spin(self, seconds):
@@ -308,7 +308,7 @@ class Observer:
         self.executor.spin_once(timeout_sec=seconds)
 
     def repeat(self, action, times):
-        """Call ``action()`` this often, ten times a second, and return its results."""
+        """Call ``action()`` this often, 20 times a second, and return its results."""
         found = []
         seconds = PATIENCE + times
         self.until(lambda: len(found) >= times, seconds, lambda: found.append(action()))

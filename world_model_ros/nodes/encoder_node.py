@@ -66,7 +66,7 @@ class EncoderNode(ManagedNode):
         self.frame_shape = None  # of the camera's first frame
         self.latents = self.publisher(Image, "latent", RELIABLE)
         self.goals = self.publisher(Image, "goal/latent", LATCHED)
-        self.subscribe_latched(Image, "goal/image", self.on_goal)
+        self.subscribe_command(Image, "goal/image", self.on_goal, newest=True)
         self.camera = self.subscribe(self.kind, self.topic, self.on_frame, FRESH, message_lost=self.on_lost)
         began = time.perf_counter()
         self.embed(decode_image(64, 64, "rgb8", 192, False, bytes(64 * 64 * 3)))
@@ -98,7 +98,7 @@ class EncoderNode(ManagedNode):
             if dropped != "too_many" and self.complaints.trouble(self.topic, dropped):
                 self.get_logger().warning(f"a frame on {self.topic} was dropped: {dropped}")
             if self.gate.frozen:
-                self.say(Health.HOLD, f"{self.topic}: {dropped}")
+                self.publish_health(Health.HOLD, f"{self.topic}: {dropped}")
             return
         began = time.perf_counter()
         pixels = self.decoded(message, self.topic)
@@ -106,7 +106,9 @@ class EncoderNode(ManagedNode):
             return
         self.frame_shape = self.frame_shape or pixels.shape
         warning = self.gate.look(pixels)
-        self.say(Health.WARNING if warning else Health.FINE, warning and f"{self.topic}: {warning}")
+        self.publish_health(
+            Health.WARNING if warning else Health.FINE, warning and f"{self.topic}: {warning}"
+        )
         self.latents.publish(latent_message(self.embed(pixels), message.header))
         self.milliseconds.add(1e3 * (time.perf_counter() - began))
 

@@ -44,7 +44,7 @@ def run(make_node) -> NoReturn:
     # rclpy's own handlers close the context before a node can send its safe command.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     life = Life()
-    node = None
+    node = live = None
     code = 0
     try:
         node = make_node()
@@ -69,6 +69,8 @@ def run(make_node) -> NoReturn:
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.close()
+            if not live:
+                node.publish_end()
             # What was said last, a safe command or an answer, lies in shared memory that goes with the node.
             time.sleep(LINGER)
             node.destroy_node()
