@@ -14,6 +14,7 @@ WORLD_MODEL_ROS_SAFETY_RUNS says how many runs each of the tests makes.
 """
 
 import os
+import re
 import signal
 import time
 import uuid
@@ -222,6 +223,7 @@ class SafetyMachine(RuleBasedStateMachine):
         self.rules = 0
         self.stops = []  # [from, to, processor time that command_node had waited]: no moving command
         self.silences = []  # [from, to]: no command at all
+        self.motion = []  # when moving commands were sent
         self.before = 0  # what was sent before this run began is another's
 
     # The world.
@@ -313,7 +315,8 @@ class SafetyMachine(RuleBasedStateMachine):
             self.spin(rig.due - began)
             self.acked = self.count
         else:
-            ticks = self.active and "command_node" not in self.away
+            # Where it sends nothing, nothing tells when it has come so far.
+            ticks = self.active and self.released is False and "command_node" not in self.away
             while time.monotonic() < began + (0.2 if ticks else 0.01):
                 self.spin(0.002)
                 if rig.executed and stamp(rig.executed[-1][1]) == rig.now:
@@ -361,6 +364,7 @@ class SafetyMachine(RuleBasedStateMachine):
         for moment, message in rig.commands:
             self.check_command(moment, message)
         del rig.commands[:]
+        self.check_status()
 
     def check_command(self, moment, message):
         velocity = self.check_limits(moment, message)
@@ -372,10 +376,19 @@ class SafetyMachine(RuleBasedStateMachine):
         for since, until in self.silences:
             told = f"a command {1e-9 * (moment - since):.3f} s after the topic was released"
             assert not since < moment < (until or moment + 1), f"{told}: {self.describe()}"
-        said = [text.data for when, text in self.rig.statuses if when < moment - 0.1 * SECOND]
-        if moving and said and self.rig.statuses[-1][0] < moment:
-            told = f"a moving command while status says {said[-1]!r}"
-            assert said[-1].startswith("RUNNING") or self.rig.status()[0] == "RUNNING", told
+        if moving:
+            self.motion.append(moment)
+
+    def check_status(self):
+        """Moving commands are sent while status says so; which of two topics is heard first is chance."""
+        until = time.time_ns() - 0.3 * SECOND
+        while self.motion and self.motion[0] < until:
+            moment = self.motion.pop(0)
+            said = [(when - moment, text.data) for when, text in self.rig.statuses]
+            around = [text for when, text in said if abs(when) <= 0.1 * SECOND]
+            around += [text for when, text in said if when < -0.1 * SECOND][-1:]
+            told = f"a moving command while status said {around}"
+            assert not around or any(text.startswith("RUNNING") for text in around), told
 
     def check_moving(self, moment, moving, topic):
         for since, until, waited in self.stops:
@@ -453,9 +466,11 @@ class SafetyMachine(RuleBasedStateMachine):
     def true(self):
         """Return whether status says what is true."""
         state, reason = self.rig.status()
-        named = {cause for cause, words in CAUSES.items() if any(word in reason for word in words)}
-        if "planner_node" in reason or "planning" in reason:
-            named.discard("plan")
+        named = {
+            cause
+            for cause, words in CAUSES.items()
+            if any(re.search(rf"\b{word}\b", reason) for word in words)
+        }
         if not self.active:
             return "inactive" in named or (self.stopped and state == "FAULT")
         sure = {"stop"} if self.stopped else set()
@@ -749,15 +764,13 @@ def drive(rig, runs):
         pass
 
     Machine.rig = rig
-    thorough = runs > 20
-    phases = (Phase.explicit, Phase.generate, Phase.shrink) if thorough else (Phase.explicit, Phase.generate)
     options = settings(
-        max_examples=runs,
+        max_examples=runs + 1 + runs // 10,  # the first one is short
         stateful_step_count=RULES,
-        derandomize=not thorough,
+        derandomize=runs <= 20,
         deadline=None,
         database=None,
-        phases=phases,
+        phases=(Phase.generate,),  # a run is short, and making it shorter takes minutes
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
@@ -768,7 +781,7 @@ def drive(rig, runs):
         f"{rig.interface}, {'simulated' if rig.simulated else 'real'} time: {len(rig.runs)} runs, "
         f"{len(whole)} of them of at least 10 rules, {sum(rig.runs)} rules, {time.monotonic() - began:.0f} s"
     )
-    assert len(whole) >= 0.9 * runs
+    assert len(whole) >= runs
 
 
 @pytest.fixture
