@@ -213,7 +213,7 @@ def test_fault_57_what_runs_begins_at_the_frame_and_ends_when_the_plan_is_due(ro
     robot.buffer.put(450 * MS, np.full((10, 1), 2.0))
     step = latent(robot, 490 * MS)
     assert (step.start, step.due) == (450 * MS, 700 * MS)
-    # 10 ms of what went out at 450 ms, then 200 ms of the plan: less than a model step, so the way is shorter.
+    # 10 ms of what went out at 450 ms, then 200 ms of the plan: less than a model step.
     assert 0.05 * step.running.sum() == pytest.approx(0.010 * 1.0 + 0.200 * 2.0)
     assert step.running[0, 0] == pytest.approx((0.010 * 1.0 + 0.032 * 2.0) / 0.05)
     assert step.running[1:, 0] == pytest.approx(0.042 * 2.0 / 0.05)

@@ -60,10 +60,14 @@ class Timeline:
         self.newest: int | None = None
         self.missed = 0  # model steps that no frame was near
         self._decided = -1  # the last step that has a frame or will have none
-        self._waiting: tuple[int, int, np.ndarray] | None = None  # index, stamp, latent: a nearer one may come
+        self._waiting: tuple[int, int, np.ndarray] | None = (
+            None  # index, stamp, latent: a nearer one may come
+        )
         self._intervals: deque[int] = deque(maxlen=RECENT)
         self._lags: deque[int] = deque(maxlen=RECENT)
-        self._too_far: deque[bool] = deque(maxlen=RECENT)  # whether the rate left a recent step without a frame
+        self._too_far: deque[bool] = deque(
+            maxlen=RECENT
+        )  # whether the rate left a recent step without a frame
         self.buffer.clear()
 
     def add_executed(self, stamp: int, action: np.ndarray) -> ModelStep | None:
@@ -86,7 +90,7 @@ class Timeline:
     def add_latent(self, stamp: int, latent: np.ndarray) -> ModelStep | None:
         """Return the model step that this latent (D,) starts, or None when it starts none.
 
-        A frame before a step's start is kept back where, by the rate seen so far, the next one will be nearer.
+        A frame before a step's start is kept back where, by the rate seen, the next one will be nearer.
         A stamp that lies more than a block back means that time was set back: everything is forgotten.
         """
         if self.newest is not None and stamp < self.newest - self.length:
@@ -147,8 +151,8 @@ class Timeline:
         if sum(self._too_far) < TOO_MANY or not 0 < self.rate < 0.95 * self.rate_needed:
             return ""
         return (
-            f"the camera gives {self.rate:.1f} frames a second, at least {self.rate_needed:.1f} are needed to "
-            f"show every model step of {self.length / SECOND:g} s: raise its frame rate"
+            f"the camera gives {self.rate:.1f} frames a second, at least {self.rate_needed:.1f} are needed "
+            f"to show every model step of {self.length / SECOND:g} s: raise its frame rate"
         )
 
     def _start(self, index: int) -> int:
@@ -192,7 +196,9 @@ class Timeline:
             index, start, start + self.length, stamp, previous, latent, None, False, np.zeros((0, 0))
         )
         step = self.refreshed(step)
-        self.buffer.forget_before(start - self.length if previous is None else min(previous, start - self.length))
+        self.buffer.forget_before(
+            start - self.length if previous is None else min(previous, start - self.length)
+        )
         return step
 
     def _executed_block(self, begin: int, end: int) -> tuple[np.ndarray | None, bool]:
@@ -231,7 +237,7 @@ class Timeline:
         following = stamps[i] if i < len(stamps) else None
         if i:
             until = stamps[i - 1] + self.period
-            if following is not None and 2 * (following - stamps[i - 1]) <= 3 * self.period:
+            if following is not None and following - stamps[i - 1] < 2 * self.period:
                 until = following  # a control step that began a little late or early
             if time < until:
                 return self.executed[stamps[i - 1]], until
