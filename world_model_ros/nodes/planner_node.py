@@ -148,6 +148,8 @@ class PlannerNode(ManagedNode):
         with self.lock:
             self.submit(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
             before, self.too_slow = self.too_slow, self.timeline.too_slow
+            if self.too_slow and not before:
+                self.epoch += 1  # the plan in flight must not say that all is well
         if bool(before) != bool(self.too_slow):
             self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
 
