@@ -32,6 +32,7 @@ HEARTBEAT = 0.1  # seconds between two health messages
 HEALTH = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
+NAME_REPORTS = 5  # that discovery is given to find out a node's name
 COMMAND_DEPTH = 10  # commands of any publishers that may wait while a callback runs
 
 
@@ -59,7 +60,7 @@ class ManagedNode(LifecycleNode):
         self.instance = uuid.uuid4().hex
         self._made: list = []
         self._kept: dict = {}  # topic -> hands on the newest command that came while not active
-        self._mismatches: dict = {}  # topic -> (our profile, whether we publish)
+        self._mismatches: dict = {}  # topic -> [our profile, whether we publish, reports to wait for names]
         self._health: tuple[Health, str, dict[str, str]] | None = None
         self._health_lock = threading.Lock()  # workers say how they fare too
         self._ended = False
@@ -201,28 +202,31 @@ class ManagedNode(LifecycleNode):
 
     def _mismatch(self, topic: str, profile, publishing: bool) -> None:
         # Who is on the other side is known a moment after that it does not fit: see report.
-        self._mismatches[topic] = (profile, publishing)
+        self._mismatches[topic] = [profile, publishing, NAME_REPORTS]
 
     def _say_mismatches(self) -> None:
-        for topic, sides in list(self._mismatches.items()):
-            problem = describe_mismatch(self, topic, *sides)
-            if problem is not None:
-                del self._mismatches[topic]
-                if self.complaints.trouble(f"{topic} (QoS)", problem):
-                    self.get_logger().warning(problem)
+        for topic, (profile, publishing, left) in list(self._mismatches.items()):
+            problem = describe_mismatch(self, topic, profile, publishing, wait=left > 0)
+            if problem is None:
+                self._mismatches[topic][2] -= 1
+                continue
+            del self._mismatches[topic]
+            if problem and self.complaints.trouble(f"{topic} (QoS)", problem):
+                self.get_logger().warning(problem)
 
     # What the world is told.
 
-    def publish_health(self, health: Health, reason: str = "", **values: str) -> None:
+    def publish_health(self, health: Health, reason: str = "", quiet: bool = False, **values: str) -> None:
         """Tell everybody how this node fares, from any thread.
 
-        A change is published and logged at once; the heartbeat repeats what holds, with these ``values``.
+        A change is published at once, and logged unless ``quiet``; the heartbeat repeats what holds, with
+        these ``values``.
         """
         with self._health_lock:
             before, self._health = self._health, (health, reason, values)
         if before == (health, reason, values):
             return
-        if (before or (Health.FINE, ""))[:2] != (health, reason):
+        if not quiet and (before or (Health.FINE, ""))[:2] != (health, reason):
             # Each on a line of its own: rclpy allows one severity a line.
             if health is Health.FINE:
                 self.get_logger().info("all is well again")
