@@ -274,7 +274,7 @@ def test_fault_21_a_node_that_is_gone_stops_the_robot_and_its_return_goes_on(ben
     decision = bench.ticks(2, plan=0.1)[-1]
     assert decision.state is State.HOLD
     assert still(decision)
-    assert "planner_node does not respond (last heartbeat 0.8 s ago)" in decision.reason
+    assert "planner_node does not respond (last heartbeat 0." in decision.reason
     bench.report("planner_node")
     assert bench.tick(plan=0.1).moving
 

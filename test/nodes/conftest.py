@@ -1,24 +1,44 @@
 """The other side of command_node, as messages: camera, joints and planner of a robot."""
 
+import time
+import uuid
+
 import pytest
+
+INTERFACES = ("twist", "velocities", "joint_trajectory")
 
 
 class Robot:
-    """Publishes what a robot and its planner would; ``drive`` is meant for Observer.until(again=...)."""
+    """Publishes what a robot and its planner would; ``drive`` is meant for Observer.until(again=...).
 
-    def __init__(self, observer):
+    ``interface`` is what it is commanded by: its actions are a twist, or the velocities of two joints.
+    """
+
+    def __init__(self, observer, interface="twist"):
+        from diagnostic_msgs.msg import DiagnosticStatus
         from geometry_msgs.msg import TwistStamped
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from sensor_msgs.msg import Image, JointState
-        from std_msgs.msg import String
+        from std_msgs.msg import Float64MultiArray, String
         from trajectory_msgs.msg import JointTrajectory
 
         self.observer, node = observer, observer.node
+        self.interface = interface
+        twist = interface == "twist"
+        self.action_names = ("linear_x", "linear_y") if twist else ("joint1", "joint2")
+        self.joint_names = ["panda_joint1"] if twist else list(self.action_names)
+        self.pose = [0.0] * len(self.joint_names)
+        self.instance = uuid.uuid4().hex
+        self.health_of = {}  # node -> (asks_for, reason, values); its heartbeat is part of ``drive``
+        self._health, self._beat = {}, 0.0
         self.joints = node.create_publisher(JointState, "joint_states", 10)
         self.latents = node.create_publisher(Image, "latent", 10)
         self.plans = node.create_publisher(JointTrajectory, "plan", 10)
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.twists = observer.collect(TwistStamped, "command/twist", 1000)
+        kinds = (TwistStamped, Float64MultiArray, JointTrajectory)
+        kind = dict(zip(INTERFACES, kinds, strict=True))[interface]
+        self.twists = self.commands = observer.collect(kind, f"command/{interface}", 1000)
+        self._health_kind = DiagnosticStatus, latched
         self.executed = observer.collect(JointState, "command/executed", 1000)
         self.status = observer.collect(String, "status", latched)
         self.clock = lambda: node.get_clock().now().nanoseconds
@@ -33,7 +53,7 @@ class Robot:
         """Publish joint states."""
         from sensor_msgs.msg import JointState
 
-        fields = {"name": ["panda_joint1"], "position": [0.0]} | fields
+        fields = {"name": self.joint_names, "position": self.pose} | fields
         self.joints.publish(self.stamp(JointState(**fields)))
 
     def say_latent(self):
@@ -44,16 +64,39 @@ class Robot:
             self.stamp(Image(height=1, width=64, encoding="32FC1", step=256, data=bytes(256)))
         )
 
-    def say_plan(self, action=(0.2, -0.1), names=("linear_x", "linear_y"), steps=10):
+    def report(self, node, asks="go_on", reason="", **values):
+        """Be a node that reports its health, now and with every heartbeat from now on."""
+        self.health_of[node] = asks, reason, values
+        self._beat = 0.0
+        self.beat()
+
+    def beat(self):
+        """Publish the heartbeats of the nodes that the robot is, where they are due."""
+        from diagnostic_msgs.msg import KeyValue
+
+        if time.monotonic() - self._beat < 0.1:
+            return
+        self._beat = time.monotonic()
+        kind, latched = self._health_kind
+        for node, (asks, reason, values) in self.health_of.items():
+            if node not in self._health:
+                self._health[node] = self.observer.node.create_publisher(kind, f"{node}/health", latched)
+            pairs = {"asks_for": asks, "instance": self.instance, "state": "active"} | values
+            message = kind(name=f"/{node}", message=reason or "fine")
+            message.values = [KeyValue(key=key, value=value) for key, value in pairs.items()]
+            self._health[node].publish(message)
+
+    def say_plan(self, action=(0.2, -0.1), names=None, steps=10):
         """Publish a plan that begins now."""
         from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-        message = self.stamp(JointTrajectory(joint_names=list(names)))
+        message = self.stamp(JointTrajectory(joint_names=list(names or self.action_names)))
         message.points = [JointTrajectoryPoint(velocities=list(action)) for _ in range(steps)]
         self.plans.publish(message)
 
     def drive(self, **plan):
         """Publish all of it."""
+        self.beat()
         self.say_joints()
         self.say_latent()
         self.say_plan(**plan)
@@ -66,10 +109,27 @@ class Robot:
         """Return why."""
         return self.status[-1].data.partition(": ")[2] if self.status else ""
 
-    @staticmethod
-    def moves(twist):
-        """Return whether a command moves the robot."""
-        return twist.twist.linear.x != 0 or twist.twist.linear.y != 0
+    def supply(self):
+        """Publish all of it but plans."""
+        self.beat()
+        self.say_joints()
+        self.say_latent()
+
+    def moves(self, command):
+        """Return whether a command moves the robot, or leads it to another place than it is held at."""
+        if self.interface == "twist":
+            return command.twist.linear.x != 0 or command.twist.linear.y != 0
+        if self.interface == "velocities":
+            return any(command.data)
+        first, last = command.points
+        return any(first.velocities) or first.positions != last.positions
+
+    def stands(self, again=None, steps=8):
+        """Let control steps pass and require that no command of theirs moves the robot."""
+        count, done = len(self.commands), len(self.executed) + steps
+        self.observer.until(lambda: len(self.executed) >= done, again=again)
+        assert not any(map(self.moves, self.commands[count:]))
+        assert not any(any(message.velocity) for message in self.executed[-steps:])
 
     def moving(self):
         """Return whether the last command moves the robot."""
@@ -89,6 +149,26 @@ class Robot:
 def robot(observer):
     """Return a Robot in this test's domain."""
     return Robot(observer)
+
+
+@pytest.fixture(params=INTERFACES)
+def any_robot(request, observer):
+    """Return a Robot for each interface in turn."""
+    return Robot(observer, request.param)
+
+
+@pytest.fixture
+def start_command(request, processes):
+    """Return a function that starts a command_node for a Robot on real time."""
+
+    def start(robot, **parameters):
+        kind = "checkpoint" if robot.interface == "twist" else "arm_checkpoint"
+        words = {"checkpoint": request.getfixturevalue(kind), "command.interface": robot.interface}
+        if robot.interface == "joint_trajectory":
+            words |= {"limits.position_low": "[-50.0, -50.0]", "limits.position_high": "[50.0, 50.0]"}
+        return processes.node("command_node", config=False, **words | parameters)
+
+    return start
 
 
 @pytest.fixture

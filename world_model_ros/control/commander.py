@@ -260,7 +260,7 @@ class Commander:
         state, reason, planned = self._judge(now)
         still = np.zeros(len(self.limits.names))
         if state is State.RUNNING:
-            action, reason = self._within_limits(self._slowed(planned), reason)
+            action, reason = self._within_limits(planned, reason)
             if self._fault:
                 state, reason, action = State.FAULT, self._fault, still
             self._played, self._rested_since = True, None
@@ -396,22 +396,26 @@ class Commander:
             return not self._played
         return self._age - self._rested_since >= round(SECOND * self.rules.release_after)
 
-    def _slowed(self, planned: np.ndarray) -> np.ndarray:
+    def _share(self) -> float:
+        """Return the share of the planned action that is sent in this control step."""
         share = self._ramp.share(self._age, self.buffer.period)
-        if self._holds.overridden(self._age):
-            share = min(share, self.rules.override_speed)
-        return planned if share == 1.0 else planned * share
+        return min(share, self.rules.override_speed) if self._holds.overridden(self._age) else share
 
     def _within_limits(self, planned: np.ndarray, reason: str) -> tuple[np.ndarray, str]:
-        clamped = self.limits.clamp(
-            planned, self._previous, self.positions(), period=self.buffer.period / SECOND
-        )
+        share, by = self._share(), ()
+        if share < 1.0:  # of what would be sent, so that a wild plan begins slowly too
+            allowed = self.limits.clamp(planned)
+            planned, by = allowed.action * share, allowed.by
+        period = self.buffer.period / SECOND
+        clamped = self.limits.clamp(planned, self._previous, self.positions(), period)
+        by = tuple(dict.fromkeys((*by, *clamped.by)))
         # Said for a while after the last one: plans that touch a limit now and then must not flicker.
-        self._cut = {by: steps + 1 for by, steps in self._cut.items() if steps < self.rules.clamped_steps}
-        self._cut |= dict.fromkeys(clamped.by, 0)
+        kept = self.rules.clamped_steps
+        self._cut = {limit: steps + 1 for limit, steps in self._cut.items() if steps < kept}
+        self._cut |= dict.fromkeys(by, 0)
         if self._cut:
             reason += f", cut to stay within the limits ({', '.join(sorted(self._cut))})"
-        if not clamped.by:
+        if not by:
             self._clamped_in_a_row = 0
             return clamped.action, reason
         self.counts["clamped"] += 1
@@ -419,7 +423,7 @@ class Commander:
         if self._clamped_in_a_row >= self.rules.clamped_steps:
             self._enter_fault(
                 f"{self._clamped_in_a_row} actions in a row were outside the limits "
-                f"({', '.join(clamped.by)}): check that the checkpoint is for this robot, then call "
+                f"({', '.join(by)}): check that the checkpoint is for this robot, then call "
                 "command/reset"
             )
         return clamped.action, reason

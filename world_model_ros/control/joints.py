@@ -11,7 +11,8 @@ NEAR_A_TURN = 0.5  # rad by which a jump may differ from a turn
 MARGIN = 3.0  # a joint that moves this much faster than it may is still believed
 LAG = 0.1  # seconds by which publishers of the same joints may be apart
 NOISE = 0.01  # rad
-SUSPECT = 1.0  # seconds without another jump after which the positions are believed again
+CONTRADICTED = 1.0  # seconds without another contradiction after which positions are believed again
+JUMPED = 0.5  # likewise, after a jump of one publisher's
 
 
 def match_joints(wanted, names, values, topic: str = "joint_states") -> np.ndarray:
@@ -64,7 +65,7 @@ class JointCollector:
         self._measured = np.zeros(len(self.names), np.int64)
         self._steady = np.zeros(len(self.names), np.int64)
         self._publishers: list = [None] * len(self.names)
-        self._suspect: tuple[int, str] | None = None
+        self._suspect: tuple[int, int, str] | None = None  # (since, for how long, why)
         self._foreign: tuple[str, ...] = ()  # names of others' joints
         self.restart()
 
@@ -124,26 +125,28 @@ class JointCollector:
                 position = last + leap
             passed = max(0, now - int(self._measured[i])) / SECOND
             if abs(leap) > self._speed[i] * (MARGIN * passed + LAG) + NOISE:
-                self._suspect = now, self._describe(name, leap, publisher, self._publishers[i])
+                several = publisher is not None and publisher != (self._publishers[i] or publisher)
+                reason = self._describe(name, leap, self._publishers[i] if several else None, publisher)
+                self._suspect = now, round(SECOND * (CONTRADICTED if several else JUMPED)), reason
         self._positions[i], self._measured[i], self._publishers[i] = position, now, publisher
         self._steady[i], self._heard[i] = steady, now
 
-    def _describe(self, name: str, leap: float, publisher, before) -> str:
+    def _describe(self, name: str, leap: float, other: str | None, publisher: str | None) -> str:
         turns = round(leap / TURN)
+        if other is not None:
+            return f"joint_states of {other} and of {publisher} contradict each other about {name}"
         if turns and abs(leap - turns * TURN) < NEAR_A_TURN:
             return (
                 f"joint_states: {name} jumped by {leap:.2f} rad, about a turn: name it in the parameter "
                 "continuous_joints if it has no end"
             )
-        if publisher is not None and before is not None and publisher != before:
-            return f"joint_states of {before} and of {publisher} contradict each other about {name}"
         return f"joint_states: {name} jumped, faster than it can move"
 
     def suspect(self, now: int) -> str:
         """Return why the positions are not believed now, or ""."""
-        if self._suspect is not None and not 0 <= now - self._suspect[0] <= SUSPECT * SECOND:
+        if self._suspect is not None and not 0 <= now - self._suspect[0] <= self._suspect[1]:
             self._suspect = None
-        return self._suspect[1] if self._suspect else ""
+        return self._suspect[2] if self._suspect else ""
 
     def clock_was_set(self) -> None:
         """Take the next message whatever it says: the time since the last one is not known."""

@@ -1,0 +1,243 @@
+"""Stop means stop: on every interface, whoever says it, again and again, and after a restart."""
+
+import itertools
+import signal
+
+import pytest
+
+pytestmark = [pytest.mark.ros, pytest.mark.fault]
+# A process whose node clock is set by the seconds in a file, without touching the machine's clock.
+LEAPING = """
+import pathlib, sys
+from world_model_ros.nodes import environment
+environment.prepare()
+from world_model_ros.nodes import command_node, running
+leap = pathlib.Path(sys.argv.pop(1))
+clocks = command_node.CommandNode.clocks
+def set_clocks(self):
+    now, steady = clocks(self)
+    return now + int(leap.read_text() or 0), steady
+command_node.CommandNode.clocks = set_clocks
+running.run(command_node.make_node)
+"""
+
+
+def quality(reliable, latched):
+    from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+    return QoSProfile(
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def press(robot, profile, value=True):
+    """What ``ros2 topic pub --once`` does: a publisher of its own, one message, and gone."""
+    from std_msgs.msg import Bool
+
+    observer = robot.observer
+    button = observer.node.create_publisher(Bool, "command/emergency_stop", profile)
+    observer.until(lambda: button.get_subscription_count() > 0, again=robot.drive)
+    button.publish(Bool(data=value))
+    return button
+
+
+def stopped(robot, words="emergency stop"):
+    robot.observer.until(lambda: robot.state() == "FAULT" and words in robot.reason(), again=robot.drive)
+    robot.stands(again=robot.drive)
+
+
+@pytest.mark.parametrize(
+    "qualities", [((True, False),) * 3, tuple(itertools.product((False, True), (False, True)))]
+)
+def test_fault_41_and_42_every_stop_stops_in_any_quality_of_service(
+    any_robot, observer, start_command, ask, qualities
+):
+    from std_msgs.msg import Bool
+
+    start_command(any_robot)
+    for reliable, latched in qualities:
+        any_robot.get_moving()
+        button = press(any_robot, quality(reliable, latched))
+        if not reliable:  # one message may be lost, which is no fault of the reader
+            observer.until(
+                lambda: any_robot.state() == "FAULT",
+                again=lambda b=button: any_robot.drive() or b.publish(Bool(data=True)),
+            )
+        stopped(any_robot)
+        observer.node.destroy_publisher(button)
+        press(any_robot, quality(True, False), value=False)  # no reset
+        any_robot.stands(again=any_robot.drive)
+        assert ask.trigger("command/reset").success
+    for _ in range(2):
+        any_robot.get_moving()
+        assert ask.trigger("command/emergency_stop").success
+        stopped(any_robot)
+        assert ask.trigger("command/reset").success
+    any_robot.get_moving()
+
+
+def test_fault_41_a_stop_before_the_node_is_configured_holds(robot, observer, start_command, ask):
+    start_command(robot, autostart="false")
+    press(robot, quality(True, False))
+    for transition in ("configure", "activate"):
+        assert ask.change_state("command_node", transition)
+    stopped(robot)
+    for transition in ("deactivate", "cleanup", "configure", "activate"):
+        assert ask.change_state("command_node", transition)
+    stopped(robot)
+    assert ask.trigger("command/reset").success
+    robot.get_moving()
+
+
+def test_fault_55_a_cause_that_lasts_is_back_after_a_reset(any_robot, observer, start_command, ask):
+    start_command(any_robot)
+    any_robot.report("planner_node")
+    any_robot.get_moving()
+    any_robot.report("planner_node", "fault", "a plan has not ended for 5 s")
+    for _ in range(3):
+        stopped(any_robot, "a plan has not ended")
+        count, statuses = len(any_robot.commands), len(any_robot.status)
+        assert ask.trigger("command/reset").success
+        observer.until(lambda c=statuses: len(any_robot.status) > c, seconds=1.0, again=any_robot.drive)
+        observer.until(lambda: any_robot.state() == "FAULT", seconds=1.0, again=any_robot.drive)
+        any_robot.stands(again=any_robot.drive)
+        assert not any(map(any_robot.moves, any_robot.commands[count:]))
+    any_robot.report("planner_node")
+    observer.until(lambda: any_robot.state() == "FAULT", again=any_robot.drive)
+    assert ask.trigger("command/reset").success
+    any_robot.get_moving()
+
+
+def test_fault_29_a_simulated_clock_that_stands_or_is_set_back_stops_the_robot(
+    any_robot, observer, start_command
+):
+    from rosgraph_msgs.msg import Clock
+
+    time = [5_000_000_000]
+    any_robot.clock = lambda: time[0]
+    clock = observer.node.create_publisher(Clock, "/clock", 10)
+
+    def tell():
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(time[0], 1_000_000_000)
+        clock.publish(message)
+
+    def live():
+        time[0] += 50_000_000
+        any_robot.drive()
+        tell()
+
+    node = start_command(any_robot, use_sim_time="true")
+    observer.until(lambda: "nobody publishes /clock" in node.log.read_text(), again=any_robot.drive)
+    assert any_robot.commands == []
+    observer.until(any_robot.moving, again=live)
+    observer.until(lambda: not any_robot.moving(), seconds=10)
+    assert "the clock has stood" in node.log.read_text()
+    observer.until(any_robot.moving, again=live)
+    time[0] -= 2_000_000_000
+    tell()
+    observer.until(lambda: not any_robot.moving(), seconds=10)
+    observer.until(any_robot.moving, again=live)
+
+
+@pytest.mark.parametrize("seconds", [-5, 5])
+def test_fault_49_a_clock_that_is_set_stops_the_robot_and_is_named(
+    any_robot, observer, processes, checkpoint, arm_checkpoint, tmp_path, seconds
+):
+    leap = tmp_path / "leap"
+    leap.write_text("0")
+    chosen = checkpoint if any_robot.interface == "twist" else arm_checkpoint
+    words = [f"checkpoint:={chosen}", f"command.interface:={any_robot.interface}"]
+    if any_robot.interface == "joint_trajectory":
+        words += ["limits.position_low:=[-50.0, -50.0]", "limits.position_high:=[50.0, 50.0]"]
+    options = ["command_node", "--ros-args", *itertools.chain.from_iterable(("-p", w) for w in words)]
+    script = tmp_path / "leaping.py"
+    script.write_text(LEAPING)
+    processes.start(str(script), str(leap), *options)
+    real, offset = any_robot.clock, [0]
+    any_robot.clock = lambda: real() + offset[0]
+    any_robot.get_moving()
+    executed = len(any_robot.executed)
+    offset[0] = seconds * 1_000_000_000
+    any_robot.say_plan(steps=20)  # of the old time, on its way
+    leap.write_text(str(offset[0]))
+    observer.until(
+        lambda: "the clock was set" in any_robot.reason() and any_robot.state() == "HOLD",
+        again=any_robot.drive,
+    )
+    assert f"{'back' if seconds < 0 else 'forward'} by 5.0 s" in any_robot.reason()
+    any_robot.stands(again=any_robot.drive)
+
+    def stamp(message):
+        return message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+
+    # Within two control steps: the commands stamped by the set clock, by the executed actions.
+    first = next(
+        i
+        for i in range(executed, len(any_robot.executed))
+        if abs(stamp(any_robot.executed[i]) - stamp(any_robot.executed[i - 1])) > 1
+    )
+    assert sum(any(m.velocity) for m in any_robot.executed[first : first + 15]) <= 1
+    any_robot.get_moving()
+
+
+def test_fault_56_a_stop_outlives_the_process(any_robot, observer, start_command, ask):
+    node = start_command(any_robot)
+    any_robot.get_moving()
+    assert ask.trigger("command/emergency_stop").success
+    for _ in range(2):
+        node.send_signal(signal.SIGKILL)
+        node.wait()
+        any_robot.status.clear()
+        count = len(any_robot.commands)
+        node = start_command(any_robot)
+        stopped(any_robot, "before this process was started")
+        assert not any(map(any_robot.moves, any_robot.commands[count:]))
+    assert ask.trigger("command/reset").success
+    any_robot.get_moving()
+    node.send_signal(signal.SIGKILL)
+    node.wait()
+    any_robot.status.clear()
+    start_command(any_robot)
+    any_robot.get_moving()
+
+
+@pytest.mark.parametrize("cause", ["frames", "joints", "plans"])
+def test_faults_02_11_and_16_what_is_missing_stops_the_robot(any_robot, observer, start_command, cause):
+    start_command(any_robot)
+    any_robot.get_moving()
+    says = {"frames": any_robot.say_latent, "joints": any_robot.say_joints, "plans": any_robot.say_plan}
+
+    def without():
+        for kind, say in says.items():
+            if kind != cause:
+                say()
+
+    words = {"frames": "camera/image_raw", "joints": "joint_states", "plans": "no plan"}[cause]
+    observer.until(lambda: any_robot.state() == "HOLD" and words in any_robot.reason(), again=without)
+    any_robot.stands(again=without)
+    any_robot.get_moving()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_fault_22_the_safe_command_is_the_last_on_every_interface(any_robot, observer, start_command, number):
+    node = start_command(any_robot)
+    any_robot.get_moving()
+    node.send_signal(number)
+    observer.until(lambda: node.poll() is not None)
+    assert node.returncode == 0
+    observer.until(lambda: not any_robot.moving(), seconds=3)
+
+
+def test_an_inactive_node_publishes_nothing_so_that_a_gap_is_a_gap(any_robot, observer, start_command, ask):
+    start_command(any_robot)
+    any_robot.get_moving()
+    assert ask.change_state("command_node", "deactivate")
+    observer.until(lambda: not any_robot.moving())
+    counts = len(any_robot.commands), len(any_robot.executed)
+    observer.repeat(any_robot.drive, 20)
+    assert counts == (len(any_robot.commands), len(any_robot.executed))
+    assert ask.change_state("command_node", "activate")
+    any_robot.get_moving()
