@@ -102,7 +102,7 @@ def test_fault_41_every_stop_stops_whoever_sends_it(
         **{"command.interface": interface} | (ends if interface == "joint_trajectory" else {}),
     )
     arm = Arm(robot, observer, interface)
-    delays = []
+    delays, lost = [], []
     for _ in range(ROUNDS):
         arm.get_moving()
         before = waited(node)
@@ -112,8 +112,12 @@ def test_fault_41_every_stop_stops_whoever_sends_it(
             sent = time.time_ns()
             assert ask.trigger("command/emergency_stop").success
         observer.until(lambda: "emergency stop" in robot.reason(), again=arm.drive)
-        # While it waits for a processor that others use, nothing can be sent either.
-        delays.append(1e-9 * (arm.last_motion() - sent) - (waited(node) - before))
+        # While it waits for a processor that others use, it cannot hear of the stop.
+        lost.append(waited(node) - before)
+        delays.append(1e-9 * (arm.last_motion() - sent))
         assert ask.trigger("command/reset").success
-    print(f"{interface}, by {how}: {len(delays)} of {ROUNDS} stops, last motion after {max(delays):.3f} s")
-    assert max(delays) <= LIMIT
+    print(
+        f"{interface}, by {how}: {len(delays)} of {ROUNDS} stops, last motion at most {max(delays):.3f} s later; "
+        f"without a processor for at most {max(lost):.3f} s"
+    )
+    assert all(delay <= LIMIT + without for delay, without in zip(delays, lost, strict=True)), (delays, lost)
