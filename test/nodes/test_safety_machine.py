@@ -115,9 +115,8 @@ class Rig:
     def spawn(self, name):
         """Start a node; it is not waited for."""
         words = {"checkpoint": self.checkpoint, "use_sim_time": str(self.simulated).lower()}
-        words |= {"lease": LEASE}
         if name == "command_node":
-            words |= {"command.interface": self.interface}
+            words |= {"command.interface": self.interface, "lease": LEASE}
             if self.interface != "twist":
                 words |= {"limits.position_low": [-50.0, -50.0], "limits.position_high": [50.0, 50.0]}
         if name == "command_node":

@@ -117,7 +117,7 @@ def test_fault_41_every_stop_stops_whoever_sends_it(
         delays.append(1e-9 * (arm.last_motion() - sent))
         assert ask.trigger("command/reset").success
     print(
-        f"{interface}, by {how}: {len(delays)} of {ROUNDS} stops, last motion at most {max(delays):.3f} s later; "
-        f"without a processor for at most {max(lost):.3f} s"
+        f"{interface}, by {how}: {len(delays)} of {ROUNDS} stops, last motion at most {max(delays):.3f} s "
+        f"later, without a processor for at most {max(lost):.3f} s"
     )
     assert all(delay <= LIMIT + without for delay, without in zip(delays, lost, strict=True)), (delays, lost)
