@@ -40,6 +40,7 @@ LOW, HIGH = -0.4, 0.4  # of both actions, as the checkpoints' limits
 IN_FLIGHT = 0.15  # seconds after a stop in which a command may still move
 SOON = 1.0  # seconds within which status must be true again, beside SOON_STEPS control steps
 SOON_STEPS = 40
+PATIENCE = 60.0  # seconds for what has no limit of its own, on a busy machine
 LEASE = 0.6  # seconds after which a node that is silent is missed
 LEASH = 0.5  # seconds at full speed that a plan's positions may be ahead of the measured ones
 NAMES = {"twist": ("linear_x", "linear_y"), "joint_trajectory": ("joint1", "joint2")}
@@ -247,7 +248,7 @@ class SafetyMachine(RuleBasedStateMachine):
             if node.poll() is not None:
                 rig.spawn(name)
             node.send_signal(signal.SIGCONT)
-        self.until(lambda: all(self.there(name) for name in rig.nodes), 60.0)
+        self.until(lambda: all(self.there(name) for name in rig.nodes), PATIENCE)
         self.set_active(True)
         self.enable(True)
         self.before = time.time_ns()
@@ -262,7 +263,7 @@ class SafetyMachine(RuleBasedStateMachine):
         if not client.service_is_ready():
             return False
         future = client.call_async(GetState.Request())
-        self.until(lambda: future.done() or not client.service_is_ready(), 10.0)
+        self.until(lambda: future.done() or not client.service_is_ready(), PATIENCE)
         return future.done() and (name == "command_node" or future.result().current_state.label == "active")
 
     def step(self, count=1):
@@ -341,9 +342,9 @@ class SafetyMachine(RuleBasedStateMachine):
     def call(self, kind, name, request=None):
         """Return the answer of a service, control steps passing."""
         client = self.rig.client(kind, name)
-        self.until(client.service_is_ready, 10.0)
+        self.until(client.service_is_ready, PATIENCE)
         future = client.call_async(request or kind.Request())
-        self.until(future.done, 10.0)
+        self.until(future.done, PATIENCE)
         return future.result()
 
     # What was sent.
@@ -511,7 +512,7 @@ class SafetyMachine(RuleBasedStateMachine):
         if quality == "transient local":
             profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
         button = self.rig.node.create_publisher(Bool, "command/emergency_stop", profile)
-        self.until(lambda: button.get_subscription_count() > 0, 10.0)
+        self.until(lambda: button.get_subscription_count() > 0, PATIENCE)
         sent, waited = time.time_ns(), self.rig.waited()
         button.publish(Bool(data=data))
         return button, sent, waited
@@ -524,7 +525,7 @@ class SafetyMachine(RuleBasedStateMachine):
             self.begin_stop(sent, waited)
             self.settle()
             # A reset must not overtake it.
-            self.until(lambda sent=sent: time.time_ns() > sent + 0.2 * SECOND, 10.0)
+            self.until(lambda sent=sent: time.time_ns() > sent + 0.2 * SECOND, PATIENCE)
             self.rig.node.destroy_publisher(button)
 
     @rule(quality=st.sampled_from(QUALITIES))
@@ -605,7 +606,7 @@ class SafetyMachine(RuleBasedStateMachine):
         """Give the robot time to come to rest; nothing may be sent from then on."""
         began, count = time.monotonic(), self.count
         # While the joints are not known, neither is whether it rests.
-        self.until(lambda: time.monotonic() > began + 1.2 and self.count > count + 24, 10.0)
+        self.until(lambda: time.monotonic() > began + 1.2 and self.count > count + 24, PATIENCE)
         if not (self.holds() | self.may_hold()) and not self.stopped:
             self.silences.append([time.time_ns(), None])
         self.step(5)
@@ -699,7 +700,7 @@ class SafetyMachine(RuleBasedStateMachine):
                     self.end(self.silences, time.time_ns())
         back, self.away = self.away, set()
         self.unseen = self.unseen | back  # until they are heard
-        self.until(lambda: all(self.there(name) for name in back), 60.0)
+        self.until(lambda: all(self.there(name) for name in back), PATIENCE)
         self.unseen -= back
         self.settle(4.0)
 
