@@ -1,0 +1,172 @@
+"""A person moves the robot by hand, or takes it over: nothing of ours pulls it back."""
+
+import signal
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.ros, pytest.mark.fault]
+PERIOD, SPEED = 0.05, 0.4  # s; rad/s, the checkpoint's limit
+MOVED = 0.5  # rad
+
+
+@pytest.fixture
+def arm(observer):
+    from test.nodes.conftest import Robot
+
+    return Robot(observer, "joint_trajectory")
+
+
+def reach(command):
+    """Return the places (points, joints) that a trajectory asks for."""
+    return np.array([point.positions for point in command.points])
+
+
+def in_hold(arm, observer, ask):
+    arm.get_moving()
+    observer.until(lambda: arm.state() == "HOLD", again=arm.supply)
+
+
+def in_fault(arm, observer, ask):
+    arm.get_moving()
+    assert ask.trigger("command/emergency_stop").success
+    observer.until(lambda: arm.state() == "FAULT", again=arm.supply)
+
+
+def in_ready(arm, observer, ask):
+    in_fault(arm, observer, ask)
+    assert ask.trigger("command/reset").success
+    observer.until(lambda: arm.state() == "READY", again=arm.supply)
+
+
+def in_waiting(arm, observer, ask):
+    in_fault(arm, observer, ask)
+    assert ask.trigger("command/reset").success
+    observer.until(lambda: arm.state() == "WAITING", again=arm.say_joints)
+
+
+def in_released(arm, observer, ask):
+    arm.get_moving()
+    assert ask.trigger("command/release").success
+    observer.until(lambda: arm.state() == "RELEASED", again=arm.supply)
+
+
+def when_inactive(arm, observer, ask):
+    in_hold(arm, observer, ask)
+    assert ask.change_state("command_node", "deactivate")
+
+
+STATES = (in_hold, in_fault, in_ready, in_waiting, in_released, when_inactive)
+
+
+@pytest.mark.parametrize("come", STATES)
+def test_fault_48_no_command_asks_an_arm_that_was_moved_by_hand_back(arm, observer, start_command, ask, come):
+    node = start_command(arm)
+    come(arm, observer, ask)
+    feed = arm.say_joints if come is in_waiting else arm.supply
+    observer.repeat(feed, 10)
+    arm.commands.clear()
+    arm.pose = [MOVED, -MOVED]
+    moved = arm.clock()
+    observer.repeat(feed, 30)
+    if come is when_inactive:
+        assert not arm.commands
+        assert ask.change_state("command_node", "activate")
+        observer.repeat(feed, 10)
+    assert ask.trigger("command/emergency_stop").success  # asks to hold the arm, wherever that is
+    observer.repeat(feed, 30)
+    node.send_signal(signal.SIGINT)  # the last message too
+    observer.until(lambda: node.poll() is not None, again=arm.say_joints)
+    observer.repeat(lambda: None, 5)
+    settled = arm.commands[3:]  # what was on its way when the arm was moved
+    for command in settled:
+        assert np.abs(reach(command) - arm.pose).max() <= SPEED * PERIOD + 1e-9, (command, moved)
+    if come is not in_released:
+        assert settled  # it is held where it is
+
+
+def test_fault_48_an_arm_that_is_pushed_while_it_moves_is_not_led_back(arm, observer, start_command, ask):
+    start_command(arm)
+    arm.get_moving()
+    arm.commands.clear()
+    arm.pose = [MOVED, -MOVED]
+    observer.until(lambda: "jumped" in arm.reason(), again=arm.drive)
+    assert arm.state() == "HOLD"
+    arm.commands.clear()
+    arm.get_moving()
+    for command in arm.commands:
+        assert np.abs(reach(command) - arm.pose).max() <= SPEED * (0.5 + 1.5 * PERIOD) + 1e-9
+
+
+@pytest.mark.parametrize("how", ["command/release", "planner/enable"])
+def test_fault_53_a_released_topic_is_silent_and_taking_over_ramps_up(
+    any_robot, observer, start_command, ask, how
+):
+    start_command(any_robot)
+    any_robot.report("planner_node", enabled="true", enable_calls="1", goal="true")
+    any_robot.get_moving()
+    if how == "command/release":
+        assert ask.trigger(how).success
+    else:
+        any_robot.report("planner_node", enabled="false", enable_calls="1", goal="true")
+    observer.until(lambda: any_robot.state() == "RELEASED", again=any_robot.drive)
+    observer.until(lambda: not any_robot.moving(), again=any_robot.drive)  # a stop first
+    silent = []
+
+    def quiet():
+        silent.append(len(any_robot.commands))
+        any_robot.drive()
+
+    observer.until(lambda: len(silent) > 20 and silent[-1] == silent[-15], again=quiet)
+    count = len(any_robot.commands), len(any_robot.executed)
+    observer.repeat(any_robot.drive, 30)
+    assert count == (len(any_robot.commands), len(any_robot.executed))
+    # Taking over: not without joints.
+    any_robot.report("planner_node", enabled="true", enable_calls="2", goal="true")
+
+    def without_joints():
+        any_robot.beat()
+        any_robot.say_latent()
+        any_robot.say_plan((0.4, 0.4))
+
+    observer.until(lambda: any_robot.state() == "WAITING", again=without_joints)
+    assert "joint_states" in any_robot.reason()
+    any_robot.executed.clear()
+    observer.until(any_robot.moving, again=lambda: without_joints() or any_robot.say_joints())
+    observer.until(
+        lambda: any_robot.executed[-1].velocity[0] == 0.4,
+        again=lambda: without_joints() or any_robot.say_joints(),
+    )
+    speeds = [m.velocity[0] for m in any_robot.executed if m.velocity[0]]
+    assert speeds[0] <= 0.4 * 0.1 + 0.05  # a tick may come a little late
+    assert len(speeds) >= 8
+    assert max(np.diff(speeds)) <= 0.4 * 0.3
+
+
+def test_fault_53_reset_takes_a_released_robot_back_and_a_release_ends_the_sending_in_a_fault(
+    any_robot, observer, start_command, ask
+):
+    start_command(any_robot)
+    any_robot.get_moving()
+    assert ask.trigger("command/emergency_stop").success
+    assert ask.trigger("command/release").success
+    observer.until(lambda: "nothing is sent" in any_robot.reason(), again=any_robot.drive)
+    assert any_robot.state() == "FAULT"
+    count = len(any_robot.commands)
+    observer.repeat(any_robot.drive, 20)
+    assert len(any_robot.commands) <= count + 1
+    assert ask.trigger("command/reset").success
+    any_robot.get_moving()
+
+
+def test_fault_53_nothing_is_sent_last_where_somebody_else_commands(any_robot, observer, start_command, ask):
+    node = start_command(any_robot)
+    any_robot.get_moving()
+    assert ask.trigger("command/release").success
+    observer.until(lambda: any_robot.state() == "RELEASED", again=any_robot.drive)
+    observer.repeat(any_robot.drive, 30)
+    count = len(any_robot.commands)
+    node.send_signal(signal.SIGINT)
+    observer.until(lambda: node.poll() is not None, again=any_robot.drive)
+    observer.repeat(lambda: None, 5)
+    assert len(any_robot.commands) == count
