@@ -103,6 +103,13 @@ def test_time_set_back_begins_anew(timeline):
     assert timeline.executed == {}
 
 
+def test_time_set_far_ahead_begins_anew(timeline):
+    latent(timeline, T0)
+    step = latent(timeline, T0 + 10**15)
+    assert (step.index, step.start) == (0, T0 + 10**15)
+    assert timeline.missed == 0
+
+
 def test_a_frame_out_of_order_is_ignored_and_resets_nothing(timeline):
     latent(timeline, T0)
     latent(timeline, T0 + LENGTH)

@@ -18,6 +18,7 @@ import numpy as np
 from world_model_ros.planning.action_buffer import ActionBuffer
 
 KEPT_BLOCKS = 8
+LONG_GONE = 1000  # model steps without a frame, after which nothing of before matters
 SECOND = 1_000_000_000
 FARTHEST = 4  # a frame farther from a step's start than this fraction of a model step does not show it
 RATE_NEEDED = 2.5  # frames a model step: with a jitter of a tenth of their distance one is always near
@@ -91,9 +92,10 @@ class Timeline:
         """Return the model step that this latent (D,) starts, or None when it starts none.
 
         A frame before a step's start is kept back where, by the rate seen, the next one will be nearer.
-        A stamp that lies more than a block back means that time was set back: everything is forgotten.
+        A stamp that lies more than a block back, or very far ahead, means that the clock was set: everything
+        is forgotten.
         """
-        if self.newest is not None and stamp < self.newest - self.length:
+        if self.newest is not None and not -self.length <= stamp - self.newest <= LONG_GONE * self.length:
             self.reset()
         if self.newest is not None and stamp <= self.newest:
             return None
