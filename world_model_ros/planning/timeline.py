@@ -55,6 +55,7 @@ class Timeline:
     def reset(self) -> None:
         """Forget everything, the plans too: the next latent begins a new grid."""
         self.origin: int | None = None
+        self._aligned = False  # whether the grid lies on the control steps
         self.index = -1
         self.stamp: int | None = None  # of the frame of step ``index``
         self.executed: dict[int, np.ndarray] = {}
@@ -164,11 +165,12 @@ class Timeline:
         """Put the grid on the control steps: plans are played from those on."""
         if self.origin is None:
             self.origin = stamp
-            nearest = self._tick(stamp + self.period // 2)
-        else:
-            nearest = self._tick(self.origin + self.period // 2)
-        if self.executed and 4 * abs(nearest - self.origin) > (self.period if self.index >= 0 else 0):
-            self.origin = nearest
+        if not self.executed:
+            return
+        nearest = self._tick(self.origin + self.period // 2)
+        # From then on only where command_node has begun anew, not for a step that comes a little late.
+        if not self._aligned or 4 * abs(nearest - self.origin) > self.period:
+            self.origin, self._aligned = nearest, True
 
     def _tick(self, time: int) -> int:
         """Return when the control step begins that ``time`` lies in."""
