@@ -1,6 +1,8 @@
 """Rows of the fault table that encoder_node answers for, on a real node."""
 
+import json
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -204,11 +206,14 @@ def test_fault_30_a_thousand_images_a_second_disturb_neither_memory_nor_commands
 
 def test_a_camera_whose_frames_get_lost_is_named_with_the_remedy(processes, checkpoint, observer, ask):
     """640 x 480 at 30 Hz from a process without the profile: Fast DDS loses most of it."""
-    start(processes, checkpoint)
+    node = start(processes, checkpoint)
     camera = processes.start("-c", LOSSY_CAMERA)
-    observer.until(lambda: ask.says("encoder_node", "fastdds.xml"))
+    observer.until(lambda: ask.says("encoder_node", "get lost on the way"))
     assert "/lossy_camera" in ask.diagnosis("encoder_node")[1]
     assert ask.diagnosis("encoder_node")[0] == b"\x01"
+    log = node.log.read_text()
+    assert log.count("get lost on the way") == 1
+    assert "from /lossy_camera get lost on the way: start the camera with FASTDDS" in log
     assert camera.poll() is None
 
 
@@ -254,3 +259,149 @@ def test_a_large_camera_with_the_profile_arrives(processes, checkpoint, observer
     print(f"640 x 480 at 30 Hz: {came:.0f} came, {figure('frames_lost'):.0f} lost, {figure('camera_hz')} Hz")
     assert figure("frames_lost") <= 0.05 * came
     assert camera.poll() is None
+
+
+class Goals:
+    """Goal images of the test, and the latents that come of them."""
+
+    def __init__(self, observer):
+        from sensor_msgs.msg import Image
+
+        self.observer = observer
+        self.latents = observer.collect(Image, "goal/latent")
+        self.out = observer.node.create_publisher(Image, "goal/image", 1)
+
+    def send(self, stamp, pixels):
+        from sensor_msgs.msg import Image
+
+        height, width, _ = pixels.shape
+        message = Image(height=height, width=width, encoding="rgb8", step=3 * width, data=pixels.tobytes())
+        message.header.stamp.sec = stamp
+        self.out.publish(message)
+
+    def begin(self):
+        self.observer.until(lambda: self.out.get_subscription_count() > 0)
+        self.observer.until(lambda: self.observer.node.count_publishers("goal/latent") > 0)
+
+    def stamps(self):
+        return [message.header.stamp.sec for message in self.latents]
+
+
+def noise(seed):
+    return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def test_fault_45_goals_that_show_nothing_are_refused_and_named(processes, checkpoint, observer, ask):
+    goals, node = Goals(observer), start(processes, checkpoint)
+    goals.begin()
+    for stamp, value, says in ((1, 0, "the picture is black"), (2, 255, "the picture is white all over")):
+        goals.send(stamp, np.full((48, 64, 3), value, np.uint8))
+        observer.until(lambda says=says: f"goal/image was rejected: {says}" in node.log.read_text())
+    camera = Camera(observer)  # so that the goal is all there is to say
+    observer.until(
+        lambda: ask.says("encoder_node", "goal on goal/image was refused: the picture is white"),
+        again=camera.shoot,
+    )
+    assert ask.diagnosis("encoder_node")[0] == b"\x01"
+    goals.send(3, noise(3))
+    observer.until(lambda: goals.latents)
+    observer.until(lambda: ask.says("encoder_node", "fine"), again=camera.shoot)
+    assert goals.stamps() == [3]
+
+
+def test_fault_45_a_goal_out_of_the_latent_norm_range_is_refused_and_named(
+    processes, checkpoint, observer, tmp_path
+):
+    folder = tmp_path / "narrow"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["thresholds"] = config.get("thresholds", {}) | {"norm_low": 1e6, "norm_high": 2e6}
+    (folder / "config.json").write_text(json.dumps(config))
+    goals, node = Goals(observer), start(processes, folder)
+    goals.begin()
+    goals.send(1, noise(1))
+    observer.until(lambda: "900000.0 to 2100000.0 is usual" in node.log.read_text())
+    assert "goal/image was rejected: the picture is like none seen in training" in node.log.read_text()
+    assert not goals.latents
+
+
+COUNTING = """
+import sys
+sys.argv = ["encoder_node", "--ros-args", "-p", "checkpoint:=%s"]
+from world_model_ros.nodes import environment
+environment.prepare()
+from world_model_ros.nodes import encoder_node, running
+real = encoder_node.EncoderNode.embed
+def embed(self, pixels):
+    print("embedded once", flush=True)
+    return real(self, pixels)
+encoder_node.EncoderNode.embed = embed
+running.run(encoder_node.make_node)
+"""
+
+
+def test_fault_58_the_same_goal_picture_again_has_the_same_latent_without_being_perceived_again(
+    processes, checkpoint, observer
+):
+    node = processes.start("-c", COUNTING % checkpoint)
+    goals = Goals(observer)
+    goals.begin()
+    for stamp, seed in enumerate((7, 7, 7, 8, 7), 1):
+        goals.send(stamp, noise(seed))
+        observer.until(lambda stamp=stamp: goals.stamps()[-1:] == [stamp])
+    one, two, three, other, back = (bytes(message.data) for message in goals.latents)
+    assert goals.stamps() == [1, 2, 3, 4, 5]  # whether it changes anything is the planner's to decide
+    assert one == two == three == back != other
+    assert node.log.read_text().count("embedded once") == 1 + 3  # and once to warm up
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"stamp": 0}, "the driver does not stamp its images"),
+        ({"stamp": 1234 * SECOND}, "counts from when the camera or its computer was started"),
+        ({"offset": -60.0}, "synchronise the clocks"),
+        ({"encoding": "16UC1"}, "its encoding is '16UC1'"),
+    ],
+    ids=["zero", "uptime", "apart", "encoding"],
+)
+def test_fault_09_a_camera_whose_frames_are_all_of_no_use_is_a_warning_with_the_cause(
+    processes, checkpoint, camera, observer, ask, fields, says
+):
+    from diagnostic_msgs.msg import DiagnosticStatus
+
+    health = observer.collect(DiagnosticStatus, "encoder_node/health")
+    node = start(processes, checkpoint)
+
+    def shoot():
+        camera.shoot(**fields)
+
+    words = "camera/image_raw: no frame can be used: "
+    observer.until(lambda: ask.says("encoder_node", says) and ask.says("encoder_node", words), again=shoot)
+    assert ask.diagnosis("encoder_node")[0] == b"\x01"
+    assert int(ask.diagnosis("encoder_node")[2]["frames_used"]) == 0
+    assert says in health[-1].message
+    assert node.log.read_text().count(says) == 1
+    observer.until(lambda: ask.diagnosis("encoder_node")[0] == b"\x00", again=camera.shoot)
+
+
+def test_fault_03_a_frozen_camera_keeps_its_cause_and_one_that_stops_says_that(
+    processes, checkpoint, camera, observer
+):
+    from diagnostic_msgs.msg import DiagnosticStatus
+
+    health = observer.collect(DiagnosticStatus, "encoder_node/health", 1000)
+    start(processes, checkpoint, frozen_after=0.3)
+    observer.until(lambda: camera.latents, again=camera.shoot)
+    frozen = noise(1)
+
+    def shoot():
+        camera.shoot(pixels=frozen)
+
+    observer.until(lambda: "frozen" in health[-1].message, again=shoot)
+    first = len(health)
+    observer.until(lambda: len(health) > first + 30, again=shoot)
+    assert {message.message for message in health[first:]} == {health[first].message}
+    observer.until(lambda: health[-1].message == "camera/image_raw: no frame for more than 1 s")
+    assert {v.key: v.value for v in health[-1].values}["asks_for"] == "go_on"  # missed by the frames' age
+    observer.until(lambda: health[-1].message == "fine", again=camera.shoot)

@@ -110,20 +110,26 @@ def test_fault_36_pictures_like_none_in_training_are_doubted_or_only_said(
 def test_what_the_monitor_asks_for_is_what_the_command_side_does(
     processes, checkpoint, doubtful, robot, world, observer
 ):
-    processes.node("command_node", config=False, checkpoint=checkpoint)
+    # What it sends belongs to another time than the world's latents.
+    given = ("-p", f"checkpoint:={checkpoint}", "-r", "command/executed:=robot/executed")
+    processes.start("-m", "world_model_ros.nodes", "command_node", "--ros-args", *given)
     processes.node("monitor_node", config=False, checkpoint=doubtful)
     robot.get_moving()
     signs = iter(range(1000))
 
+    def drive():  # the latents are the world's
+        robot.say_joints()
+        robot.say_plan()
+
     def surprise():
-        robot.drive()
+        drive()
         world.step(30.0 * (-1) ** next(signs))
 
     observer.until(lambda: robot.state() == "HOLD" and "monitor_node" in robot.reason(), again=surprise)
     observer.until(robot.at_rest, again=surprise)
 
     def calm():
-        robot.drive()
+        drive()
         world.step()
 
     observer.until(robot.moving, again=calm)

@@ -103,6 +103,24 @@ def test_time_set_back_begins_anew(timeline):
     assert timeline.executed == {}
 
 
+def test_the_grid_lies_on_the_control_steps_once_they_are_known(timeline):
+    latent(timeline, T0 + 6)
+    execute(timeline, T0, [1] * 5)
+    step = latent(timeline, T0 + LENGTH + 6)
+    assert (step.index, step.start, step.due) == (1, T0 + LENGTH, T0 + 2 * LENGTH)
+    execute(timeline, T0 + LENGTH, [1] * 5, jitter=9)  # a little late, and all the same
+    assert latent(timeline, T0 + 2 * LENGTH + 6).start == T0 + 2 * LENGTH
+    execute(timeline, T0 + 2 * LENGTH, [1] * 5, jitter=20)  # command_node has begun anew
+    assert latent(timeline, T0 + 3 * LENGTH + 6).start == T0 + 3 * LENGTH + 20
+
+
+def test_time_set_far_ahead_begins_anew(timeline):
+    latent(timeline, T0)
+    step = latent(timeline, T0 + 10**15)
+    assert (step.index, step.start) == (0, T0 + 10**15)
+    assert timeline.missed == 0
+
+
 def test_a_frame_out_of_order_is_ignored_and_resets_nothing(timeline):
     latent(timeline, T0)
     latent(timeline, T0 + LENGTH)

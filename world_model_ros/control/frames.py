@@ -30,7 +30,7 @@ class FrameGate:
 
     def __init__(self, rules: FrameRules | None = None):
         self.rules = rules or FrameRules()
-        kinds = ("used", "repeated", "late", "future", "unstamped", "frozen", "too_many")
+        kinds = ("used", "repeated", "late", "future", "unstamped", "frozen", "rejected", "too_many")
         self.counts = dict.fromkeys(kinds, 0)
         self.kind = ""  # of the last frame's drop, as in ``counts``; empty where it was used
         self.forget()
@@ -91,6 +91,11 @@ class FrameGate:
                 )
         self.counts["used"] += 1
         return ""
+
+    def reject(self) -> None:
+        """Note that the picture of the last frame, which was to be used, cannot be."""
+        self.counts["used"] -= 1
+        self.counts["rejected"] += 1
 
     @staticmethod
     def look(pixels: np.ndarray) -> str:

@@ -114,7 +114,7 @@ class EncoderNode(ManagedNode):
         )
         if dropped:
             if self.gate.kind != "too_many":
-                self.state.refused(time.monotonic(), self.gate.kind, dropped, self.gate.frozen)
+                self.state.refused(self.seconds(), self.gate.kind, dropped, self.gate.frozen)
                 if self.complaints.trouble(self.topic, dropped):
                     self.get_logger().warning(f"a frame on {self.topic} was dropped: {dropped}")
             self.tell()
@@ -123,14 +123,20 @@ class EncoderNode(ManagedNode):
         pixels = self.decoded(message, self.topic)
         if pixels is not None:
             self.frame_shape = self.frame_shape or pixels.shape
-            self.state.used(time.monotonic(), self.gate.look(pixels))
+            self.state.used(self.seconds(), self.gate.look(pixels))
             self.latents.publish(latent_message(self.embed(pixels), message.header))
             self.milliseconds.add(1e3 * (time.perf_counter() - began))
         self.tell()
 
+    def seconds(self) -> float:
+        """Return steady time; simulated time where that is used, since a clock that waits stops no camera."""
+        if self.get_parameter("use_sim_time").value:
+            return 1e-9 * self.get_clock().now().nanoseconds
+        return time.monotonic()
+
     def tell(self) -> None:
         """Tell everybody how the camera fares: the cause that is true now, for as long as it lasts."""
-        now = time.monotonic()
+        now = self.seconds()
         health, reason = self.state.verdict(now)
         reason = reason and f"{self.topic}: {reason}"
         lossy = self.lossy(now)
@@ -183,7 +189,8 @@ class EncoderNode(ManagedNode):
         if topic == "goal/image":
             self.goal_problem = reason
         else:
-            self.state.refused(time.monotonic(), reason, reason)
+            self.gate.reject()
+            self.state.refused(self.seconds(), reason, reason)
 
     def decoded(self, message, topic: str):
         """Return RGB pixels, uint8 (H, W, 3); None after saying why there are none."""
@@ -212,7 +219,7 @@ class EncoderNode(ManagedNode):
 
     def on_lost(self, event) -> None:
         """Count frames that the middleware has lost on the way."""
-        self.lost_at = time.monotonic()
+        self.lost_at = self.seconds()
         self.losses.lost(event.total_count_change)
 
     def watch(self):

@@ -22,6 +22,7 @@ def start(name: str) -> int:
     from world_model_ros.nodes import arguments, environment
 
     try:
+        environment.check_versions()
         arguments.check(name, sys.argv[1:])
         environment.prepare()
         running = importlib.import_module("world_model_ros.nodes.running")

@@ -32,6 +32,7 @@ HEARTBEAT = 0.1  # seconds between two health messages
 HEALTH = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
+CLOCK_REPORTS = 2  # without a clock after which that is logged: a simulation comes up with its nodes
 NAME_REPORTS = 5  # that discovery is given to find out a node's name
 COMMAND_DEPTH = 10  # commands of any publishers that may wait while a callback runs
 
@@ -64,6 +65,7 @@ class ManagedNode(LifecycleNode):
         self._health: tuple[Health, str, dict[str, str]] | None = None
         self._health_lock = threading.Lock()  # workers say how they fare too
         self._ended = False
+        self._clockless = 0  # reports since the clock has not begun
         self.values = declare(self, name, self.refuse, self.changed)
         self._health_out = self.create_publisher(DiagnosticStatus, f"{name}/health", HEALTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -261,9 +263,16 @@ class ManagedNode(LifecycleNode):
     def report(self) -> None:
         """Publish the diagnostics."""
         self._say_mismatches()
+        clock = self.clock_problem()
+        self._clockless = self._clockless + 1 if clock else 0
+        if self._clockless == CLOCK_REPORTS:
+            self.get_logger().warning(clock)
         worst = (Health.FINE, "") if self._health is None else self._health[:2]
         if self.active:
             worst = max(worst, self.watch(), key=lambda found: found[0])
+        if clock:
+            # First, as what else is missing is missing for it.
+            worst = max((Health.WARNING, clock), worst, key=lambda found: found[0])
         status = self._status(*worst)
         counts = {f"rejected {topic}": count for topic, count in self.complaints.counts.items()}
         figures = {"state": "active" if self.active else "not active"} | self.figures() | counts
@@ -271,6 +280,18 @@ class ManagedNode(LifecycleNode):
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    def clock_problem(self) -> str:
+        """Return why there is no time yet, or "": use_sim_time, and nobody publishes the clock."""
+        if not self.get_parameter("use_sim_time").value or self.get_clock().now().nanoseconds:
+            return ""
+        topic = self.resolve_topic_name("/clock")
+        if self.count_publishers(topic):
+            return f"use_sim_time is true and {topic} has not begun: start the simulation, or let it go on"
+        return (
+            f"use_sim_time is true and nobody publishes {topic}: start the simulation, or set use_sim_time "
+            "to false"
+        )
 
     def reject(self, topic: str, reason: str) -> None:
         """Count a rejected message, and say why unless that was said before."""

@@ -25,6 +25,7 @@ from world_model_ros.planning.action_buffer import ActionBuffer
 from world_model_ros.planning.expectation import Expectation
 from world_model_ros.planning.timeline import ModelStep, Timeline
 
+WAITING = 3  # model steps that may wait for what went out until then: a busy machine hands over late
 KEPT = 64  # latents whose arrival is remembered
 
 
@@ -74,7 +75,7 @@ class MonitorNode(ManagedNode):
         self.steps = JudgedSteps()
         self.missed = 0  # model steps without a frame, that are in ``steps``
         self.filled = False  # whether there was a full history already
-        self.waiting: ModelStep | None = None  # for what went out until its frame
+        self.waiting: list[ModelStep] = []  # for what went out until their frames
 
     def tear_down(self) -> None:
         """Let the model go."""
@@ -92,24 +93,23 @@ class MonitorNode(ManagedNode):
         self.take(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
 
     def take(self, step: ModelStep | None) -> None:
-        """Judge a model step once what went out until its frame is known, at the next step at the latest."""
+        """Judge a model step once what went out until its frame is known, or will not be any more."""
         if step is None:
             return
         self.seen[step.start] = time.monotonic()
         while len(self.seen) > KEPT:
             del self.seen[next(iter(self.seen))]
-        if self.waiting is not None:
-            self.judge(self.waiting)
-        self.waiting = step
-        self.judge_when_known()
+        self.waiting.append(step)
+        self.judge_what_is_known()
 
-    def judge_when_known(self) -> None:
-        """Judge the step that waits, if what went out is known by now or does not matter."""
-        if self.waiting is None:
-            return
-        step = self.timeline.refreshed(self.waiting)
-        if step.known or step.previous is None:
-            self.waiting = None
+    def judge_what_is_known(self) -> None:
+        """Judge the steps that wait, in order, as far as what went out is known or does not matter."""
+        while self.waiting:
+            step = self.timeline.refreshed(self.waiting[0])
+            told = step.known or step.previous is None or max(self.timeline.executed, default=0) >= step.stamp
+            if not told and len(self.waiting) <= WAITING:
+                return
+            self.waiting.pop(0)
             self.judge(step)
 
     def judge(self, step: ModelStep) -> None:
@@ -164,7 +164,7 @@ class MonitorNode(ManagedNode):
         try:
             action = match_joints(self.spec.action.names, message.name, message.velocity, "command/executed")
             self.take(self.timeline.add_executed(nanoseconds(message.header.stamp), action))
-            self.judge_when_known()
+            self.judge_what_is_known()
         except ValueError as error:
             self.reject("command/executed", str(error))
 

@@ -225,7 +225,8 @@ class SimNode(Node):
         # A quarter of a model step after its start the frame that shows it is there, and it is planned for:
         # then a new goal discards no plan, and finds none in the making.
         ready = due + self.length // 4 <= self.time < due + self.length // 2
-        if self.time >= due + self.length or (changes and ready):
+        # command_node plays a plan from the control step nearest to its due time on.
+        if self.time + self.period // 2 >= due + self.length or (changes and ready):
             self.wait(life, self.plans, due + self.length)
         if changes and ready:
             self.do_what_is_asked(life)
@@ -235,6 +236,7 @@ class SimNode(Node):
         if "reset" in self.asked:
             self.world.reset()
             self.time += 2 * self.length  # a gap: nobody takes the new start for a consequence
+            self.publish_state()  # before the picture, which would be one of the future
             if self.camera is not None:
                 self.camera.taken(self.time, self.time)
                 self.plans.missed()  # the grid of model steps goes on, but where is for the planner to say

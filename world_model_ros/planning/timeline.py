@@ -18,6 +18,7 @@ import numpy as np
 from world_model_ros.planning.action_buffer import ActionBuffer
 
 KEPT_BLOCKS = 8
+LONG_GONE = 1000  # model steps without a frame, after which nothing of before matters
 SECOND = 1_000_000_000
 FARTHEST = 4  # a frame farther from a step's start than this fraction of a model step does not show it
 RATE_NEEDED = 2.5  # frames a model step: with a jitter of a tenth of their distance one is always near
@@ -54,6 +55,7 @@ class Timeline:
     def reset(self) -> None:
         """Forget everything, the plans too: the next latent begins a new grid."""
         self.origin: int | None = None
+        self._aligned = False  # whether the grid lies on the control steps
         self.index = -1
         self.stamp: int | None = None  # of the frame of step ``index``
         self.executed: dict[int, np.ndarray] = {}
@@ -91,9 +93,10 @@ class Timeline:
         """Return the model step that this latent (D,) starts, or None when it starts none.
 
         A frame before a step's start is kept back where, by the rate seen, the next one will be nearer.
-        A stamp that lies more than a block back means that time was set back: everything is forgotten.
+        A stamp that lies more than a block back, or very far ahead, means that the clock was set: everything
+        is forgotten.
         """
-        if self.newest is not None and stamp < self.newest - self.length:
+        if self.newest is not None and not -self.length <= stamp - self.newest <= LONG_GONE * self.length:
             self.reset()
         if self.newest is not None and stamp <= self.newest:
             return None
@@ -162,11 +165,12 @@ class Timeline:
         """Put the grid on the control steps: plans are played from those on."""
         if self.origin is None:
             self.origin = stamp
-            nearest = self._tick(stamp + self.period // 2)
-        else:
-            nearest = self._tick(self.origin + self.period // 2)
-        if self.executed and 4 * abs(nearest - self.origin) > (self.period if self.index >= 0 else 0):
-            self.origin = nearest
+        if not self.executed:
+            return
+        nearest = self._tick(self.origin + self.period // 2)
+        # From then on only where command_node has begun anew, not for a step that comes a little late.
+        if not self._aligned or 4 * abs(nearest - self.origin) > self.period:
+            self.origin, self._aligned = nearest, True
 
     def _tick(self, time: int) -> int:
         """Return when the control step begins that ``time`` lies in."""
