@@ -571,9 +571,8 @@ class SafetyMachine(RuleBasedStateMachine):
         assert self.call(Trigger, "command/reset").success
         self.encoder_fault = self.rig.says[0] == "fault"
         self.perhaps = set()
-        self.released = self.disabled or (None if self.away else False)
-        if self.disabled and self.active:
-            self.be_silent()
+        # Whether it stays released while planning is disabled, or while a node that hangs may say so: either.
+        self.released = None if self.disabled or self.away else False
 
     def enable(self, data):
         from std_srvs.srv import SetBool
