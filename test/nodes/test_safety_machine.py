@@ -259,12 +259,10 @@ class SafetyMachine(RuleBasedStateMachine):
         """Return whether a node is active."""
         from lifecycle_msgs.srv import GetState
 
-        client = self.rig.client(GetState, f"{name}/get_state")
-        if not client.service_is_ready():
+        if not self.rig.client(GetState, f"{name}/get_state").service_is_ready():
             return False
-        future = client.call_async(GetState.Request())
-        self.until(lambda: future.done() or not client.service_is_ready(), PATIENCE)
-        return future.done() and (name == "command_node" or future.result().current_state.label == "active")
+        label = self.call(GetState, f"{name}/get_state").current_state.label
+        return name == "command_node" or label == "active"
 
     def step(self, count=1):
         """Let control steps pass, and look at what was sent."""
@@ -340,12 +338,20 @@ class SafetyMachine(RuleBasedStateMachine):
             (again or self.step)()
 
     def call(self, kind, name, request=None):
-        """Return the answer of a service, control steps passing."""
+        """Return the answer of a service, control steps passing.
+
+        A server that was killed stays in the graph for seconds: what was asked of it is asked again.
+        """
         client = self.rig.client(kind, name)
-        self.until(client.service_is_ready, PATIENCE)
-        future = client.call_async(request or kind.Request())
-        self.until(future.done, PATIENCE)
-        return future.result()
+        end = time.monotonic() + PATIENCE
+        while True:
+            self.until(client.service_is_ready, PATIENCE)
+            future, again = client.call_async(request or kind.Request()), time.monotonic() + 3.0
+            self.until(lambda: future.done() or time.monotonic() > again, PATIENCE)  # noqa: B023
+            if future.done():
+                return future.result()
+            client.remove_pending_request(future)
+            assert time.monotonic() < end, f"{name} does not answer: {self.describe()}"
 
     # What was sent.
 
@@ -606,7 +612,7 @@ class SafetyMachine(RuleBasedStateMachine):
         began, count = time.monotonic(), self.count
         # While the joints are not known, neither is whether it rests.
         self.until(lambda: time.monotonic() > began + 1.2 and self.count > count + 24, PATIENCE)
-        if not (self.holds() | self.may_hold()) and not self.stopped:
+        if not self.holds() | self.may_hold():
             self.silences.append([time.time_ns(), None])
         self.step(5)
 
@@ -725,13 +731,17 @@ class SafetyMachine(RuleBasedStateMachine):
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState, GetState
 
-        label = self.call(GetState, "command_node/get_state").current_state.label
-        if (label == "active") == active:
+        def there():
+            label = self.call(GetState, "command_node/get_state").current_state.label
+            return (label == "active") == active
+
+        if there():
             return
         if active:
             self.end(self.silences, time.time_ns())
         request = ChangeState.Request(transition=Transition(label="activate" if active else "deactivate"))
-        assert self.call(ChangeState, "command_node/change_state", request).success
+        self.call(ChangeState, "command_node/change_state", request)
+        assert there()
         self.active = active
         if not active:
             self.silences.append([time.time_ns(), None])
