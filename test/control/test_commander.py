@@ -3,6 +3,7 @@ import pytest
 
 from world_model_ros.control.commander import Rules, State
 from world_model_ros.control.health import Health
+from world_model_ros.control.joints import JointCollector
 from world_model_ros.control.limits import Limits
 
 MS = 1_000_000
@@ -383,3 +384,210 @@ def test_an_hour_of_control_steps_leaves_nothing_behind(bench, resident):
     assert steps(72_000)
     assert resident() - before < 5
     assert len(bench.commander.buffer.plans) <= 3
+
+
+@pytest.fixture
+def arm(make_bench):
+    limits = Limits(NAMES, (-0.4, -0.4), (0.4, 0.4), None, (-3, -3), (3, 3))
+    return make_bench(limits, real=True, joints=JointCollector(NAMES, speed=(0.4, 0.4)))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("seconds", [-5.0, 5.0])
+def test_fault_49_a_clock_that_is_set_stops_the_robot_at_once_and_is_named(make_bench, seconds):
+    bench = make_bench(real=True).run()
+    bench.plan(start=bench.now + round(seconds * 1000) * MS)  # of the old time, on its way
+    bench.now += round(seconds * 1000) * MS
+    decision = bench.tick(plan=0.1)
+    assert decision.state is State.HOLD
+    assert still(decision)
+    word = "back" if seconds < 0 else "forward"
+    assert f"the clock was set {word} by 5.0 s" in decision.reason
+    assert not any(d.moving for d in bench.ticks(19, plan=0.1))
+    assert bench.ticks(3, plan=0.1)[-1].moving
+
+
+def test_a_clock_that_is_steered_and_a_computer_that_hangs_set_no_clock(make_bench):
+    bench = make_bench(real=True).run()
+    for _ in range(100):
+        bench.now += 5 * MS
+        assert bench.tick(plan=0.1).moving
+    bench.now += 3600_000 * MS
+    bench.steady += 3600_000 * MS
+    assert "clock" not in bench.tick(plan=0.1).reason
+
+
+@pytest.mark.fault
+def test_fault_29_where_the_joints_are_is_known_when_a_clock_set_back_stops_the_robot(make_bench):
+    bench = make_bench(Limits(NAMES, (-0.4, -0.4), (0.4, 0.4), None, (-3, -3), (3, 3))).run()
+    bench.now -= 100 * bench.period
+    assert still(bench.tick(joints=False, frame=False))
+    assert bench.commander.positions().tolist() == [0.0, 0.0]
+    bench.commander.settle()  # as when the clock stands
+    assert bench.commander.positions().tolist() == [0.0, 0.0]
+
+
+@pytest.mark.fault
+def test_fault_41_every_stop_stops_whatever_came_before(bench):
+    for _ in range(20):
+        bench.run()
+        bench.commander.emergency_stop()
+        assert {d.state for d in bench.ticks(5, plan=0.1)} == {State.FAULT}
+        bench.commander.reset()
+
+
+@pytest.mark.fault
+def test_fault_55_a_lasting_fault_is_back_with_the_next_heartbeat_and_nothing_moves_before(bench):
+    bench.report("planner_node")
+    bench.run()
+    bench.report("planner_node", Health.FAULT, "a plan has not ended")
+    bench.tick(plan=0.1)
+    lasting = bench.nodes.pop("planner_node")
+    bench.commander.reset()
+    decisions = bench.ticks(10, plan=0.1)
+    assert {d.state for d in decisions[1:]} == {State.WAITING}
+    assert "planner_node has not reported since the reset" in decisions[-1].reason
+    bench.nodes["planner_node"] = lasting
+    assert bench.tick(plan=0.1).state is State.FAULT
+
+
+@pytest.mark.fault
+def test_fault_43_another_command_node_stops_ours_until_it_is_silent(bench):
+    bench.run()
+    bench.commander.report("command_node", bench.steady, Health.FINE)
+    decision = bench.tick(plan=0.1)
+    assert decision.state is State.HOLD
+    assert "another command_node" in decision.reason
+    assert still(decision)
+    assert bench.ticks(15, plan=0.1)[-1].moving
+
+
+@pytest.mark.fault
+def test_fault_46_a_reset_overrides_the_monitors_hold_slowly_and_for_a_while(bench):
+    bench.report("monitor_node")
+    bench.run()
+    bench.report("monitor_node", Health.HOLD, "strange")
+    assert "command/reset goes on for 5 s at 0.25" in bench.tick(plan=0.4).reason
+    assert "in spite of monitor_node: strange" in bench.commander.reset()
+    decisions = bench.ticks(110, plan=0.4)
+    moved = [d for d in decisions if d.moving]
+    assert 95 <= len(moved) <= 101
+    assert {tuple(d.action) for d in moved} == {(0.1, 0.1)}
+    assert "in spite of monitor_node: strange" in moved[0].reason
+    assert decisions[-1].state is State.HOLD
+
+
+@pytest.mark.fault
+def test_fault_46_only_the_monitors_hold_is_overridden_and_a_plan_beyond_the_limits_is_slow_too(bench):
+    bench.report("monitor_node")
+    bench.run()
+    bench.report("monitor_node", Health.HOLD, "strange")
+    bench.commander.reset()
+    assert bench.tick(plan=9.0).action.tolist() == [0.1, 0.1]
+    bench.report("planner_node", Health.HOLD, "no progress")
+    assert {d.state for d in bench.ticks(20, plan=0.4)} == {State.HOLD}
+
+
+@pytest.mark.fault
+def test_fault_47_the_third_hold_of_the_monitor_after_motion_is_a_fault(bench):
+    for _ in range(3):
+        bench.report("monitor_node")
+        bench.run()
+        bench.report("monitor_node", Health.HOLD, "surprised")
+        bench.ticks(20, plan=0.1)
+    assert bench.decisions[-1].state is State.FAULT
+    assert "3 times within 20 s" in bench.decisions[-1].reason
+
+
+def test_holds_of_the_monitor_that_are_far_apart_are_no_fault(bench):
+    for _ in range(6):
+        bench.report("monitor_node")
+        bench.run()
+        bench.report("monitor_node", Health.HOLD, "surprised")
+        bench.ticks(240, plan=0.1)
+        assert bench.decisions[-1].state is State.HOLD
+
+
+@pytest.mark.fault
+def test_fault_53_a_release_stops_is_silent_and_is_taken_back_slowly(bench):
+    bench.run()
+    bench.commander.release()
+    decisions = bench.ticks(30, plan=0.4)
+    assert {d.state for d in decisions} == {State.RELEASED}
+    assert all(map(still, decisions[:10]))
+    assert [d.action for d in decisions[11:]] == [None] * 19
+    assert decisions[-1].released
+    bench.commander.reset()
+    assert bench.tick(joints=False, plan=0.4).state is State.WAITING  # joints are to be fresh
+    shares = [d.action[0] / 0.4 for d in bench.ticks(12, plan=0.4)]
+    assert shares == pytest.approx([0.1 * (i + 1) for i in range(9)] + [1.0] * 3)
+
+
+@pytest.mark.fault
+def test_fault_53_a_release_in_a_fault_ends_the_sending_and_stays_a_fault(bench):
+    bench.run()
+    bench.commander.emergency_stop()
+    bench.tick()
+    bench.commander.release()
+    decision = bench.ticks(12)[-1]
+    assert (decision.state, decision.action) == (State.FAULT, None)
+    assert "nothing is sent" in decision.reason
+
+
+def test_a_release_before_anything_has_moved_is_silent_at_once(bench):
+    bench.ticks(3)
+    bench.commander.release()
+    assert all(d.action is None for d in bench.ticks(20, plan=0.1))
+
+
+@pytest.mark.fault
+def test_fault_09_the_encoders_own_report_is_the_cause_and_stays_it(bench):
+    bench.report("encoder_node")
+    bench.run()
+    bench.report("encoder_node", Health.HOLD, "camera/image_raw: frozen")
+    decisions = bench.ticks(40, frame=False, plan=0.1)
+    assert {d.reason for d in decisions} == {"encoder_node: camera/image_raw: frozen"}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("hertz", "slow"), [(5, True), (10, False), (20, False)])
+def test_fault_57_a_camera_that_is_too_slow_is_named_with_both_rates(make_bench, hertz, slow):
+    bench = make_bench(real=True)
+    every = 20 // hertz
+    for i in range(80):
+        decision = bench.tick(frame=i % every == 0, plan=0.1)
+    assert decision.moving != slow
+    if slow:
+        assert decision.reason == "camera/image_raw is too slow: 5.0 Hz seen, 10 Hz needed"
+
+
+def test_a_camera_that_shows_each_model_step_and_nothing_else_is_fast_enough(bench):
+    for i in range(80):
+        decision = bench.tick(frame=i % 5 == 0, plan=0.1)
+    assert decision.moving
+
+
+def test_what_the_planner_needs_is_said(bench):
+    bench.report("planner_node", enabled="false", goal="false")
+    reason = bench.tick().reason
+    assert "no goal" in reason
+    assert "planner/enable" in reason
+
+
+@pytest.mark.fault
+def test_fault_50_nobody_knows_where_joints_are_that_two_publishers_tell_differently(arm):
+    arm.run()
+    arm.commander.joints(arm.now, arm.steady, arm.joint_names, [0.5, 0.0])
+    decision = arm.tick(plan=0.1)
+    assert decision.state is State.HOLD
+    assert "jumped" in decision.reason
+    assert arm.commander.positions() is None  # so that no pose is asked for
+    assert arm.ticks(12, plan=0.1)[-1].moving
+
+
+def test_where_the_robot_was_before_it_was_deactivated_is_forgotten(arm):
+    arm.run()
+    assert arm.commander.ever_moved
+    arm.commander.begin()
+    assert arm.commander.positions() is None
+    assert not arm.commander.ever_moved

@@ -37,6 +37,11 @@ def test_disabling_planning_releases_and_enabling_takes_back(release):
     assert not release.reason
 
 
+def test_planning_that_was_disabled_before_it_was_heard_of_releases_a_robot_that_was_moved(release):
+    release.planner(health(False, 1), played=True)
+    assert "planning is disabled" in release.reason
+
+
 def test_a_release_by_disabling_that_was_taken_back_does_not_come_again_by_itself(release):
     release.planner(health(True, 1))
     release.planner(health(False, 1))

@@ -1,4 +1,6 @@
-from world_model_ros.control.staleness import Freshness
+import pytest
+
+from world_model_ros.control.staleness import FrameRate, Freshness
 
 
 def test_nothing_is_fresh_before_it_was_heard():
@@ -50,3 +52,35 @@ def test_a_second_silence_counts_from_the_beginning():
         assert not stream.fresh(start, 100)
     stream.heard(2050)
     assert stream.fresh(2050, 100)
+
+
+MS = 1_000_000
+
+
+def rate_of(intervals, step=250 * MS, longest=100 * MS):
+    rate, stamp = FrameRate(step, longest), 0
+    for interval in (0, *intervals):
+        stamp += round(interval * MS)
+        rate.heard(stamp)
+    return rate
+
+
+@pytest.mark.fault
+def test_fault_57_a_camera_is_judged_by_the_middle_of_its_intervals():
+    assert rate_of([200] * 9).too_slow() == "camera/image_raw is too slow: 5.0 Hz seen, 10 Hz needed"
+    assert rate_of([200] * 8).too_slow() == ""  # not enough to judge by
+    assert rate_of([90, 110] * 5).too_slow() == ""
+    assert rate_of([50, 50, 50, 50, 1000] * 2).too_slow() == ""  # frames are lost now and then
+    assert rate_of([250] * 9).too_slow() == ""  # each model step is shown
+    assert "3.7 Hz" in rate_of([270] * 9).too_slow()
+
+
+def test_a_frame_that_is_repeated_or_comes_late_is_no_interval():
+    rate = rate_of([200] * 9)
+    for _ in range(20):
+        rate.heard(1800 * MS)
+    assert rate.too_slow()
+    rate.heard(1700 * MS)
+    assert rate.too_slow()
+    rate.forget()
+    assert rate.too_slow() == ""

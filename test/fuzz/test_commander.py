@@ -93,7 +93,8 @@ class CommanderMachine(RuleBasedStateMachine):
 
     def forget(self):
         self.frame_heard = self.joints_heard = self.last = None
-        self.frames = 0  # since the last time that they were missing
+        self.frames, self.newest_frame = 0, -math.inf  # since the last time that they were missing
+        self.played = False
         self.starts = []
 
     @property
@@ -132,7 +133,8 @@ class CommanderMachine(RuleBasedStateMachine):
             values |= {"goal": str(self.goal).lower()}
             before, self.enabled_heard = self.enabled_heard, (self.enabled, self.calls)
             grew = before is not None and self.calls > before[1]
-            if before is not None and before[0] and not self.enabled and not self.released:
+            was_enabled = self.played if before is None else before[0]
+            if was_enabled and not self.enabled and not self.released:
                 self.released, self.released_at = "planner", self.age
             elif self.released and self.enabled and (grew or self.released == "planner"):
                 self.take_over()
@@ -291,7 +293,9 @@ class CommanderMachine(RuleBasedStateMachine):
         self.call()
         self.commander.frame(self.now, self.steady, self.now + stamp)
         self.frame_heard = self.age
-        self.frames += 1
+        moment = self.age + min(max(0, stamp), PERIOD)
+        if moment > self.newest_frame:  # one that is no newer than the last does not count
+            self.frames, self.newest_frame = self.frames + 1, moment
 
     @rule(delay=delays, actions=st.lists(st.tuples(numbers, numbers), max_size=12))
     def plan(self, delay, actions):
@@ -419,6 +423,7 @@ class CommanderMachine(RuleBasedStateMachine):
         if "monitor_node" in decision.reason and self.moving and not decision.moving:
             self.monitor_holds += 1
         self.moving = decision.moving
+        self.played = self.played or self.moving
         self.sent = np.zeros(2) if action is None else action
         self.fault = decision.state is State.FAULT
         self.stopped = self.stopped and self.fault

@@ -166,7 +166,7 @@ class Commander:
         self.sources.report(name, steady / SECOND, health, reason, state, values)
         if name == PLANNER and state == "active":
             was_released = bool(self.release_state.reason)
-            self.release_state.planner(values or {})
+            self.release_state.planner(values or {}, self._played)
             if was_released and not self.release_state.reason:
                 self._take_over()
 

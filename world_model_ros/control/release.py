@@ -24,9 +24,13 @@ class Release:
         """Take the robot back."""
         self.reason, self._by_planner = "", False
 
-    def planner(self, values: dict) -> None:
-        """Take what planner_node's health says: ``enabled``, ``enable_calls``, ``instance``."""
-        enabled, before = values.get("enabled"), self._enabled
+    def planner(self, values: dict, played: bool = False) -> None:
+        """Take what planner_node's health says: ``enabled``, ``enable_calls``, ``instance``.
+
+        ``played`` is whether a plan has moved the robot: then planning was enabled, also where that was not
+        heard.
+        """
+        enabled, before = values.get("enabled"), played if self._enabled is None else self._enabled
         if enabled not in ("true", "false"):
             return
         self._enabled = enabled == "true"
