@@ -101,34 +101,47 @@ def test_a_node_that_ends_on_purpose_says_so(processes, checkpoint, observer, as
     observer.until(lambda: beats.messages[-1]["state"] == "ended")
 
 
-def test_what_is_published_last_is_what_was_said_last(monkeypatch):
+class Bare:
+    """Makes a ManagedNode without ROS below it: what it publishes and logs is kept."""
+
+    def __new__(cls):
+        from world_model_ros.nodes.managed import ManagedNode
+
+        class Out:
+            def __init__(self):
+                self.messages = []
+
+            def publish(self, message):
+                reason = message.message
+                time.sleep(0)  # lets another thread in
+                self.messages.append(reason)
+
+        class Logger:
+            def __init__(self):
+                self.lines = []
+
+            def __getattr__(self, severity):
+                return lambda text: self.lines.append((severity, text))
+
+        class Node(ManagedNode):
+            def __init__(self):
+                self.active, self.instance = True, "x"
+                self._health, self._health_lock, self._ended = None, threading.Lock(), False
+                self._health_out, self.logger = Out(), Logger()
+
+            def get_logger(self):
+                return self.logger
+
+            def get_fully_qualified_name(self):
+                return "/node"
+
+        return Node()
+
+
+def test_what_is_published_last_is_what_was_said_last():
     from world_model_ros.control.health import Health
-    from world_model_ros.nodes.managed import ManagedNode
 
-    published = []
-
-    class Out:
-        def publish(self, message):
-            reason = message.message
-            time.sleep(0)  # lets the other thread in
-            published.append(reason)
-
-    class Node(ManagedNode):
-        def __init__(self):
-            self.active, self.instance = True, "x"
-            self._health, self._health_lock, self._ended = None, threading.Lock(), False
-            self._health_out = Out()
-
-        def get_logger(self):
-            class Nothing:
-                info = warning = error = staticmethod(lambda _: None)
-
-            return Nothing()
-
-        def get_fully_qualified_name(self):
-            return "/node"
-
-    node, interval = Node(), sys.getswitchinterval()
+    node, interval = Bare(), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         for round_ in range(300):
@@ -143,9 +156,31 @@ def test_what_is_published_last_is_what_was_said_last(monkeypatch):
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert published[-1] == node._health[1]
+            assert node._health_out.messages[-1] == node._health[1]
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_a_fault_is_logged_as_an_error_a_hold_as_a_warning_each_once():
+    from world_model_ros.control.health import Health
+
+    node = Bare()
+    for health, reason in (
+        (Health.FINE, ""),
+        (Health.WARNING, "dark"),
+        (Health.HOLD, "frozen"),
+        (Health.HOLD, "frozen"),
+        (Health.FAULT, "broken"),
+        (Health.FINE, ""),
+    ):
+        node.publish_health(health, reason)
+    assert node.logger.lines == [
+        ("warning", "dark"),
+        ("warning", "frozen"),
+        ("error", "broken"),
+        ("info", "all is well again"),
+    ]
+    assert node._health_out.messages == ["fine", "dark", "frozen", "broken", "fine"]
 
 
 def activate_after(observer, ask, processes, checkpoint, name, publish):

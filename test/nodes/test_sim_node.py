@@ -39,6 +39,22 @@ def test_a_camera_with_a_rate_has_a_clock_of_its_own_and_true_stamps(processes, 
     assert all(stamp % 6_250_000 == 0 for stamp in stamps)  # when the physics stood still for the picture
 
 
+def test_a_reset_is_no_frame_of_the_future(processes, observer, checkpoint, ask):
+    from sensor_msgs.msg import Image
+
+    latents = observer.collect(Image, "latent")
+    processes.node("sim_node")
+    encoder = processes.node("encoder_node", checkpoint=checkpoint)
+    observer.until(lambda: len(latents) > 3)
+    for _ in range(2):
+        assert ask.trigger("sim/reset").success
+        count = len(latents)
+        observer.until(lambda: len(latents) > count + 4)  # noqa: B023
+    stamps = [nanoseconds(m.header.stamp) for m in latents]
+    assert list(np.diff(stamps)).count(750 * MS) == 2  # a gap each, and no frame was dropped beside it
+    assert "synchronise" not in encoder.log.read_text()
+
+
 @pytest.mark.fault
 def test_fault_61_a_second_clock_in_the_domain_is_refused(processes, observer):
     from rosgraph_msgs.msg import Clock

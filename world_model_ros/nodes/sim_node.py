@@ -24,6 +24,7 @@ from world_model_ros.sim.faults import Faults, Frame, parse
 from world_model_ros.sim.worlds import make_world
 
 LISTEN = 1.0  # seconds before the first time is said, in which another /clock is noticed
+FIRST_PLANS = 3  # model steps of a goal at which its first plan is waited for, where somebody plans
 CLOCK_AGAIN = 0.1  # seconds of waiting after which the time is said once more: /clock is best effort
 
 
@@ -58,6 +59,7 @@ class SimNode(Node):
         self.first_due: int | None = None  # when the goal's first plan is due
         self.planning_ms: float | None = None
         self.goal: np.ndarray | None = None
+        self.tries = 0  # how often the goal's first plan is still waited for
         self.results: list[GoalResult] = []
         self.asked: set[str] = set()  # what services ask for at the next model step
 
@@ -68,7 +70,7 @@ class SimNode(Node):
         self.goal_images = self.create_publisher(Image, "goal/image", LATCHED)
         self.joint_states = self.create_publisher(JointState, "joint_states", RELIABLE)
         self.command_in = self.create_subscription(TwistStamped, "command/twist", self.on_command, HISTORY)
-        self.create_subscription(JointTrajectory, "plan", self.on_plan, RELIABLE)
+        self.plan_in = self.create_subscription(JointTrajectory, "plan", self.on_plan, RELIABLE)
         self.create_subscription(Float32, "goal/distance", self.on_distance, RELIABLE)
         self.create_subscription(Image, "latent", self.on_latent, RELIABLE)
         self.create_subscription(Image, "goal/latent", self.on_goal_latent, RELIABLE)
@@ -207,6 +209,15 @@ class SimNode(Node):
         self.wait(life, self.plans, self.time)
         self.do_what_is_asked(life)
         self.show(life, self.frame(self.time, self.world.render()), self.time + self.length)
+        seen = self.latents.waited_for and self.goal_encoded.waited_for
+        if (
+            seen
+            and self.tries
+            and not self.plans.waited_for
+            and self.count_publishers(self.plan_in.topic_name)
+        ):
+            self.tries -= 1
+            self.plans.expect()  # else the first plan would come in time on a fast machine only
 
     def begin_control_step(self, life: Life) -> None:
         """Show the frames taken since the last one, wait for the plan that is due, do what was asked for.
@@ -267,6 +278,7 @@ class SimNode(Node):
         self.goal = self.world.sample_goal(self.rng)
         self.counter = GoalCounter(self.budget or self.world.patience)
         self.first_due = None
+        self.tries = FIRST_PLANS
         self.goal_images.publish(self.image(self.frame(self.time, self.world.goal_image(self.goal))))
         self.wait(life, self.goal_encoded, self.time)
 
