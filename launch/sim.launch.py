@@ -16,6 +16,8 @@ ARGUMENTS = (
     ("gui", "false", bool, "open a window"),
     ("seed", "0", int, "of the start and of the goals"),
     ("real_time_factor", "1.0", float, "speed of the clock; 0: as fast as the nodes keep up"),
+    ("camera_rate", "0.0", float, "frames a second of the camera; 0: one for each model step"),
+    ("camera_jitter", "0.0", float, "s by which a frame may be early or late, as its stamp says"),
 )
 
 

@@ -1,6 +1,7 @@
 """Real ROS 2 for tests: every test has a domain of its own on this machine only."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import random
@@ -147,6 +148,16 @@ class Domain(int):
         os.close(self.lock)
 
 
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent():
+    """Let a process end with this one, also where this one is killed and leaves nothing in order."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Processes:
     """Starts programs of this package, and leaves none behind."""
 
@@ -179,6 +190,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=(self.domain.lock,),
+                preexec_fn=end_with_parent,
             )
         process.log = path
         self.started.append(process)

@@ -65,3 +65,24 @@ def test_without_thresholds_nothing_else_is_looked_at():
 
 def test_half_a_shell_is_none():
     assert Doubt(1.0, 7.0, None).shell is None
+
+
+@pytest.mark.parametrize(
+    ("norm", "shown"), [(6.79, "6.79, 6.80 to 9.20"), (9.2004, "9.2004, 6.8000 to 9.2000")]
+)
+def test_a_norm_just_out_of_range_does_not_read_as_if_it_were_in_it(norm, shown):
+    doubt = Doubt(4.0, 7.0, 9.0, DoubtRules(1, 1))
+    assert f"latent norm {shown} is usual" in doubt.step(None, norm)
+
+
+def test_a_surprise_just_above_its_bound_does_not_read_as_if_it_were_equal():
+    assert "surprise 4.002, 4.000 is the bound" in Doubt(4.0, 7.0, 9.0, DoubtRules(1, 1)).step(4.002, 8.0)
+
+
+@pytest.mark.fault
+def test_fault_46_a_picture_out_of_range_says_what_a_person_can_do(doubt):
+    for _ in range(3):
+        reason = doubt.step(None, 12.0)
+    assert "clear the camera's view or put the camera back" in reason
+    assert "command/reset" in reason
+    assert "override_time" in reason

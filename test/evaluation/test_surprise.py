@@ -8,7 +8,14 @@ import pytest
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation import surprise
 from world_model_ros.evaluation.events import Episode, Event, explore, kinds, make_event, replay
-from world_model_ros.evaluation.surprise import auroc, corrupted, example_pictures, measure, summary
+from world_model_ros.evaluation.surprise import (
+    auroc,
+    corrupted,
+    example_pictures,
+    false_holds,
+    measure,
+    summary,
+)
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.model.config import Thresholds
 from world_model_ros.sim.block import clearance
@@ -204,6 +211,8 @@ def test_reach_model_notices_jumps_and_not_replacing(measured):
     assert measured["detected"]["replaced"] < 0.1
     assert measured["false_alarms"]["steps"] == 12 * 18
     assert measured["false_alarms"]["alarms"] <= 3
+    assert measured["holds"]["steps"] == 12 * 21
+    assert measured["holds"]["holds"] <= 1
     assert measured["counts"] == dict.fromkeys(kinds("reach"), 12)
     assert measured["guard"]["normal"] < 0.02
 
@@ -212,6 +221,7 @@ def test_results_are_plain_and_readable(measured):
     assert json.loads(json.dumps(measured)) == json.loads(json.dumps(measured, allow_nan=False))
     text = summary(measured)
     assert "false alarms" in text
+    assert "by the rule of monitor_node" in text
     assert all(kind in text for kind in kinds("reach"))
 
 
@@ -229,3 +239,25 @@ def test_checkpoint_of_another_robot_is_refused(tmp_path):
     folder = save_checkpoint(tmp_path / "other", model, other)
     with pytest.raises(UserError, match="does not fit the task"):
         measure(str(folder), "reach", None, 2, 0)
+
+
+def test_false_holds_are_those_of_the_rule_that_runs():
+    spec = load_checkpoint("models/reach")[1]
+    spec = dataclasses.replace(spec, thresholds=Thresholds(surprise=4.0, norm_low=7.0, norm_high=9.0))
+    norms = np.full(20, 8.0)
+
+    def holds(errors, norms=norms):
+        return false_holds(spec, [(np.array(errors, float), norms)])
+
+    single = [1.0] * 17
+    for i in (2, 5, 6, 9, 10, 12, 13):  # above the threshold, but never three in a row
+        single[i] = 5.0
+    assert (holds(single)["holds"], holds(single)["steps"]) == (0, 20)
+    assert holds([1.0] * 5 + [5.0] * 3 + [1.0] * 3 + [5.0] * 4 + [1.0] * 2)["holds"] == 2
+    assert holds([1.0] * 5 + [5.0] * 6 + [1.0] * 6)["steps_held"] == 6  # three calm ones end it
+    edge = norms.copy()
+    edge[5:12] = 9.15  # outside the range, within its margin
+    assert holds([1.0] * 17, edge)["holds"] == 0
+    edge[5:12] = 9.25
+    assert holds([1.0] * 17, edge)["holds"] == 1
+    assert false_holds(dataclasses.replace(spec, thresholds=Thresholds()), []) is None

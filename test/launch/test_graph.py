@@ -25,6 +25,8 @@ def values(checkpoint):
         "gui": "false",
         "seed": "1",
         "real_time_factor": "1.0",
+        "camera_rate": "0.0",
+        "camera_jitter": "0.0",
         "checkpoint": checkpoint,
     }
 
@@ -46,7 +48,9 @@ def test_launch_words_and_options_mean_the_same():
     parser = argparse.ArgumentParser()
     starter.add_arguments(parser)
     options = ["--goals", "5", "--gui", "--seed", "2", "--real-time-factor", "0"]
+    options += ["--camera-rate", "15", "--camera-jitter", "0.01"]
     words = ["goals:=5", "gui:=true", "seed:=2", "real_time_factor:=0.0", "task:=reach"]
+    words += ["camera_rate:=15.0", "camera_jitter:=0.01"]
     assert starter.launch_values(parser.parse_args(options)) == starter.launch_values(
         parser.parse_args(words)
     )

@@ -40,6 +40,9 @@ class Loop:
     def start(self, name):
         self.nodes[name] = self.processes.node(name, checkpoint=self.checkpoint)
 
+    def said(self, name):
+        return self.nodes[name].log.read_text()
+
     def moves(self):
         return [nanoseconds(m.header.stamp) for m in self.executed if any(m.velocity)]
 
@@ -118,11 +121,11 @@ FAULTS = {
 def test_faults_of_the_simulation_stop_the_robot_and_are_named(loop, ask):
     for fault, (node, words) in FAULTS.items():
         loop.get_moving()
-        log = loop.nodes[node].log
-        before = len(log.read_text())  # others of these faults may have said the same
+        before = len(loop.said(node))
         assert ask.set_parameter("sim_node", "faults", fault)[0].successful
         loop.rest()
-        loop.observer.until(lambda log=log, before=before, words=words: words in log.read_text()[before:])
+        # Of this fault, not of one before: the same sentence may have been said then.
+        loop.observer.until(lambda: words in loop.said(node)[before:])  # noqa: B023
         assert ask.set_parameter("sim_node", "faults", "")[0].successful
     loop.get_moving()
     # Joints go by name: another order changes nothing.

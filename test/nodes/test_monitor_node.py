@@ -29,21 +29,31 @@ class World:
         from sensor_msgs.msg import Image, JointState
         from std_msgs.msg import Float32
 
-        self.latents = observer.node.create_publisher(Image, "latent", 10)
+        self.observer = observer
+        self.latents = observer.node.create_publisher(Image, "latent", 50)
         self.executed = observer.node.create_publisher(JointState, "command/executed", 50)
         self.surprises = observer.collect(Float32, "surprise")
         self.health = observer.collect(DiagnosticStatus, "monitor_node/health")
         self.time = 1_000_000_000
         self.value = 0.1
 
-    def step(self, value=None):
-        from sensor_msgs.msg import Image, JointState
-
+    def step(self, value=None, command_node=True):
         for _ in range(5):
-            message = JointState(name=["linear_x", "linear_y"], velocity=[0.1, 0.0])
-            self.stamp(message)
-            self.executed.publish(message)
+            if command_node:
+                self.act()
             self.time += PERIOD
+        self.see(value)
+
+    def act(self, speed=0.1):
+        from sensor_msgs.msg import JointState
+
+        message = JointState(name=["linear_x", "linear_y"], velocity=[speed, 0.0])
+        self.stamp(message)
+        self.executed.publish(message)
+
+    def see(self, value=None):
+        from sensor_msgs.msg import Image
+
         message = Image(height=1, width=64, encoding="32FC1", step=256)
         message.data = np.full(64, self.value if value is None else value, np.float32).tobytes()
         self.stamp(message)
@@ -51,6 +61,11 @@ class World:
 
     def stamp(self, message):
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(self.time, 1_000_000_000)
+
+    def ready(self):
+        self.observer.until(
+            lambda: self.latents.get_subscription_count() and self.executed.get_subscription_count()
+        )
 
     def asks(self):
         return {v.key: v.value for v in self.health[-1].values}.get("asks_for") if self.health else None
@@ -66,7 +81,7 @@ def test_fault_36_surprise_for_some_steps_asks_for_a_standstill(processes, doubt
     processes.node("monitor_node", config=False, checkpoint=doubtful)
     observer.until(lambda: world.latents.get_subscription_count() > 0)
     observer.until(lambda: len(world.surprises) > 3, again=world.step)
-    assert world.asks() in ("go_on", None)  # None: said before this test could hear it
+    observer.until(lambda: world.asks() == "go_on", again=world.step)
     signs = iter(range(1000))
     observer.until(lambda: world.asks() == "hold", again=lambda: world.step(30.0 * (-1) ** next(signs)))
     assert "does not do what the model expects" in world.health[-1].message
@@ -95,20 +110,111 @@ def test_fault_36_pictures_like_none_in_training_are_doubted_or_only_said(
 def test_what_the_monitor_asks_for_is_what_the_command_side_does(
     processes, checkpoint, doubtful, robot, world, observer
 ):
-    processes.node("command_node", config=False, checkpoint=checkpoint)
+    # What it sends belongs to another time than the world's latents.
+    given = ("-p", f"checkpoint:={checkpoint}", "-r", "command/executed:=robot/executed")
+    processes.start("-m", "world_model_ros.nodes", "command_node", "--ros-args", *given)
     processes.node("monitor_node", config=False, checkpoint=doubtful)
     robot.get_moving()
     signs = iter(range(1000))
 
+    def drive():  # the latents are the world's
+        robot.say_joints()
+        robot.say_plan()
+
     def surprise():
-        robot.drive()
+        drive()
         world.step(30.0 * (-1) ** next(signs))
 
     observer.until(lambda: robot.state() == "HOLD" and "monitor_node" in robot.reason(), again=surprise)
     observer.until(robot.at_rest, again=surprise)
 
     def calm():
-        robot.drive()
+        drive()
         world.step()
 
     observer.until(robot.moving, again=calm)
+
+
+def test_a_gap_of_command_node_is_a_gap(processes, doubtful, world, observer, ask):
+    """What was planned is not what was done: without command_node nothing can be expected."""
+    from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+    plans = observer.node.create_publisher(JointTrajectory, "plan", 10)
+    processes.node("monitor_node", config=False, checkpoint=doubtful)
+    world.ready()
+    observer.until(plans.get_subscription_count)
+    observer.until(lambda: len(world.surprises) > 3, again=world.step)
+
+    def absent():
+        plan = JointTrajectory(joint_names=["linear_x", "linear_y"])
+        world.stamp(plan)
+        plan.points = [JointTrajectoryPoint(velocities=[0.4, 0.4]) for _ in range(10)]
+        plans.publish(plan)
+        world.step(command_node=False)
+
+    def steps(name):
+        return int(ask.diagnosis("monitor_node")[2].get(name, 0))
+
+    why = "command/executed did not tell what the robot did"
+    observer.until(lambda: why in ask.diagnosis("monitor_node")[2].get("not_judged_why", ""), again=absent)
+    judged = len(world.surprises)
+    missing = steps("steps_not_judged")
+    observer.until(lambda: steps("steps_not_judged") > missing + 8, again=absent)
+    assert len(world.surprises) == judged
+    assert world.asks() == "go_on"
+    observer.until(lambda: ask.says("monitor_node", why), again=absent)
+    assert ask.diagnosis("monitor_node")[0] == b"\x01"  # WARN
+    observer.until(lambda: len(world.surprises) > judged + 3, again=world.step)
+
+
+class OffGrid:
+    """A camera of any rate with 10 ms of jitter beside control steps of 50 ms; each call is one frame."""
+
+    def __init__(self, world, rate):
+        self.world, self.rate, self.number = world, rate, 0
+        self.rng, self.begin, self.tick = np.random.default_rng(0), world.time, world.time
+
+    def frame(self):
+        jitter = int(self.rng.integers(-10_000_000, 10_000_001))
+        stamp = self.begin + 13_000_000 + round(self.number * 1e9 / self.rate) + jitter
+        self.number += 1
+        while self.tick < stamp:
+            self.world.time = self.tick
+            self.world.act()
+            self.tick += PERIOD
+        self.world.time = stamp
+        self.world.see()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("rate", [10, 24])
+def test_fault_57_steps_of_a_camera_off_the_grid_are_judged(processes, doubtful, world, observer, ask, rate):
+    processes.node("monitor_node", config=False, checkpoint=doubtful)
+    world.ready()
+    camera = OffGrid(world, rate)
+
+    def figures():
+        return ask.diagnosis("monitor_node")[2]
+
+    def frames():
+        for _ in range(6):
+            camera.frame()
+
+    observer.until(lambda: int(figures().get("steps_judged", 0)) >= 60, again=frames)
+    assert int(figures()["steps_not_judged"]) <= 4, figures()["not_judged_why"]
+    assert float(figures()["camera_hz"]) == pytest.approx(rate, rel=0.1)
+    assert ask.diagnosis("monitor_node")[0] == b"\x00"
+
+
+@pytest.mark.fault
+def test_fault_57_a_camera_that_is_too_slow_is_named_with_both_rates(
+    processes, doubtful, world, observer, ask
+):
+    processes.node("monitor_node", config=False, checkpoint=doubtful)
+    world.ready()
+    camera = OffGrid(world, 5)
+    observer.until(lambda: ask.says("monitor_node", "at least 10.0 are needed"), again=camera.frame)
+    level, message, figures = ask.diagnosis("monitor_node")
+    assert level == b"\x01"
+    assert "the camera gives 5." in message or "the camera gives 4." in message
+    assert figures["camera_hz_needed"] == "10.0"

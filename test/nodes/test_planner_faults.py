@@ -143,3 +143,18 @@ def test_fault_35_no_progress_ends_planning_and_says_so(processes, checkpoint, f
     assert max(map(due, feed.plans)) <= ended + BLOCK
     assert observer.call(SetBool, "planner/enable", SetBool.Request(data=True)).success
     observer.until(lambda: max(map(due, feed.plans)) > ended + BLOCK, again=feed.next)
+
+
+def test_fault_17_a_node_whose_plan_hangs_is_not_activated_beside_it(
+    processes, checkpoint, feed, observer, ask
+):
+    node = start(processes, checkpoint, "threading.Event().wait(8)")
+    feed.begin()
+    observer.until(lambda: feed.asks() == "fault", again=feed.next)
+    assert ask.change_state("planner_node", "deactivate")
+    assert not ask.change_state("planner_node", "activate")  # two workers would use one planner
+    assert "has not ended for" in node.log.read_text()
+    assert "restart planner_node" in node.log.read_text()
+    observer.until(lambda: ask.change_state("planner_node", "activate"))
+    count = len(feed.plans)
+    observer.until(lambda: feed.asks() == "go_on" and len(feed.plans) > count, again=feed.next)

@@ -316,3 +316,88 @@ def test_what_is_below_nothing_is_refused(setting):
 def test_settings_that_make_no_sense_are_refused_by_name(setting, value):
     with pytest.raises(UserError, match=setting):
         PlannerConfig(**{setting: value})
+
+
+class Beginning(PointMass):
+    """Notes which blocks each solve begins with: the first candidate of the first iteration."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun = []
+
+    def rollout(self, latents, history_actions, candidates):
+        if candidates.shape[1] > 1:
+            self.begun.append(candidates[0, 0].clone())
+        return super().rollout(latents, history_actions, candidates)
+
+
+@pytest.mark.parametrize("passed", [1, 2, 3])
+def test_after_a_gap_the_previous_plan_is_begun_where_it_is_now(passed):
+    model = Beginning()
+    planner = RecedingHorizonPlanner(model, SPEC, PlannerConfig(samples=64, iterations=1))
+    planner.set_goal(latent(0.38, 0.0))
+    before = planner.plan(latent(0, 0), None, STILL)
+    model.begun.clear()
+    after = planner.plan(latent(0, 0), None, STILL, passed)
+    left = before.horizon - passed
+    assert left > 0
+    expected = ((before.actions.reshape(-1, 5, 2) - ACTION.mean) / ACTION.std)[passed:].reshape(left, 10)
+    np.testing.assert_allclose(model.begun[0], expected, atol=1e-5)
+    assert after.horizon == left
+
+
+def test_a_plan_that_has_passed_is_dropped():
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(0.38, 0.0))
+    planner.plan(latent(0, 0), None, STILL)
+    fresh = RecedingHorizonPlanner(PointMass(), SPEC)
+    fresh.set_goal(latent(0.38, 0.0))
+    fresh.generator.set_state(planner.generator.get_state())
+    found = [p.plan(latent(0, 0), None, STILL, 40) for p in (planner, fresh)]
+    np.testing.assert_array_equal(found[0].actions, found[1].actions)
+
+
+def test_after_a_step_without_a_plan_the_next_one_does_not_begin_a_step_late():
+    class Sometimes(Beginning):
+        broken = False
+
+        def rollout(self, *arguments):
+            return super().rollout(*arguments) * (torch.nan if self.broken else 1.0)
+
+    model = Sometimes()
+    planner = RecedingHorizonPlanner(model, SPEC, PlannerConfig(samples=64, iterations=1))
+    planner.set_goal(latent(0.38, 0.0))
+    before = planner.plan(latent(0, 0), None, STILL)
+    model.broken = True
+    with pytest.raises(ValueError, match="finite"):
+        planner.plan(latent(0, 0), STILL, STILL)
+    model.broken = False
+    model.begun.clear()
+    planner.plan(latent(0, 0), STILL, STILL)
+    expected = ((before.actions.reshape(-1, 5, 2) - ACTION.mean) / ACTION.std)[2:].reshape(-1, 10)
+    np.testing.assert_allclose(model.begun[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"elites": 100, "objective": "temporal", "proposal": "none"},
+        {"elites": 100, "proposal": "none"},
+        {"elites": 40},
+    ],
+)
+def test_elites_are_judged_against_the_samples_that_are_used(settings):
+    class Timed(PointMass):
+        def temporal(self, starts, goals):
+            return (starts - goals)[..., :2].norm(dim=-1) / 0.1
+
+    planner = RecedingHorizonPlanner(Timed(), SPEC, PlannerConfig(**settings))
+    assert planner.config.elites == settings["elites"]
+    assert planner.config.samples >= settings["elites"]
+
+
+def test_more_elites_than_samples_are_refused_with_the_samples_that_are_used():
+    with pytest.raises(UserError, match="100 of 48"):
+        RecedingHorizonPlanner(Proposing(), SPEC, PlannerConfig(elites=100))
+    with pytest.raises(UserError, match="20 of 10"):
+        PlannerConfig(samples=10, elites=20)

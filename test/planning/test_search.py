@@ -174,3 +174,81 @@ def test_what_icem_has_imagined_need_not_be_imagined_again(loaded):
     assert plan.predicted_distance == pytest.approx(
         float((end - torch.from_numpy(goal)).square().sum()), rel=1e-3
     )
+
+
+@pytest.mark.fault
+def test_fault_59_a_solve_that_cannot_be_recorded_is_done_without_and_said_once(loaded, caplog, monkeypatch):
+    def refuse(self, tensors):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    expected = plans(loaded)
+    monkeypatch.setattr(Recorded, "_begin", refuse)
+    model, spec = loaded
+    planner = RecedingHorizonPlanner(model, spec, PlannerConfig(samples=16, elites=4, iterations=2))
+    planner.search.records = True
+    planner.warm_up()  # what a node does before it is ready
+    for one, other in zip(expected, plans(loaded, recorded=True), strict=True):
+        np.testing.assert_array_equal(one.actions, other.actions)
+    assert caplog.text.count("cannot be recorded as a CUDA graph") == 2  # once for each planner
+    assert "stream is capturing" in caplog.text
+
+
+@pytest.mark.fault
+def test_fault_59_too_little_memory_for_a_recording_still_halves_the_samples(loaded, monkeypatch):
+    def refuse(self, tensors):
+        if tensors["draws"].shape[2] > 8:
+            raise torch.OutOfMemoryError("no room")
+        return real(self, tensors)
+
+    real = Recorded._begin
+    monkeypatch.setattr(Recorded, "_begin", refuse)
+    plan = plans(loaded, 2, recorded=True, solver="cem", widening=1)[-1]
+    assert plan.candidates == 16
+
+
+class Replays:
+    """A planner whose replays take as long as told, by a clock that stands otherwise."""
+
+    def __init__(self, loaded, passing, monkeypatch, deadline):
+        model, spec = loaded
+        config = PlannerConfig(samples=16, elites=4, iterations=2, deadline=deadline)
+        self.planner = RecedingHorizonPlanner(model, spec, config)
+        self.planner.search.records = True
+        self.latent, self.still = np.zeros(spec.model.latent_dim, np.float32), np.zeros(self.planner.shape)
+        self.seconds, self.count = 0.02, 0
+        real = Recorded.__call__
+
+        def call(recorded, **tensors):
+            self.count += 1
+            passing(self.seconds)
+            return real(recorded, **tensors)
+
+        monkeypatch.setattr(Recorded, "__call__", call)
+
+    def plan(self, times=1):
+        """Return how many of ``times`` plans were replayed."""
+        before = self.count
+        for _ in range(times):
+            self.planner.set_goal(self.latent + 1)
+            self.planner.plan(self.latent, None, self.still)
+        return self.count - before
+
+
+@pytest.mark.fault
+def test_fault_59_one_slow_replay_is_forgotten_after_a_while(loaded, passing, monkeypatch):
+    replays = Replays(loaded, passing, monkeypatch, deadline=100.0)
+    assert replays.plan(10) == 10
+    replays.seconds = 0.5
+    assert replays.plan(1) == 1
+    replays.seconds = 0.02
+    assert replays.plan(10) == 0
+    assert replays.plan(90) >= 50
+    assert replays.plan(10) == 10
+
+
+@pytest.mark.fault
+def test_fault_59_replays_that_are_always_late_are_tried_ever_more_seldom(loaded, passing, monkeypatch):
+    replays = Replays(loaded, passing, monkeypatch, deadline=100.0)
+    replays.seconds = 0.11
+    replays.plan(2)
+    assert replays.plan(300) < 12

@@ -47,7 +47,7 @@ class Doubt:
         if sign:
             self._bad, self._good = self._bad + 1, 0
             if self._bad >= self.rules.doubtful and not self.reason:
-                self.reason = f"{sign} for {self._bad} model steps in a row"
+                self.reason = f"for {self._bad} model steps in a row {sign}"
         elif error is not None or self.threshold is None:
             self._bad, self._good = 0, self._good + 1
             if self._good >= self.rules.calm:
@@ -59,14 +59,23 @@ class Doubt:
             return "the latent is not finite"
         if self.shell is not None and not self.shell[0] <= norm <= self.shell[1]:
             self.counts["off_the_shell"] += 1
+            shown, low, high = distinct(norm, *self.shell)
             return (
-                f"the picture is like none seen in training (latent norm {norm:.1f}, "
-                f"{self.shell[0]:.1f} to {self.shell[1]:.1f} is usual)"
+                f"the picture is like none seen in training (latent norm {shown}, {low} to {high} is usual): "
+                "clear the camera's view or put the camera back where it was; command/reset lets the robot "
+                "move slowly in spite of it, for override_time of command_node"
             )
         if self.threshold is not None and error is not None and error > self.threshold:
             self.counts["surprises"] += 1
-            return (
-                "the world does not do what the model expects "
-                f"(surprise {error:.1f}, {self.threshold:.1f} is the bound)"
-            )
+            shown, bound = distinct(error, self.threshold)
+            return f"the world does not do what the model expects (surprise {shown}, {bound} is the bound)"
         return ""
+
+
+def distinct(value: float, *bounds: float) -> list[str]:
+    """Return numbers as texts, with so many digits that the value reads differently from each bound."""
+    for digits in range(1, 17):
+        shown, *others = texts = [f"{number:.{digits}f}" for number in (value, *bounds)]
+        if shown not in others:
+            break
+    return texts

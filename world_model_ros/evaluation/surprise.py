@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from world_model_ros.control.doubt import Doubt
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.frames import resize_frame
 from world_model_ros.data.normalisation import normalise
@@ -55,7 +56,7 @@ def measure(
     model, spec = load_checkpoint(checkpoint)
     wanted = EVENTS if n is None else n
     normal_recordings = fresh_recordings(task, spec, NORMAL_EPISODES, FRESH_NORMAL + seed)
-    normal = _errors(model, spec, normal_recordings)
+    normal, holds = _normal(model, spec, normal_recordings)
     with contextlib.closing(make_world(task)) as world:
         check_world(spec, world)
         found, missed = score_events(model, spec, world, wanted, seed)
@@ -71,6 +72,7 @@ def measure(
         "auroc": {kind: auroc(found, normal) for kind, found in scores.items()},
         "threshold": threshold,
         "false_alarms": None if alarms is None else _alarms(alarms),
+        "holds": holds,
         "detected": None
         if threshold is None
         else {kind: float((found > threshold).mean()) for kind, found in scores.items()},
@@ -92,7 +94,8 @@ def measure(
     if data is not None and threshold is not None:
         with EpisodeFile(data) as file:
             _, held_out = held_out_split(spec, file)
-            errors = _errors(model, spec, read_recordings(file, held_out[:HELD_OUT_EPISODES], spec, task))
+            recordings = read_recordings(file, held_out[:HELD_OUT_EPISODES], spec, task)
+            errors, results["holds_held_out"] = _normal(model, spec, recordings)
         results["false_alarms_held_out"] = _alarms(errors > threshold)
     return results
 
@@ -107,6 +110,13 @@ def summary(results: dict) -> str:
             f"  false alarms      {false['alarms']} of {false['steps']} normal steps, "
             f"{false['per_500']:.2f} in 500 [{low:.2f}, {high:.2f}], threshold {results['threshold']:.3f}"
         )
+    for name, holds in (("fresh", results["holds"]), ("held out", results.get("holds_held_out"))):
+        if holds is not None:
+            low, high = (500 * bound for bound in holds["interval"])
+            lines.append(
+                f"  false HOLDs       {holds['holds']} in {holds['steps']} normal steps ({name}), "
+                f"{holds['per_500']:.2f} in 500 [{low:.2f}, {high:.2f}], by the rule of monitor_node"
+            )
     normal = results["medians"]["normal"]
     for kind, value in results["auroc"].items():
         detected = (
@@ -223,16 +233,61 @@ def corrupted(frames: np.ndarray, seed: int, count: int = GUARD_FRAMES) -> dict[
     }
 
 
+def false_holds(spec: CheckpointSpec, episodes: list[tuple[np.ndarray, np.ndarray]]) -> dict | None:
+    """Return how often monitor_node would have stopped the robot, by its own rule and default parameters.
+
+    episodes: the surprise (N - history,) of each one's steps with a full history, and the norms (N,) of its
+    latents. None where the checkpoint has no thresholds.
+    """
+    limits = spec.thresholds
+    if limits.surprise is None and None in (limits.norm_low, limits.norm_high):
+        return None
+    holds = steps = held = 0
+    for errors, norms in episodes:
+        doubt, before = Doubt(limits.surprise, limits.norm_low, limits.norm_high), ""
+        unknown = [None] * (len(norms) - len(errors))
+        for error, norm in zip([*unknown, *errors.tolist()], norms.tolist(), strict=True):
+            reason = doubt.step(error, norm)
+            holds += bool(reason) and not before
+            held += bool(reason)
+            steps += 1
+            before = reason
+    return {
+        "steps": steps,
+        "holds": holds,
+        "steps_held": held,
+        "per_500": 500 * holds / max(1, steps),
+        "interval": wilson_interval(holds, steps),
+    }
+
+
+def _normal(
+    model: LeWorldModel, spec: CheckpointSpec, recordings: list[Recording]
+) -> tuple[np.ndarray, dict | None]:
+    """Surprise of all steps with a full history, and what the monitor would have made of them."""
+    episodes = _scored(model, spec, recordings)
+    return np.concatenate([errors for errors, _ in episodes]), false_holds(spec, episodes)
+
+
 def _errors(model: LeWorldModel, spec: CheckpointSpec, recordings: list[Recording]) -> np.ndarray:
     """Surprise of all steps with a full history, recording after recording."""
+    return np.concatenate([np.zeros(0), *(errors for errors, _ in _scored(model, spec, recordings))])
+
+
+def _scored(
+    model: LeWorldModel, spec: CheckpointSpec, recordings: list[Recording]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Surprise of the steps with a full history, and the norms of all latents, of each recording."""
     if not recordings:
-        return np.zeros(0)
+        return []
     latents = per_recording(encode_frames(model, all_frames(recordings), spec), recordings)
-    found = [
-        one_step_errors(model, z, torch.from_numpy(r.blocks), spec.history)
+    return [
+        (
+            one_step_errors(model, z, torch.from_numpy(r.blocks), spec.history).numpy(),
+            z.norm(dim=-1).numpy(),
+        )
         for z, r in zip(latents, recordings, strict=True)
     ]
-    return torch.cat(found).numpy()
 
 
 def _clip(world: World, spec: CheckpointSpec, episode: Episode, event: Event) -> Recording:

@@ -12,6 +12,8 @@ from world_model_ros.control.doubt import Doubt, DoubtRules
 from world_model_ros.control.health import Health
 from world_model_ros.control.images import ImageRejectedError
 from world_model_ros.control.joints import match_joints
+from world_model_ros.control.judged import HISTORY as TOO_SHORT
+from world_model_ros.control.judged import NO_COMMANDS, NO_FRAME, START, JudgedSteps
 from world_model_ros.control.statistics import Percentiles, Rate
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.shipped import find_checkpoint
@@ -21,8 +23,9 @@ from world_model_ros.nodes.qos import HISTORY, RELIABLE
 from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.planning.action_buffer import ActionBuffer
 from world_model_ros.planning.expectation import Expectation
-from world_model_ros.planning.timeline import Timeline
+from world_model_ros.planning.timeline import ModelStep, Timeline
 
+WAITING = 3  # model steps that may wait for what went out until then: a busy machine hands over late
 KEPT = 64  # latents whose arrival is remembered
 
 
@@ -55,9 +58,11 @@ class MonitorNode(ManagedNode):
             self.get_logger().warning("the checkpoint has no surprise threshold: nothing will surprise it")
         self.doubt = Doubt(limits.surprise, limits.norm_low, limits.norm_high, self.rules())
         self.surprise = self.publisher(Float32, "surprise", RELIABLE)
-        self.subscribe(Image, "latent", self.on_latent, RELIABLE)
-        self.subscribe(JointTrajectory, "plan", self.on_plan, RELIABLE)
+        # What went out comes first: a latent is judged by what led to it. No latent may be lost, as the
+        # nearest one to a step's start counts.
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
+        self.subscribe(Image, "latent", self.on_latent, HISTORY)
+        self.subscribe(JointTrajectory, "plan", self.on_plan, RELIABLE)
 
     def start(self) -> None:
         """Begin with an empty history."""
@@ -66,7 +71,11 @@ class MonitorNode(ManagedNode):
         self.expectation.forget()
         self.errors, self.norms, self.planning = Percentiles(), Percentiles(), Percentiles()
         self.rates = {name: Rate() for name in ("latent", "plan", "executed")}
-        self.seen: dict[int, float] = {}  # stamp of a latent -> when it came, in real time
+        self.seen: dict[int, float] = {}  # start of a model step -> when its latent came, in real time
+        self.steps = JudgedSteps()
+        self.missed = 0  # model steps without a frame, that are in ``steps``
+        self.filled = False  # whether there was a full history already
+        self.waiting: list[ModelStep] = []  # for what went out until their frames
 
     def tear_down(self) -> None:
         """Let the model go."""
@@ -80,25 +89,63 @@ class MonitorNode(ManagedNode):
             self.reject("latent", str(reason))
             return
         self.accept("latent")
-        stamp = nanoseconds(message.header.stamp)
         self.heard("latent")
-        self.seen[stamp] = time.monotonic()
+        self.take(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
+
+    def take(self, step: ModelStep | None) -> None:
+        """Judge a model step once what went out until its frame is known, or will not be any more."""
+        if step is None:
+            return
+        self.seen[step.start] = time.monotonic()
         while len(self.seen) > KEPT:
             del self.seen[next(iter(self.seen))]
-        step = self.timeline.add_latent(stamp, latent)
-        if step is not None:
-            self.judge(latent, self.expectation.step(latent, step.executed))
+        self.waiting.append(step)
+        self.judge_what_is_known()
 
-    def judge(self, latent: np.ndarray, error: float | None) -> None:
-        """Publish the surprise, and ask for a standstill while there is doubt."""
-        norm = float(np.linalg.norm(latent))
+    def judge_what_is_known(self) -> None:
+        """Judge the steps that wait, in order, as far as what went out is known or does not matter."""
+        while self.waiting:
+            step = self.timeline.refreshed(self.waiting[0])
+            told = step.known or step.previous is None or max(self.timeline.executed, default=0) >= step.stamp
+            if not told and len(self.waiting) <= WAITING:
+                return
+            self.waiting.pop(0)
+            self.judge(step)
+
+    def judge(self, step: ModelStep) -> None:
+        """Publish a step's surprise, and ask for a standstill where something is wrong.
+
+        Where it is not known what the robot did, nothing can be expected: command_node was not there.
+        """
+        norm = float(np.linalg.norm(step.latent))
         self.norms.add(norm)
+        error = self.expectation.step(step.latent, step.executed if step.known else None)
+        self.count(step, error is not None)
         if error is not None:
             self.errors.add(error)
             self.surprise.publish(Float32(data=error))
         reason = self.doubt.step(error, norm)
         doubtful = Health.HOLD if self.values["hold"] else Health.WARNING
         self.publish_health(doubtful if reason else Health.FINE, reason)
+
+    def count(self, step: ModelStep, judged: bool) -> None:
+        """Note whether a step was judged, or why not; and the steps before it that had no frame."""
+        if self.filled and self.timeline.missed > self.missed:
+            self.steps.add(NO_FRAME, self.timeline.missed - self.missed)
+        self.missed = self.timeline.missed
+        self.filled = self.filled or judged
+        if judged:
+            self.steps.add()
+        elif step.previous is not None and not step.known:
+            self.steps.add(NO_COMMANDS)
+        else:
+            self.steps.add(TOO_SHORT if self.filled else START)
+
+    def watch(self) -> tuple[Health, str]:
+        """Say where too few model steps can be judged, and what the camera has to do with it."""
+        problem = self.steps.problem()
+        slow = self.timeline.too_slow
+        return (Health.WARNING if problem or slow else Health.FINE), "; ".join(filter(None, [slow, problem]))
 
     def on_plan(self, message: JointTrajectory) -> None:
         """Note how long it took from the latent to the plan made from it."""
@@ -116,7 +163,8 @@ class MonitorNode(ManagedNode):
         self.heard("executed")
         try:
             action = match_joints(self.spec.action.names, message.name, message.velocity, "command/executed")
-            self.timeline.add_executed(nanoseconds(message.header.stamp), action)
+            self.take(self.timeline.add_executed(nanoseconds(message.header.stamp), action))
+            self.judge_what_is_known()
         except ValueError as error:
             self.reject("command/executed", str(error))
 
@@ -130,6 +178,8 @@ class MonitorNode(ManagedNode):
             return {}
         found: dict = dict(self.doubt.counts)
         found |= {"surprise_threshold": self.doubt.threshold}
+        found |= self.steps.figures() | {"camera_hz": round(self.timeline.rate, 1)}
+        found |= {"camera_hz_needed": round(self.timeline.rate_needed, 1)}
         found |= self.errors.figures("surprise") | self.norms.figures("latent_norm")
         found |= self.planning.figures("latent_to_plan_ms")
         for name, rate in self.rates.items():

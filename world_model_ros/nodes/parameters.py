@@ -141,6 +141,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter("enabled", True, "Plan from the start; else planner/enable does it."),
         PLAN_TIMEOUT,
         *LIMITS,
+        JOINT_PREFIX,
         _suited("horizon", "Model steps that a plan looks ahead", 50),
         Parameter(
             "solver",
@@ -350,6 +351,21 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "sim_node": (
         Parameter("task", "reach", "Task of the simulation.", choices=("reach", "push")),
         Parameter("gui", False, "Open a window."),
+        Parameter(
+            "camera_rate",
+            0.0,
+            "Frames a second of the camera, on a clock of its own; 0 for one a model step, at its start.",
+            low=0.0,
+            high=60.0,
+        ),
+        Parameter(
+            "camera_jitter",
+            0.0,
+            "How much earlier or later than that a frame may be taken, in seconds, at random; its stamp says "
+            "when it was. Not with a camera_rate of 0.",
+            low=0.0,
+            high=0.1,
+        ),
         Parameter("seed", 0, "Seed of the start and of the goals.", low=0, high=2**31 - 1),
         Parameter(
             "goals", 0, "How many goals to try before ending; 0 goes on for ever.", low=0, high=2**31 - 1

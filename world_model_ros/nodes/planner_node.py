@@ -11,6 +11,7 @@ from std_msgs.msg import Float32
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from world_model_ros.control.goals import GoalInUse
 from world_model_ros.control.health import Health
 from world_model_ros.control.images import ImageRejectedError
 from world_model_ros.control.joints import match_joints
@@ -18,6 +19,7 @@ from world_model_ros.control.limits import narrowed
 from world_model_ros.control.progress import Progress
 from world_model_ros.control.statistics import Percentiles
 from world_model_ros.control.worker import Worker
+from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.device import choose_device, lost_device
 from world_model_ros.model.shipped import find_checkpoint
@@ -62,12 +64,12 @@ class PlannerNode(ManagedNode):
     def __init__(self):
         self.progress = Progress(0.0)
         self.worker: Worker | None = None
+        self.enabled, self.enable_calls, self.goal = False, 0, GoalInUse()
         super().__init__("planner_node")
         self.changed()
         self.lock = threading.Lock()  # guards epoch, timeline and what goes out
         self.epoch = 0
         self.enabled = self.values["enabled"]
-        self.goal: np.ndarray | None = None
         self.milliseconds = Percentiles()
         self.counts = dict.fromkeys(("plans", "discarded", "failures"), 0)
 
@@ -96,9 +98,12 @@ class PlannerNode(ManagedNode):
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
         self.plans = self.publisher(JointTrajectory, "plan", RELIABLE)
         self.distances = self.publisher(Float32, "goal/distance", RELIABLE)
-        self.subscribe(Image, "latent", self.on_latent, RELIABLE)
-        self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
+        self.joints_named = tuple(self.values["joint_prefix"] + name for name in self.spec.action.names)
+        # What went out comes first: a latent is handed over with what led to it. No latent may be lost, as
+        # the nearest one counts.
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
+        self.subscribe(Image, "latent", self.on_latent, HISTORY)
+        self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
         self.subscribe(JointState, "joint_states", self.on_joints, FRESH)
         self.serve(SetBool, "planner/enable", self.on_enable)
         self.serve(Trigger, "planner/goal_from_camera", self.on_goal_from_camera)
@@ -106,13 +111,19 @@ class PlannerNode(ManagedNode):
         self.get_logger().info(f"planner ready: {self.values['checkpoint']}, {self.planner.config}")
 
     def start(self) -> None:
-        """Begin with an empty history."""
+        """Begin with an empty history. Raises UserError while a plan from before hangs."""
+        if self.worker is not None and self.worker.alive:
+            # Two workers must not use one planner, and what hangs may never come back.
+            raise UserError(
+                f"a plan of before has not ended for {self.worker.busy():.0f} s: restart planner_node."
+            )
         with self.lock:
             self.epoch += 1
             self.timeline.reset()
         self.latent: np.ndarray | None = None
         self.joints: np.ndarray | None = None
-        self._planned = None  # (start, goal) of the worker's last plan
+        self._planned = None  # (step, goal) of the worker's last plan
+        self.too_slow = ""  # why this camera cannot be driven with
         self.planner.reset()
         self.worker = Worker(self.plan, self.failed, "planner")
 
@@ -120,6 +131,7 @@ class PlannerNode(ManagedNode):
         """Discard the plan in flight and end the worker."""
         with self.lock:
             self.epoch += 1
+        self.goal.end()
         if self.worker is not None:
             self.worker.stop(STOP_SECONDS)
 
@@ -134,21 +146,28 @@ class PlannerNode(ManagedNode):
             return
         self.latent = latent
         with self.lock:
-            step = self.timeline.add_latent(nanoseconds(message.header.stamp), latent)
-            if step is not None and self.enabled and self.goal is not None:
-                self.worker.submit(Job(self.epoch, self.goal, step, self.joints))
+            self.submit(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
+            before, self.too_slow = self.too_slow, self.timeline.too_slow
+            if self.too_slow and not before:
+                self.epoch += 1  # the plan in flight must not say that all is well
+        if bool(before) != bool(self.too_slow):
+            self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
+
+    def submit(self, step: ModelStep | None) -> None:
+        """Have a model step planned for, with the lock held."""
+        if step is not None and self.enabled and self.goal.latent is not None and not self.too_slow:
+            self.worker.submit(Job(self.epoch, self.goal.latent, step, self.joints))
 
     def on_goal(self, message: Image) -> None:
-        """Take a new goal; the plan in flight is discarded."""
+        """Take a goal; where it is another one, the plan in flight is discarded."""
         latent = self.checked(message, "goal/latent")
         if latent is not None:
             self.take_goal(latent)
 
     def take_goal(self, latent: np.ndarray) -> None:
-        """Plan towards ``latent`` from the next model step on."""
+        """Plan towards ``latent`` from the next model step on, unless that is being done."""
         with self.lock:
-            self.epoch += 1
-            self.goal = latent
+            self.epoch += self.goal.take(latent)
 
     def checked(self, message: Image, topic: str) -> np.ndarray | None:
         """Return a message's latent, or say once why not."""
@@ -165,7 +184,7 @@ class PlannerNode(ManagedNode):
         try:
             action = match_joints(self.spec.action.names, message.name, message.velocity, "command/executed")
             with self.lock:
-                self.timeline.add_executed(nanoseconds(message.header.stamp), action)
+                self.submit(self.timeline.add_executed(nanoseconds(message.header.stamp), action))
         except ValueError as error:
             self.reject("command/executed", str(error))
 
@@ -174,7 +193,7 @@ class PlannerNode(ManagedNode):
         if self.spec.action.kind != "joint_velocity":
             return
         try:
-            self.joints = match_joints(self.spec.action.names, message.name, message.position)
+            self.joints = match_joints(self.joints_named, message.name, message.position)
             self.accept("joint_states")
         except ValueError as error:
             self.joints = None
@@ -184,12 +203,30 @@ class PlannerNode(ManagedNode):
         """Start or stop planning."""
         with self.lock:
             self.enabled = request.data
+            self.enable_calls += request.data
             self.epoch += 1
             self.progress.start()
-        self.publish_health(Health.FINE)
-        response.success = True
-        response.message = "planning" if request.data else "not planning"
+            if not request.data:
+                self.goal.end()
+        self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
+        response.success, response.message = True, self.doing()
         return response
+
+    def doing(self) -> str:
+        """Return whether there is planning, or what it lacks."""
+        if not self.enabled:
+            return "not planning: planner/enable with true begins"
+        if self.goal.latent is None:
+            return "enabled: waiting for a goal on goal/image, or planner/goal_from_camera"
+        return "planning"
+
+    def health_values(self) -> dict[str, str]:
+        """Return what the status of command_node needs to say what is missing."""
+        return {
+            "enabled": str(self.enabled).lower(),
+            "enable_calls": str(self.enable_calls),
+            "goal": str(self.goal.latent is not None).lower(),
+        }
 
     def on_goal_from_camera(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Make what the camera sees now the goal."""
@@ -201,22 +238,27 @@ class PlannerNode(ManagedNode):
 
     def plan(self, job: Job) -> None:
         """Plan one model step and publish it; runs in the worker thread."""
-        start, goal = self._planned or (None, None)
+        before, goal = self._planned or (None, None)
         new_goal = goal is not job.goal
         if new_goal:
             self.planner.set_goal(job.goal)
             self.progress.start()
-        follows = start == job.step.start - self.period * self.spec.block
-        self._planned = (job.step.start, job.goal)
-        plan = self.planner.plan(job.step.latent, job.step.executed if follows else None, job.step.running)
-        message = plan_message(job.step, plan.actions, job.joints, self.spec)
-        stuck = self.progress.step(job.step.start, plan.distance)
+        with self.lock:  # the plan before this one is known by now
+            step = self.timeline.refreshed(job.step)
+        follows = before is not None and before.stamp == step.previous
+        passed = 1 if before is None else max(1, round((step.due - before.due) / self.timeline.length))
+        self._planned = (step, job.goal)
+        plan = self.planner.plan(step.latent, step.executed if follows else None, step.running, passed)
+        message = plan_message(step, plan.actions, job.joints, self.spec)
+        stuck = self.progress.step(step.start, plan.distance)
         with self.lock:
             if job.epoch != self.epoch:
                 self.counts["discarded"] += 1
                 return
-            if not stuck:
-                self.timeline.buffer.put(job.step.due, plan.actions)
+            if stuck:
+                self.goal.end()
+            else:
+                self.timeline.buffer.put(step.due, plan.actions)
                 self.plans.publish(message)
             self.milliseconds.add(plan.milliseconds)
             self.counts["plans"] += 1
@@ -252,11 +294,11 @@ class PlannerNode(ManagedNode):
 
     def figures(self) -> dict:
         """Return counts and how long planning takes."""
-        doing = "no goal" if self.goal is None else "planning" if self.enabled else "not enabled"
-        replaced = 0 if self.worker is None else self.worker.replaced
-        return (
-            {"doing": doing} | self.counts | {"replaced": replaced} | self.milliseconds.figures("planning_ms")
-        )
+        found = {"doing": self.doing()} | self.counts
+        found["replaced"] = 0 if self.worker is None else self.worker.replaced
+        if self.active:
+            found |= {"camera_hz": round(self.timeline.rate, 1), "steps_without_frame": self.timeline.missed}
+        return found | self.milliseconds.figures("planning_ms")
 
 
 def make_node() -> PlannerNode:

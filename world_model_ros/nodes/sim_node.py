@@ -19,9 +19,12 @@ from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
 from world_model_ros.nodes.running import Life, nanoseconds, set_stamp
+from world_model_ros.sim.camera import CameraClock, ClockGuard
 from world_model_ros.sim.faults import Faults, Frame, parse
 from world_model_ros.sim.worlds import make_world
 
+LISTEN = 1.0  # seconds before the first time is said, in which another /clock is noticed
+FIRST_PLANS = 3  # model steps of a goal at which its first plan is waited for, where somebody plans
 CLOCK_AGAIN = 0.1  # seconds of waiting after which the time is said once more: /clock is best effort
 
 
@@ -41,6 +44,12 @@ class SimNode(Node):
         self.period = round(self.world.period * 1e9)
         self.length = self.period * self.world.block
         self.time = self.length  # the start of the control step to come; zero would mean no clock
+        self.camera: CameraClock | None = None  # None shows one frame at the start of each model step
+        self.substep = self.period // self.world.substeps
+        if values["camera_rate"]:
+            self.camera = CameraClock(values["camera_rate"], values["camera_jitter"], self.substep, seed)
+        self.taken: list[Frame] = []  # that are not published yet
+        self.guard = ClockGuard()
         self.plans = Source()
         self.commands = Source()
         self.latents = Source()
@@ -50,15 +59,18 @@ class SimNode(Node):
         self.first_due: int | None = None  # when the goal's first plan is due
         self.planning_ms: float | None = None
         self.goal: np.ndarray | None = None
+        self.tries = 0  # how often the goal's first plan is still waited for
         self.results: list[GoalResult] = []
         self.asked: set[str] = set()  # what services ask for at the next model step
 
+        self.surprise = ""  # on how many model steps our monitor_node has judged it
+        self.create_subscription(Clock, "/clock", lambda m: self.guard.heard(nanoseconds(m.clock)), HISTORY)
         self.clock_out = self.create_publisher(Clock, "/clock", RELIABLE)
         self.images = self.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
         self.goal_images = self.create_publisher(Image, "goal/image", LATCHED)
         self.joint_states = self.create_publisher(JointState, "joint_states", RELIABLE)
         self.command_in = self.create_subscription(TwistStamped, "command/twist", self.on_command, HISTORY)
-        self.create_subscription(JointTrajectory, "plan", self.on_plan, RELIABLE)
+        self.plan_in = self.create_subscription(JointTrajectory, "plan", self.on_plan, RELIABLE)
         self.create_subscription(Float32, "goal/distance", self.on_distance, RELIABLE)
         self.create_subscription(Image, "latent", self.on_latent, RELIABLE)
         self.create_subscription(Image, "goal/latent", self.on_goal_latent, RELIABLE)
@@ -115,11 +127,15 @@ class SimNode(Node):
 
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         """Read how long our planner_node plans."""
-        name = f"{self.get_namespace().rstrip('/')}/planner_node"
+        here = self.get_namespace().rstrip("/")
         for status in message.status:
             values = {pair.key: pair.value for pair in status.values}
-            if status.name == name and "planning_ms_p50" in values:
+            if status.name == f"{here}/planner_node" and "planning_ms_p50" in values:
                 self.planning_ms = float(values["planning_ms_p50"])
+            if status.name == f"{here}/monitor_node" and "steps_judged" in values:
+                judged, missed = int(values["steps_judged"]), int(values["steps_not_judged"])
+                why = f" ({values['not_judged_why']})" if missed else ""
+                self.surprise = f"surprise judged on {judged} of {judged + missed} model steps{why}"
 
     def ask(self, what: str, answer: Trigger.Response) -> Trigger.Response:
         """Remember what a service asked for."""
@@ -129,18 +145,22 @@ class SimNode(Node):
 
     def live(self, life: Life) -> int:
         """Run until the goals are tried or a signal comes; return the exit code."""
+        self.listen(life)
         began = time.monotonic()
         next_step = time.monotonic()
         while not life.ending:
-            if self.time % self.length == 0:
+            self.check_clock()
+            if self.camera is None and self.time % self.length == 0:
                 self.begin_model_step(life)
+            elif self.camera is not None:
+                self.begin_control_step(life)
             self.publish_state()
             self.wait(life, self.commands, self.time, self.publish_clock)
             action = self.actions.pop(self.time, None)
             self.actions = {stamp: kept for stamp, kept in self.actions.items() if stamp > self.time}
-            self.world.step(np.zeros(len(self.world.action_names)) if action is None else action)
+            self.step(np.zeros(len(self.world.action_names)) if action is None else action)
             if self.judge():
-                print(summary_line(self.results, time.monotonic() - began), flush=True)
+                self.tell_end(life, time.monotonic() - began)
                 return 0
             self.time += self.period
             # Nobody gains from a clock that races while nobody plans.
@@ -149,29 +169,117 @@ class SimNode(Node):
             self.serve(life, next_step)
         return 0
 
+    def listen(self, life: Life) -> None:
+        """Refuse to start where /clock is published already: nodes that hear two clocks go wrong."""
+        self.serve(life, time.monotonic() + LISTEN)
+        self.check_clock()
+
+    def check_clock(self) -> None:
+        """Raise UserError where somebody else publishes /clock."""
+        if not self.guard.foreign:
+            return
+        publishers = self.get_publishers_info_by_topic("/clock")
+        names = [f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in publishers]
+        if self.get_fully_qualified_name() in names:
+            names.remove(self.get_fully_qualified_name())  # ourselves; another one may have the same name
+        known = sorted({name for name in names if "UNKNOWN" not in name})
+        raise UserError(
+            f"/clock is also published by {', '.join(known) or 'another node'}: end that, or run this "
+            "simulation in another ROS_DOMAIN_ID."
+        )
+
+    def step(self, action: np.ndarray) -> None:
+        """Let the world move for a control step, and the camera take its frames on the way."""
+        moments = []
+        if self.camera is not None:
+            moments = self.camera.taken(self.time, self.time + self.period)
+        if not moments:
+            self.world.step(action)
+            return
+
+        def take(substep: int) -> None:
+            stamp = self.time + substep * self.substep
+            if stamp in moments:
+                self.taken.append(self.frame(stamp, self.world.render()))
+
+        self.world.step(action, take)
+
     def begin_model_step(self, life: Life) -> None:
         """Wait for the plan that is due, do what was asked for, show the camera's frame."""
         self.wait(life, self.plans, self.time)
+        self.do_what_is_asked(life)
+        self.show(life, self.frame(self.time, self.world.render()), self.time + self.length)
+        seen = self.latents.waited_for and self.goal_encoded.waited_for
+        if (
+            seen
+            and self.tries
+            and not self.plans.waited_for
+            and self.count_publishers(self.plan_in.topic_name)
+        ):
+            self.tries -= 1
+            self.plans.expect()  # else the first plan would come in time on a fast machine only
+
+    def begin_control_step(self, life: Life) -> None:
+        """Show the frames taken since the last one, wait for the plan that is due, do what was asked for.
+
+        The planner has chosen its model steps by these frames, so what is due goes by its plans.
+        """
+        for frame in self.taken:
+            self.show(life, frame, self.time)
+        self.taken.clear()
+        due = self.plans.newest
+        if due is None or not self.plans.waited_for:
+            if self.time % self.length == 0:
+                self.do_what_is_asked(life)
+            return
+        changes = self.goal is None or self.asked
+        # A quarter of a model step after its start the frame that shows it is there, and it is planned for:
+        # then a new goal discards no plan, and finds none in the making.
+        ready = due + self.length // 4 <= self.time < due + self.length // 2
+        # command_node plays a plan from the control step nearest to its due time on.
+        if self.time + self.period // 2 >= due + self.length or (changes and ready):
+            self.wait(life, self.plans, due + self.length)
+        if changes and ready:
+            self.do_what_is_asked(life)
+
+    def do_what_is_asked(self, life: Life) -> None:
+        """Start anew or draw a goal, where somebody asked for it or the last one has ended."""
         if "reset" in self.asked:
             self.world.reset()
             self.time += 2 * self.length  # a gap: nobody takes the new start for a consequence
+            self.publish_state()  # before the picture, which would be one of the future
+            if self.camera is not None:
+                self.camera.taken(self.time, self.time)
+                self.plans.missed()  # the grid of model steps goes on, but where is for the planner to say
         if self.goal is None or self.asked:
             self.asked.clear()
             self.new_goal(life)
-        pixels = self.world.render()
-        frame = Frame(self.time, *pixels.shape[:2], "rgb8", pixels.tobytes())
-        for shown in self.faults.frames(frame, self.time + self.length):
+
+    def show(self, life: Life, frame: Frame, until: int) -> None:
+        """Publish a frame, the next one being taken at ``until``, and wait until it was perceived."""
+        for shown in self.faults.frames(frame, until):
             self.images.publish(self.image(shown))
-        self.wait(life, self.latents, self.time)
+        self.wait(life, self.latents, frame.stamp)
+
+    @staticmethod
+    def frame(stamp: int, pixels: np.ndarray) -> Frame:
+        """Return pixels (H, W, 3) as a frame."""
+        return Frame(stamp, *pixels.shape[:2], "rgb8", pixels.tobytes())
+
+    def tell_end(self, life: Life, seconds: float) -> None:
+        """Print the last lines of a run."""
+        print(summary_line(self.results, seconds), flush=True)
+        if self.camera is not None and self.surprise:
+            self.serve(life, time.monotonic() + 1.1)  # the monitor reports once a second
+            print(self.surprise, flush=True)
 
     def new_goal(self, life: Life) -> None:
         """Draw and publish a goal, and let the nodes take it before time goes on."""
         self.goal = self.world.sample_goal(self.rng)
         self.counter = GoalCounter(self.budget or self.world.patience)
         self.first_due = None
-        pixels = self.world.goal_image(self.goal)
-        frame = Frame(self.time, *pixels.shape[:2], "rgb8", pixels.tobytes())
-        self.goal_images.publish(self.image(frame))
+        self.tries = FIRST_PLANS
+        self.goal_images.publish(self.image(self.frame(self.time, self.world.goal_image(self.goal))))
         self.wait(life, self.goal_encoded, self.time)
 
     def judge(self) -> bool:
@@ -220,6 +328,7 @@ class SimNode(Node):
     def publish_clock(self) -> None:
         """Say what time it is."""
         message = Clock()
+        self.guard.published(self.time)
         set_stamp(message.clock, self.time)
         self.clock_out.publish(message)
 

@@ -19,6 +19,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.nodes import environment
 
 NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
+FLOATS = ("real_time_factor", "camera_rate", "camera_jitter")
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.02
 _PR_SET_PDEATHSIG = 1
@@ -33,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the start and of the goals")
     parser.add_argument(
         "--real-time-factor", type=float, default=1.0, help="speed of the clock; 0: as fast as nodes keep up"
+    )
+    parser.add_argument(
+        "--camera-rate", type=float, default=0.0, help="frames a second; 0: one for each model step"
+    )
+    parser.add_argument(
+        "--camera-jitter", type=float, default=0.0, help="s by which a frame may be early or late"
     )
     parser.add_argument("words", nargs="*", metavar="name:=value", help="the same, as ros2 launch spells it")
 
@@ -55,6 +62,8 @@ def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
         "gui": str(arguments.gui).lower(),
         "seed": str(arguments.seed),
         "real_time_factor": str(arguments.real_time_factor),
+        "camera_rate": str(arguments.camera_rate),
+        "camera_jitter": str(arguments.camera_jitter),
         "checkpoint": arguments.checkpoint,
     }
     for word in arguments.words:
@@ -74,14 +83,15 @@ def check(values: dict[str, str]) -> None:
 
     if values["task"] not in TASKS:
         raise UserError(f"there is no task {values['task']!r}: choose one of {', '.join(TASKS)}.")
-    for name, kind in (("goals", int), ("seed", int), ("real_time_factor", float)):
+    for name, kind in (("goals", int), ("seed", int), *((name, float) for name in FLOATS)):
         try:
             fits = 0 <= kind(values[name]) < 2**31
         except ValueError:
             fits = False
         if not fits:
             raise UserError(f"{name} is {values[name]!r}: give a number that is not negative.")
-    values["real_time_factor"] = str(float(values["real_time_factor"]))
+    for name in FLOATS:  # ROS parameters know 1 and 1.0 apart
+        values[name] = str(float(values[name]))
     if values["gui"] not in ("true", "false"):
         raise UserError(f"gui is {values['gui']!r}: give true or false.")
     folder = find_checkpoint(values["checkpoint"])
@@ -92,9 +102,7 @@ def check(values: dict[str, str]) -> None:
 def commands(values: dict[str, str]) -> dict[str, list[str]]:
     """Return the command line of every node: what sim.launch.py would start."""
     parameters = str(environment.share() / "config" / "sim.yaml")
-    given = {name: ["checkpoint"] for name in NODES} | {
-        "sim_node": ["goals", "task", "gui", "seed", "real_time_factor"]
-    }
+    given = {name: ["checkpoint"] for name in NODES} | {"sim_node": ["goals", "task", "gui", "seed", *FLOATS]}
     return {
         node: [
             *(sys.executable, "-m", "world_model_ros.nodes", node, "--ros-args"),

@@ -113,7 +113,7 @@ class RecedingHorizonPlanner:
         self._forget_plan()
 
     def _forget_plan(self) -> None:
-        self._previous: Tensor | None = None
+        self._previous: Tensor | None = None  # what is left of the previous plan, blocks (H, A)
         self._promised = math.inf
         self._waiting = False
 
@@ -139,7 +139,7 @@ class RecedingHorizonPlanner:
             latents, blocks = [self._latent(zeros)] * self.spec.history, [self.still] * self.spec.history
             for context in range(1, self.spec.history + 1):
                 for left in range(self.config.horizon):
-                    self._previous = self.still.cpu().expand(left + 1, -1)
+                    self._previous = self.still.cpu().expand(left, -1) if left else None
                     for self._waiting in (False,) if left else (False, True):
                         self._solve(latents[:context], blocks[: context - 1], left, None)
         self.reset()
@@ -150,13 +150,15 @@ class RecedingHorizonPlanner:
         latent: np.ndarray,
         executed: np.ndarray | None,
         running: np.ndarray | None,
+        passed: int = 1,
     ) -> Plan:
         """Plan the blocks that follow the running one; call once a model step.
 
         latent (D,): of the frame at the start of the running block. executed (block, dim), physical
         units: what was really done between the previous call's latent and this one; None at first and
         after a gap, which forgets the history. running (block, dim): what is being done from this
-        frame on; None plans for right now, the robot waiting.
+        frame on; None plans for right now, the robot waiting. passed: model steps since the previous call,
+        more than one after a gap: the previous plan is begun at its block for this step.
         Raises ValueError for wrong shapes, numbers that are not finite, or without a goal, and
         NoPlanError where no candidate has a finite cost.
         """
@@ -164,12 +166,16 @@ class RecedingHorizonPlanner:
             raise ValueError("no goal to plan towards: call set_goal first")
         start = time.perf_counter()
         self._remember(self._latent(latent), None if executed is None else self._block(executed))
+        # Also where this call fails: by the next one, this step will have passed.
+        self._previous = None if self._previous is None else self._previous[passed:]
+        if self._previous is not None and not len(self._previous):
+            self._previous = None
         latents, blocks = list(self._latents), list(self._blocks)
         if running is not None:
             blocks.append(self._block(running))
             latents.append(self._imagine(latents, blocks))
             latents, blocks = self._recent(latents, blocks)
-        left = 0 if self._previous is None else len(self._previous) - 1
+        left = 0 if self._previous is None else len(self._previous)
         until = None if self.config.deadline is None else start + 1e-3 * self.config.deadline
         found = self._solve(latents, blocks, left, until)
         late = until is not None and time.perf_counter() > until
@@ -195,7 +201,7 @@ class RecedingHorizonPlanner:
         """Find the best ``left`` blocks after the context, or, for 0, the best moment of arrival too."""
         mean = self.still.repeat(left or self.config.horizon, 1)
         if left:
-            mean[:] = self._previous[1:]
+            mean[:] = self._previous
         context, past = _batched(latents, blocks, self.still)
         found = self.search(
             self.generator,

@@ -19,6 +19,10 @@ class _Recording:
     outputs: Callable[[], tuple[Tensor, ...]]
 
 
+class CaptureError(RuntimeError):
+    """A function could not be recorded as a CUDA graph."""
+
+
 class Recorded:
     """``function(**tensors) -> tuple of tensors``, which must not wait for the device nor draw numbers.
 
@@ -32,13 +36,18 @@ class Recorded:
         self._recordings: dict[tuple, _Recording] = {}
 
     def __call__(self, **tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return what the function returns."""
+        """Return what the function returns. Raises CaptureError where it cannot be recorded."""
         self.replayed = True
         key = tuple((name, tensor.shape, tensor.dtype) for name, tensor in sorted(tensors.items()))
         recording = self._recordings.get(key)
         if recording is None:
             self.replayed = False
-            recording = self._recordings[key] = self._begin(tensors)
+            try:
+                recording = self._recordings[key] = self._begin(tensors)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # drivers, libraries and allocators each fail in their own way
+                raise CaptureError(str(error)) from error
         for name, tensor in tensors.items():
             recording.inputs[name].copy_(tensor)
         return recording.outputs()

@@ -12,10 +12,12 @@ from torch import Tensor
 from world_model_ros.errors import UserError
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance, WorldModel
-from world_model_ros.planning.recorded import Recorded
+from world_model_ros.planning.recorded import CaptureError, Recorded
 from world_model_ros.planning.solver import SamplingSolver
 
 _log = logging.getLogger(__name__)
+# An estimate that lets no replay happen shrinks by this at each solve, so that one slow replay is forgotten.
+DECAY = 0.9
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Search:
 
     Where the moment of arrival is free, each model step until then costs ``haste``; a wide solve has
     ``widening`` times the samples. A graph cannot stop half-way: where it would take longer than a
-    deadline leaves, a solve goes without.
+    deadline leaves, a solve goes without. Where none can be recorded, every solve goes without.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class Search:
     def _take(self, solver: SamplingSolver, wide: SamplingSolver) -> None:
         """Search with these from now on, the second where a solve is wide."""
         self.solvers = {False: solver, True: wide}  # by whether it is wide
-        self._seconds = 0.0  # the longest replay so far
+        self._seconds = 0.0  # how long a replay is thought to take
+        self._decay = DECAY
         kinds = [(any_time, wide) for any_time in (False, True) for wide in (False, True)]
         self._recorded = {kind: Recorded(self._whole(*kind), self.records) for kind in kinds}
 
@@ -126,13 +129,28 @@ class Search:
         began = time.perf_counter()
         if self.records and (until is None or began + self._seconds < until):
             draws = torch.stack([noise() for _ in range(iterations)])
-            values = self._recorded[any_time, wide](**tensors, draws=draws)
-            found = _read(values, iterations, solver.effort(iterations))
-            if self._recorded[any_time, wide].replayed:
-                self._seconds = max(self._seconds, time.perf_counter() - began)
-            return found
+            try:
+                values = self._recorded[any_time, wide](**tensors, draws=draws)
+            except CaptureError as error:
+                self.records = False
+                _log.warning(
+                    "the solve cannot be recorded as a CUDA graph, planning is slower without: %s", error
+                )
+                noise = iter(draws.unbind()).__next__
+            else:
+                found = _read(values, iterations, solver.effort(iterations))
+                if self._recorded[any_time, wide].replayed:
+                    self._estimate(time.perf_counter() - began, until is None or time.perf_counter() < until)
+                return found
+        elif self.records:
+            self._seconds *= self._decay
         values, iterations = self._solve(any_time, wide, noise, until, **tensors)
         return _read(values, iterations, solver.effort(iterations))
+
+    def _estimate(self, seconds: float, in_time: bool) -> None:
+        """Take how long a replay took; the more of them were late in a row, the later one is tried again."""
+        self._decay = DECAY if in_time else math.sqrt(self._decay)
+        self._seconds = max(seconds, self._seconds) if in_time else seconds
 
     def _whole(self, any_time: bool, wide: bool) -> Callable[..., tuple[Tensor, ...]]:
         """Return the solve as a function of tensors alone, the draws (iterations, 1, S, H, A) among them."""

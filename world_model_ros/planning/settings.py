@@ -104,8 +104,10 @@ class PlannerConfig:
             raise UserError(f"precision {self.precision!r} is unknown: choose {', '.join(PRECISIONS)}.")
         if self.solver not in ("auto", *SOLVERS):
             raise UserError(f"solver {self.solver!r} is unknown: choose auto, {', '.join(SOLVERS)}.")
+        # Elites are judged against the samples, which may still be open: then again once they are not.
+        open_samples = self.elites is not None and self.samples is None
         try:
-            self.make_solver()
+            (replace(self, elites=None) if open_samples and self.elites >= 2 else self).make_solver()
         except ValueError as error:
             raise UserError(f"{error}.") from None
 

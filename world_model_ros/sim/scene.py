@@ -144,14 +144,17 @@ class Scene:
         for joint, angle, velocity in zip(self._joints, angles.tolist(), velocities.tolist(), strict=True):
             self.client.resetJointState(self.arm, joint, angle, velocity)
 
-    def move(self, start: np.ndarray, end: np.ndarray) -> None:
-        """Move the tip from `start` to `end` (2,) at constant speed within one control step."""
+    def move(self, start: np.ndarray, end: np.ndarray, after=None) -> None:
+        """Move the tip from `start` to `end` (2,) at constant speed within one control step.
+
+        `after(i)` is called after each of the `SUBSTEPS` physics steps, i from 1 on; it must change nothing.
+        """
         p = self.client
         fractions = np.linspace(0.0, 1.0, SUBSTEPS + 1)[:, None]
         way = kinematics.inverse(start + fractions * (end - start), TIP_HEIGHT + self._stick)
         # Set, the speed is right from the first substep; the solver alone would need many iterations.
         self._set_arm(way[0], (way[1] - way[0]) * SUBSTEPS / PERIOD)
-        for angles in way[1:].tolist():
+        for i, angles in enumerate(way[1:].tolist(), start=1):
             # With both gains at one the motor reaches its target within the substep, torque permitting.
             p.setJointMotorControlArray(
                 self.arm,
@@ -163,6 +166,8 @@ class Scene:
                 velocityGains=(1.0,) * 7,
             )
             p.stepSimulation()
+            if after is not None:
+                after(i)
 
     def tip(self) -> np.ndarray:
         """Position of the stick's tip, (2,) m."""

@@ -12,6 +12,7 @@ from world_model_ros.sim.explorers import make_explorer
 from world_model_ros.sim.robot_description import STICK_RADIUS
 from world_model_ros.sim.scene import (
     PERIOD,
+    SUBSTEPS,
     WORKSPACE_CENTRE,
     WORKSPACE_HALF,
     WORKSPACE_HIGH,
@@ -69,6 +70,7 @@ class World(abc.ABC):
     action_low = (-0.4, -0.4)
     action_high = (0.4, 0.4)
     period = PERIOD
+    substeps = SUBSTEPS
     block = 5
     joint_names = kinematics.ARM_JOINTS
 
@@ -95,9 +97,11 @@ class World(abc.ABC):
         self._command = np.clip(state[:2], WORKSPACE_LOW, WORKSPACE_HIGH)
         self._scene.place(self._command, state[2:])
 
-    def step(self, action: np.ndarray) -> None:
+    def step(self, action: np.ndarray, after=None) -> None:
         """Move for one control step with `action` (2,) in m/s, clipped to the limits and the workspace.
 
+        `after(i)` is called after each of its `substeps` physics steps, i from 1 on: `render` shows the
+        world as it is then.
         Raises ValueError for another shape or numbers that are not finite.
         """
         action = np.asarray(action, float)
@@ -105,7 +109,7 @@ class World(abc.ABC):
             raise ValueError(f"an action is two finite numbers, this one is {action.tolist()}")
         velocity = np.clip(action, self.action_low, self.action_high)
         end = np.clip(self._command + velocity * self.period, WORKSPACE_LOW, WORKSPACE_HIGH)
-        self._scene.move(self._command, end)
+        self._scene.move(self._command, end, after)
         self._command = end
 
     def render(self) -> np.ndarray:

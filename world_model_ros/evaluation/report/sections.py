@@ -199,12 +199,15 @@ def _surprise_table(values: dict) -> Html:
         )
     head = ["event", "n", "AUROC", "above the threshold", "median, times a normal step"]
     parts = [table(head, rows, numbers=(1, 2, 3, 4))]
-    alarms = values.get("false_alarms")
+    alarms, holds = values.get("false_alarms"), values.get("holds")
     if isinstance(alarms, dict):
+        stopped = ""
+        if isinstance(holds, dict):
+            stopped = f"; monitor_node would have stopped the robot {holds['holds']} times"
         parts.append(
             paragraph(
-                f"False alarms: {alarms['alarms']} of {alarms['steps']} normal steps. AUROC is the chance "
-                "that an event surprises more than a normal step does: 1 is perfect, 0.5 is blind.",
+                f"False alarms: {alarms['alarms']} of {alarms['steps']} normal steps{stopped}. AUROC is the "
+                "chance that an event surprises more than a normal step does: 1 is perfect, 0.5 is blind.",
                 class_="note",
             )
         )

@@ -1,0 +1,123 @@
+"""Stop, reset, stop again: by whoever comes, each time.
+
+WORLD_MODEL_ROS_STOP_ROUNDS says how many rounds each of the tests makes; the bar is 20.
+"""
+
+import os
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.ros, pytest.mark.fault]
+ROUNDS = int(os.environ.get("WORLD_MODEL_ROS_STOP_ROUNDS", "3"))
+LIMIT = 0.15  # seconds from a stop to the last command that moves the robot
+KEEP_ALIVE = 0.1  # seconds for which `ros2 topic pub --once` stays after it has published
+
+
+class Arm:
+    """A robot under way, of any interface: publishes what keeps it moving, collects what is sent."""
+
+    def __init__(self, robot, observer, interface):
+        from geometry_msgs.msg import TwistStamped
+        from std_msgs.msg import Float64MultiArray
+        from trajectory_msgs.msg import JointTrajectory
+
+        kinds = {"twist": TwistStamped, "velocities": Float64MultiArray, "joint_trajectory": JointTrajectory}
+        self.robot, self.observer, self.interface = robot, observer, interface
+        self.sent = []  # (when, whether it moves the robot)
+        self.names = ("linear_x", "linear_y") if interface == "twist" else ("joint1", "joint2")
+        self.positions = [0.0, 0.0]
+
+        def heard(message, info):
+            self.sent.append((info["source_timestamp"], self.moves(message)))
+
+        observer.node.create_subscription(kinds[interface], f"command/{interface}", heard, 1000)
+
+    def moves(self, message):
+        if self.interface == "velocities":
+            return any(message.data)
+        if self.interface == "twist":
+            return self.robot.moves(message)
+        return any(velocity for point in message.points for velocity in point.velocities)
+
+    def drive(self):
+        self.robot.say_joints(name=["joint1", "joint2"], position=self.positions)
+        self.robot.say_latent()
+        self.robot.say_plan(names=self.names)
+
+    def get_moving(self):
+        count = len(self.sent)
+        self.observer.until(lambda: any(moves for _, moves in self.sent[count:]), again=self.drive)
+
+    def last_motion(self):
+        """Drive on until nothing has moved for a while; return when the last moving command was sent."""
+        count = len(self.sent)
+        self.observer.until(
+            lambda: len(self.sent) > count + 20 and not any(moves for _, moves in self.sent[-15:]),
+            again=self.drive,
+        )
+        return max(when for when, moves in self.sent if moves)
+
+
+def publish_once(domain, arm):
+    """Do what `ros2 topic pub --once` does, as a program of its own does; return when it published."""
+    import rclpy
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from std_msgs.msg import Bool
+
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = rclpy.create_node("button", context=context)
+    # Its defaults: reliable, transient local where the reader is, else volatile.
+    button = node.create_publisher(
+        Bool, "command/emergency_stop", QoSProfile(depth=1, durability=DurabilityPolicy.VOLATILE)
+    )
+    arm.observer.until(lambda: button.get_subscription_count() > 0, again=arm.drive)
+    sent = time.time_ns()
+    button.publish(Bool(data=True))
+    end = time.monotonic() + KEEP_ALIVE
+    arm.observer.until(lambda: time.monotonic() > end, again=arm.drive)
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+    return sent
+
+
+def waited(process):
+    """Return for how long a process has waited for a processor, in seconds."""
+    with open(f"/proc/{process.pid}/schedstat") as file:
+        return 1e-9 * int(file.read().split()[1])
+
+
+@pytest.mark.timeout(120 + 20 * ROUNDS)
+@pytest.mark.parametrize("how", ["topic", "service"])
+@pytest.mark.parametrize("interface", ["twist", "velocities", "joint_trajectory"])
+def test_fault_41_every_stop_stops_whoever_sends_it(
+    processes, checkpoint, arm_checkpoint, robot, observer, ask, domain, interface, how
+):
+    ends = {f"limits.position_{end}": [sign * 3.0] * 2 for end, sign in (("low", -1), ("high", 1))}
+    node = processes.node(
+        "command_node",
+        config=False,
+        checkpoint=checkpoint if interface == "twist" else arm_checkpoint,
+        **{"command.interface": interface} | (ends if interface == "joint_trajectory" else {}),
+    )
+    arm = Arm(robot, observer, interface)
+    delays, lost = [], []
+    for _ in range(ROUNDS):
+        arm.get_moving()
+        before = waited(node)
+        if how == "topic":
+            sent = publish_once(domain, arm)
+        else:
+            sent = time.time_ns()
+            assert ask.trigger("command/emergency_stop").success
+        observer.until(lambda: "emergency stop" in robot.reason(), again=arm.drive)
+        # While it waits for a processor that others use, it cannot hear of the stop.
+        lost.append(waited(node) - before)
+        delays.append(1e-9 * (arm.last_motion() - sent))
+        assert ask.trigger("command/reset").success
+    print(
+        f"{interface}, by {how}: {len(delays)} of {ROUNDS} stops, last motion at most {max(delays):.3f} s "
+        f"later, without a processor for at most {max(lost):.3f} s"
+    )
+    assert all(delay <= LIMIT + without for delay, without in zip(delays, lost, strict=True)), (delays, lost)
