@@ -164,7 +164,8 @@ class SimNode(Node):
                 return 0
             self.time += self.period
             # Nobody gains from a clock that races while nobody plans.
-            factor = self.factor if self.factor > 0 or self.plans.waited_for else 1.0
+            planned = self.plans.waited_for and self.plans.newest is not None
+            factor = self.factor if self.factor > 0 or planned else 1.0
             next_step = max(next_step + self.world.period / factor if factor else 0.0, time.monotonic())
             self.serve(life, next_step)
         return 0
