@@ -1,5 +1,6 @@
 """Heads that come later, and trainings that start from a checkpoint."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -75,15 +76,29 @@ def test_a_training_from_another_checkpoint_is_another_training(data, tmp_path, 
     assert f"{run} was started differently" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_robot_is_no_start(data, tmp_path, tiny, capsys, command):
+@pytest.mark.parametrize(
+    ("attributes", "theirs", "ours"),
+    [
+        ({"period": 0.1}, "period 0.05 in the checkpoint", "0.1 in the data"),
+        ({"action_unit": "mm/s"}, "unit 'm/s' in the checkpoint", "'mm/s' in the data"),
+        ({"action_frame": "tool0"}, "frame 'base' in the checkpoint", "'tool0' in the data"),
+        (
+            {"action_high": [2.0, 1.0]},
+            "limits [-1, 1], [-1, 1] in the checkpoint",
+            "[-1, 2], [-1, 1] in the data",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_robot_is_no_start(
+    data, tmp_path, tiny, capsys, command, attributes, theirs, ours
+):
     assert main(command(data, tmp_path / "first", steps=2)) == 0
     other = tmp_path / "other.h5"
-    with EpisodeFile(data) as file, EpisodeWriter(other, file.attributes | {"period": 0.1}) as writer:
+    with EpisodeFile(data) as file, EpisodeWriter(other, file.attributes | attributes) as writer:
         for episode in range(len(file)):
             writer.append(file.pixels(episode), file.actions(episode))
     assert main(command(other, tmp_path, steps=2, start=tmp_path / "first" / "out")) == 2
     error = capsys.readouterr().err
     assert "was trained for other actions" in error
-    assert "0.05 s" in error
-    assert "0.1 s" in error
+    assert f"{theirs} and {ours}" in error
     assert not (tmp_path / "out").exists()

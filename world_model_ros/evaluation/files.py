@@ -1,10 +1,10 @@
 """Where results go: looked at before the long work, replaced at once after it."""
 
-import json
 import os
 from pathlib import Path
 
 from world_model_ros.errors import UserError
+from world_model_ros.jsonable import json_text
 
 
 def check_target(option: str, path: Path) -> None:
@@ -21,11 +21,11 @@ def check_target(option: str, path: Path) -> None:
 def write_json(path: Path, values: dict) -> None:
     """Write ``values`` so that whoever reads ``path`` finds the old file or the new one, never a half.
 
-    Raises UserError where the disk refuses.
+    Infinite numbers and NaN, which JSON does not know, become null. Raises UserError where the disk refuses.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.write_text(json_text(values, indent=2) + "\n")
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

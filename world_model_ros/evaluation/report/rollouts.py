@@ -11,11 +11,10 @@ from tqdm import tqdm
 
 from world_model_ros.evaluation.closed_loop import Outcome, run_problem
 from world_model_ros.evaluation.problems import BUDGETS, WAITING, Problem, make_problems
-from world_model_ros.evaluation.recordings import check_world
 from world_model_ros.evaluation.report.inputs import Result
 from world_model_ros.evaluation.workers import Settings, Worker
 from world_model_ros.planning.settings import PlannerConfig
-from world_model_ros.sim.worlds import make_world, protocols_of, yaw_difference
+from world_model_ros.sim.worlds import check_world, make_world, protocols_of, yaw_difference
 
 FILMS = 6
 OTHERS = 2  # shown beside the first ones where all of these end alike
@@ -89,7 +88,7 @@ def film_rollouts(script: Script) -> list[Film]:
         contextlib.closing(worker.world) as world,
         contextlib.closing(make_world(settings.task, image_size=SIZE)) as studio,
     ):
-        check_world(worker.planner.spec, world)
+        check_world(worker.planner.spec, settings.task)
         problems = script.first or make_problems(world, script.count, seed=0)
         films = []
         with tqdm(total=len(problems), desc="film", unit="problem", leave=False, disable=None) as bar:
