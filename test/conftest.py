@@ -2,12 +2,13 @@
 
 import contextlib
 import fcntl
-import itertools
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -34,7 +35,6 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 ROOT = Path(__file__).resolve().parents[1]
-_domains = itertools.count(os.getpid() * 13)
 # Linux hands out the ports of domains above 101 to anybody.
 DOMAINS = range(5, 102)
 PATIENCE = 60.0  # seconds for anything to come up on a busy machine
@@ -96,14 +96,51 @@ def no_memory_of_the_dead():
             lock.unlink()
 
 
+class Domain(int):
+    """A ROS_DOMAIN_ID that nobody else on this machine tests in: a file is locked for as long."""
+
+    lock: int  # the file's descriptor: processes that inherit it keep the domain when this one dies
+
+    @classmethod
+    def claim(cls, seconds=PATIENCE):
+        """Return one that is free. Fails when there is none for ``seconds``."""
+        folder = Path(tempfile.gettempdir())
+        end = time.monotonic() + seconds
+        while True:
+            # From the system's randomness: a seed that tests have set must not lead all to the same one.
+            for number in random.SystemRandom().sample(DOMAINS, len(DOMAINS)):
+                path = folder / f"world_model_ros_domain_{number}.lock"
+                try:
+                    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                except PermissionError:  # another user's
+                    continue
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(lock)
+                    continue
+                found = cls(number)
+                found.lock = lock
+                return found
+            assert time.monotonic() < end, f"all domains of {DOMAINS} are in use"
+            threading.Event().wait(0.1)
+
+    def release(self):
+        """Let others have it, once the processes that inherited it have ended."""
+        os.close(self.lock)
+
+
 class Processes:
     """Starts programs of this package, and leaves none behind."""
 
     def __init__(self, folder, domain):
-        self.folder = folder
+        self.folder, self.domain = folder, domain
         self.mark = uuid.uuid4().hex
         self.environment = os.environ | {
             "ROS_DOMAIN_ID": str(domain),
+            # What nodes remember and log stays in the test's folder.
+            "ROS_HOME": str(folder / "ros"),
+            "ROS_LOG_DIR": str(folder / "ros" / "log"),
             # A sourced ROS 2 is in there too.
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "WORLD_MODEL_ROS_TEST": self.mark,
@@ -124,6 +161,7 @@ class Processes:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=(self.domain.lock,),
             )
         process.log = path
         self.started.append(process)
@@ -182,7 +220,9 @@ class Processes:
 @pytest.fixture
 def domain():
     """Return a ROS_DOMAIN_ID of this test's own."""
-    return DOMAINS[next(_domains) % len(DOMAINS)]
+    claimed = Domain.claim()
+    yield claimed
+    claimed.release()
 
 
 @pytest.fixture

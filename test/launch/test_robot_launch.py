@@ -178,10 +178,7 @@ def installed(tmp_path, processes):
         path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m world_model_ros.nodes {name} "$@"\n')
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     path = os.environ["AMENT_PREFIX_PATH"]
-    processes.environment |= {
-        "AMENT_PREFIX_PATH": f"{prefix}{os.pathsep}{path}",
-        "ROS_LOG_DIR": str(tmp_path),
-    }
+    processes.environment |= {"AMENT_PREFIX_PATH": f"{prefix}{os.pathsep}{path}"}
     return str(ROOT / "launch" / "robot.launch.py")
 
 
