@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from world_model_ros.errors import UserError
+from world_model_ros.evaluation.files import check_target
 from world_model_ros.evaluation.open_loop import open_loop
 from world_model_ros.evaluation.report import plots, sections, success
 from world_model_ros.evaluation.report.imagination import dream, encode_recordings, episodes_to_imagine
@@ -79,12 +80,7 @@ def write_atomically(path: Path, page: str) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.out.is_dir():
-        raise UserError(
-            f"--out {arguments.out} is a folder: give the name of a file in it, such as report.html."
-        )
-    if not arguments.out.parent.is_dir():
-        raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}, make it first.")
+    check_target("--out", arguments.out)
     if arguments.films < 0:
         raise UserError(f"--films must not be negative, it is {arguments.films}.")
 
