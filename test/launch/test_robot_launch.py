@@ -153,12 +153,17 @@ def test_arguments_become_remaps_and_only_what_is_given_wins_over_the_file(check
         ({}, "checkpoint is missing: add checkpoint:="),
         ({"checkpoint": "/nowhere"}, "no checkpoint at '/nowhere'"),
         ({"checkpoint": "CHECKPOINT", "params_file": "/no.yaml"}, "there is no params_file /no.yaml"),
+        ({"checkpoint": "CHECKPOINT", "params_file": "MISSPELT"}, "did you mean limits.max_step"),
+        ({"checkpoint": "CHECKPOINT", "log_level": "loud"}, "log_level is 'loud': choose one of"),
     ],
 )
-def test_what_every_node_would_refuse_is_said_in_a_sentence(given, words, checkpoint):
+def test_what_every_node_would_refuse_is_said_in_a_sentence(given, words, checkpoint, tmp_path):
     from world_model_ros.errors import UserError
 
-    given = {key: value.replace("CHECKPOINT", checkpoint) for key, value in given.items()}
+    misspelt = tmp_path / "robot.yaml"
+    misspelt.write_text("/**/command_node:\n  ros__parameters:\n    limits.maxstep: [0.1]\n")
+    stand_ins = {"CHECKPOINT": checkpoint, "MISSPELT": str(misspelt)}
+    given = {key: stand_ins.get(value, value) for key, value in given.items()}
     with pytest.raises(UserError, match=words):
         described(**given)
 

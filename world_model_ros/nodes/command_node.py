@@ -21,7 +21,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.commands import KINDS, Commands
-from world_model_ros.nodes.managed import ManagedNode, health_of, health_profile
+from world_model_ros.nodes.managed import HEALTH, ManagedNode, health_of
 from world_model_ros.nodes.qos import FRESH, HISTORY, LATCHED, RELIABLE
 from world_model_ros.nodes.running import nanoseconds, set_stamp
 from world_model_ros.planning.action_buffer import ActionBuffer
@@ -66,6 +66,7 @@ class CommandNode(ManagedNode):
         self.waking, self.tick_ms, self.tick_rate = time.monotonic(), Percentiles(), Rate()
         self.last_time = 0  # of the clock
         self.seen = -math.inf  # when the newest frame came, in real time
+        self.beats: dict[str, float] = {}  # node -> when its newest health message came, in real time
         self.out = self.publisher(KINDS[interface], f"command/{interface}", RELIABLE)
         self.executed = self.publisher(JointState, "command/executed", HISTORY)
         self.status = self.publisher(String, "status", LATCHED)
@@ -75,11 +76,12 @@ class CommandNode(ManagedNode):
         for name in HEEDED:
             self.heed(name)
         # Always: a stop that comes before the node is active must not be forgotten.
-        self.subscribe_latched(Bool, "command/emergency_stop", self.on_stop_message, always=True)
+        self.subscribe_command(Bool, "command/emergency_stop", self.on_stop_message, always=True)
         self.serve(Trigger, "command/emergency_stop", self.on_stop, always=True)
         self.serve(Trigger, "command/reset", self.on_reset, always=True)
         self.timer(self.spec.period, self.tick)
         self.timer(WATCH_CLOCK, self.watch_clock, steady=True)
+        self.timer(WATCH_CLOCK, self.watch_beats, steady=True)
 
     def limits(self, interface: str) -> Limits:
         """Return the checkpoint's limits, narrowed by the parameters'. Raises UserError."""
@@ -101,22 +103,20 @@ class CommandNode(ManagedNode):
 
     def heed(self, name: str) -> None:
         """Follow how a node fares, and whether it lives."""
-        sources = self.commander.sources
-
-        def on_liveliness(event) -> None:
-            sources.set_alive(name, event.alive_count > 0)
 
         def on_health(message: DiagnosticStatus) -> None:
-            sources.say(name, health_of(message), message.message.partition("\n")[0])
+            self.beats[name] = time.monotonic()
+            self.commander.sources.set_alive(name, True)
+            self.commander.sources.say(name, health_of(message), message.message.partition("\n")[0])
 
-        self.subscribe(
-            DiagnosticStatus,
-            f"{name}/health",
-            on_health,
-            health_profile(self.values["lease"]),
-            always=True,
-            liveliness=on_liveliness,
-        )
+        self.subscribe(DiagnosticStatus, f"{name}/health", on_health, HEALTH, always=True)
+
+    def watch_beats(self) -> None:
+        """Miss the nodes that have not been heard for a lease."""
+        late = time.monotonic() - self.values["lease"]
+        for name in [name for name, heard in self.beats.items() if heard < late]:
+            del self.beats[name]
+            self.commander.sources.set_alive(name, False)
 
     def start(self) -> None:
         """Begin with nothing known; a fault stays."""

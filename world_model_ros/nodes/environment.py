@@ -1,6 +1,8 @@
 """The surroundings a node needs, made by code so that nobody has to know them. No ROS in here."""
 
+import importlib.metadata
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +12,11 @@ NAME = "world_model_ros"
 SOURCE = Path(__file__).resolve().parents[2]
 # Where Fast DDS looks for a profile; Fast DDS 2, up to Jazzy, reads the second, newer ones warn of it.
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+# package, oldest version, what to do about an older one
+OLDEST = (
+    ("rclpy", (7, 1), "install ROS 2 Jazzy or newer"),
+    ("torch", (2, 1), "pip install --upgrade torch"),
+)
 OLDER = ("humble", "iron", "jazzy")
 
 
@@ -37,6 +44,23 @@ def _fast_dds_2() -> bool:
         return os.environ["ROS_DISTRO"] in OLDER
     prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
     return any((Path(p) / "lib" / "libfastrtps.so").exists() for p in prefixes)
+
+
+def check_versions(version=importlib.metadata.version) -> None:
+    """Raise UserError where ROS 2 or torch is too old; ``version(name)`` is that of an installed package.
+
+    What is not installed, or does not say its version, is not looked at.
+    """
+    for name, needed, what in OLDEST:
+        try:
+            found = version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        numbers = tuple(int(n) for n in re.findall(r"\d+", found.partition("+")[0])[:2])
+        if numbers and numbers < needed:
+            raise UserError(
+                f"{name} {found} is too old, {'.'.join(map(str, needed))} or newer is needed: {what}."
+            )
 
 
 def prepare(local: bool = False) -> None:

@@ -92,13 +92,6 @@ LIMITS = (
 )
 MANAGED = (
     Parameter("autostart", True, "Configure and activate at start; else a lifecycle manager does it."),
-    Parameter(
-        "lease",
-        0.2,
-        "Seconds after which a node that died is missed; the same in all nodes.",
-        low=0.05,
-        high=10.0,
-    ),
 )
 
 PARAMETERS: dict[str, tuple[Parameter, ...]] = {
@@ -203,6 +196,13 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             "twist",
             "What the robot takes: a TwistStamped, a Float64MultiArray or a JointTrajectory.",
             choices=("twist", "velocities", "joint_trajectory"),
+        ),
+        Parameter(
+            "lease",
+            0.7,
+            "Seconds without a health message after which a node is missed.",
+            low=0.3,
+            high=10.0,
         ),
         PLAN_TIMEOUT,
         Parameter(
