@@ -86,7 +86,7 @@ def test_fast_dds_is_given_its_profile_by_the_variable_that_it_reads(
     monkeypatch.setenv("ROS_DISTRO", distribution)
     for name in environment.PROFILES:
         monkeypatch.delenv(name, raising=False)
-    assert set(environment.fast_dds_profile()) == {variable}
+    assert set(environment.fast_dds_profile()) == {variable} == {environment.profile_variable()}
 
 
 @pytest.mark.ros

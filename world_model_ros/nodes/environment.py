@@ -35,15 +35,18 @@ def fast_dds_profile() -> dict[str, str]:
     """Return the variable that makes Fast DDS read config/fastdds.xml; empty where the user has set one."""
     if any(os.environ.get(variable) for variable in PROFILES):
         return {}
-    return {PROFILES[_fast_dds_2()]: str(share() / "config" / "fastdds.xml")}
+    return {profile_variable(): str(share() / "config" / "fastdds.xml")}
 
 
-def _fast_dds_2() -> bool:
-    """Return whether ROS 2 brings Fast DDS 2; wheels set no ROS_DISTRO, but its library had another name."""
+def profile_variable() -> str:
+    """Return the name of the variable that this ROS 2's Fast DDS reads.
+
+    Wheels set no ROS_DISTRO; the library of Fast DDS 2 had another name.
+    """
     if os.environ.get("ROS_DISTRO"):
-        return os.environ["ROS_DISTRO"] in OLDER
+        return PROFILES[os.environ["ROS_DISTRO"] in OLDER]
     prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
-    return any((Path(p) / "lib" / "libfastrtps.so").exists() for p in prefixes)
+    return PROFILES[any((Path(p) / "lib" / "libfastrtps.so").exists() for p in prefixes)]
 
 
 def check_versions(version=importlib.metadata.version) -> None:
