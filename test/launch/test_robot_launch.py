@@ -210,7 +210,7 @@ def test_a_node_that_dies_is_started_again_and_all_end_together(installed, proce
     observer.until(lambda: pid("planner_node") not in (0, first))
     observer.until(lambda: "planner_node" in nodes())
     started.send_signal(signal.SIGINT)
-    observer.until(lambda: started.poll() is not None, seconds=10)
+    observer.until(lambda: started.poll() is not None)
     assert processes.alive() == []
 
 

@@ -96,8 +96,11 @@ def test_fault_37_two_robots_in_two_namespaces_do_not_hear_each_other(processes,
     # A command node is ready as soon as it has frames: the planners may still be loading.
     observer.until(all_there, again=live)
     for namespace in ("/a", "/b"):
+        some = {f"{namespace}/{name}" for name in ("plan", "command/twist", "command/reset", "surprise")}
+        observer.until(
+            lambda some=some, namespace=namespace: some <= endpoints(observer, namespace), again=live
+        )
         topics = endpoints(observer, namespace)
-        assert {f"{namespace}/plan", f"{namespace}/command/twist", f"{namespace}/command/reset"} <= topics
         assert all(topic.startswith(f"{namespace}/") for topic in topics - SHARED), topics
 
     a.goals.publish(a.picture(50))

@@ -116,13 +116,18 @@ class ManagedNode(LifecycleNode):
         self._made.append((self.destroy_publisher, made))
         return made
 
-    def subscribe(self, kind, topic: str, callback, profile, always: bool = False, **events):
-        """Subscribe while active; ``events`` are further callbacks of SubscriptionEventCallbacks."""
+    def subscribe(
+        self, kind, topic: str, callback, profile, always: bool = False, with_info: bool = False, **events
+    ):
+        """Subscribe while active; ``events`` are further callbacks of SubscriptionEventCallbacks.
+
+        Where ``with_info``, the callback takes rclpy's message info too.
+        """
         events.setdefault("incompatible_qos", lambda _: self._mismatch(topic, profile, False))
 
-        def heard(message):
+        def heard(message, info):
             if self.active or always:
-                callback(message)
+                callback(message, info) if with_info else callback(message)
 
         made = self.create_subscription(
             kind, topic, heard, profile, event_callbacks=SubscriptionEventCallbacks(**events)
@@ -175,6 +180,10 @@ class ManagedNode(LifecycleNode):
                 event_callbacks=SubscriptionEventCallbacks(incompatible_qos=mismatch),
             )
             self._made.append((self.destroy_subscription, made))
+
+    def keep_for_good(self) -> None:
+        """Let what was made so far last as long as the node, instead of until it is cleaned up."""
+        self._made.clear()
 
     def serve(self, kind, name: str, callback, always: bool = False) -> None:
         """Offer a std_srvs service, which answers with a refusal while the node is not active."""

@@ -16,6 +16,8 @@ LATCHED = QoSProfile(
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 HISTORY = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 FRESH = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Several publishers may share the joints: the newest message of one must not push out another's.
+JOINTS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def full_names(endpoints) -> list[str]:
