@@ -1,4 +1,4 @@
-# make setup | sim [GOALS=N] [TASK=reach] | test | lint | clean
+# make setup | sim [GOALS=N] [TASK=reach] | test | test-jazzy | lint | clean
 PYTHON ?= python3
 GOALS ?= 0
 TASK ?= reach
@@ -6,14 +6,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 BUILT := install/.built-by-make
+# setup.py's requirements, a line each; the extras that follow are added to the package's own.
+REQUIRED = $(BIN)/python -c 'import sys, setuptools, distutils.core as d; \
+  s = d.run_setup("setup.py", stop_after="init"); \
+  print(*s.install_requires, *(r for e in sys.argv[1:] for r in s.extras_require[e]), sep="\n")'
+PURELIB = import sysconfig; print(sysconfig.get_paths()["purelib"])
 
-.PHONY: setup sim test lint clean
+JAZZY := .venv-jazzy
+
+.PHONY: setup sim test test-jazzy lint clean
 .DELETE_ON_ERROR:
 
 setup: $(BUILT)
 
 # One stamp a stage, so that an interrupted set-up goes on where it was.
 $(VENV)/.created:
+	@$(PYTHON) .ci/check_python.py
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
@@ -25,13 +33,16 @@ $(VENV)/.torch: $(VENV)/.created constraints.txt
 $(VENV)/.installed: $(VENV)/.torch setup.py constraints.txt
 	@echo "Installing ROS 2 and the other libraries ..."
 	$(PIP) "setuptools<80"
-	$(BIN)/python -c 'import setuptools, distutils.core as d; s = d.run_setup("setup.py", stop_after="init"); \
-	  print(*s.install_requires, *(r for e in ("ros", "build", "test") for r in s.extras_require[e]), sep="\n")' \
-	  > $(VENV)/requirements.txt
+	$(REQUIRED) ros build test > $(VENV)/requirements.txt
 	$(PIP) -r $(VENV)/requirements.txt
 	@touch $@
 
-$(BUILT): $(VENV)/.installed setup.py setup.cfg package.xml
+# The environment's Python finds the package from any folder; the current one and PYTHONPATH come first.
+$(VENV)/.linked: $(VENV)/.installed
+	ln -sfn "$(CURDIR)/world_model_ros" "$$($(BIN)/python -c '$(PURELIB)')/"
+	@touch $@
+
+$(BUILT): $(VENV)/.linked setup.py setup.cfg package.xml
 	$(BIN)/python -m colcon --log-level error build --symlink-install --event-handlers console_direct-
 	@touch $@
 
@@ -45,6 +56,21 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest
 
+# ROS 2 Jazzy in an environment of its own, which only borrows torch.
+$(JAZZY)/.installed: $(VENV)/.installed constraints-jazzy.txt
+	$(BIN)/python -m venv --clear $(JAZZY)
+	ours="$$($(BIN)/python -c '$(PURELIB)')"; theirs="$$($(JAZZY)/bin/python -c '$(PURELIB)')"; \
+	  for part in torch torchgen functorch torch-*.dist-info nvidia nvidia_*.dist-info triton triton-*.dist-info; do \
+	    for path in "$$ours"/$$part; do [ ! -e "$$path" ] || ln -sfn "$$path" "$$theirs/"; done; done
+	$(REQUIRED) ros-jazzy test > $(JAZZY)/requirements.txt
+	grep -v "^ros-" constraints.txt > $(JAZZY)/constraints.txt
+	$(JAZZY)/bin/python -m pip install --disable-pip-version-check --quiet -c $(JAZZY)/constraints.txt \
+	  -c constraints-jazzy.txt -r $(JAZZY)/requirements.txt
+	@touch $@
+
+test-jazzy: setup $(JAZZY)/.installed
+	$(JAZZY)/bin/python -m pytest test/nodes test/launch
+
 clean:
-	rm -rf $(VENV) build install log .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(JAZZY) build install log .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

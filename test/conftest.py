@@ -91,7 +91,8 @@ def resident():
 
 def shared_memory():
     """Return the segments of DDS participants on this machine; each belongs to one."""
-    found = Path("/dev/shm").glob("fastdds_*")
+    # fastrtps_ before Fast DDS 3
+    found = [path for name in ("fastdds", "fastrtps") for path in Path("/dev/shm").glob(f"{name}_*")]
     return {path for path in found if not path.name.endswith("_el") and "_port" not in path.name}
 
 

@@ -1,10 +1,11 @@
 """Where results go: looked at before the long work, replaced at once after it."""
 
-import json
 import os
+import tempfile
 from pathlib import Path
 
 from world_model_ros.errors import UserError
+from world_model_ros.jsonable import json_text
 
 
 def check_target(option: str, path: Path) -> None:
@@ -14,18 +15,22 @@ def check_target(option: str, path: Path) -> None:
         raise UserError(f"{option} {path}: there is no folder {folder}, make it first.")
     if path.is_dir():
         raise UserError(f"{option} {path} is a folder: name a file.")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{option} {path}: nothing can be written in {folder}, choose another folder.")
+    try:  # permissions alone do not tell: root has them all, a read-only disk has them too
+        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}-", dir=folder))
+    except OSError as error:
+        raise UserError(
+            f"{option} {path}: nothing can be written in {folder} ({error.strerror}): choose another folder."
+        ) from None
 
 
 def write_json(path: Path, values: dict) -> None:
     """Write ``values`` so that whoever reads ``path`` finds the old file or the new one, never a half.
 
-    Raises UserError where the disk refuses.
+    Infinite numbers and NaN, which JSON does not know, become null. Raises UserError where the disk refuses.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.write_text(json_text(values, indent=2) + "\n")
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -22,7 +22,6 @@ from world_model_ros.evaluation.recordings import (
     FRESH_NORMAL,
     Recording,
     all_frames,
-    check_world,
     encode_frames,
     fresh_recordings,
     held_out_split,
@@ -34,7 +33,7 @@ from world_model_ros.evaluation.statistics import wilson_interval
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.sim.worlds import World, make_world
+from world_model_ros.sim.worlds import World, check_world, make_world
 
 NORMAL_EPISODES = 200  # fresh ones; 18 steps each have a full history
 HELD_OUT_EPISODES = 100
@@ -58,7 +57,7 @@ def measure(
     normal_recordings = fresh_recordings(task, spec, NORMAL_EPISODES, FRESH_NORMAL + seed)
     normal, holds = _normal(model, spec, normal_recordings)
     with contextlib.closing(make_world(task)) as world:
-        check_world(spec, world)
+        check_world(spec, task)
         found, missed = score_events(model, spec, world, wanted, seed)
         example = example_series(model, spec, world, seed)
     scores = {kind: errors for kind, errors in found.items() if len(errors)}

@@ -25,14 +25,15 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.image import prepare_images
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.nodes import environment
 from world_model_ros.nodes.latents import latent_message
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE, full_names
 from world_model_ros.nodes.running import nanoseconds
 
 REMEDY = (
-    "start the camera with FASTDDS_DEFAULT_PROFILES_FILE set to this package's config/fastdds.xml, or let "
-    "it publish reliably"
+    f"start the camera with {environment.profile_variable()} set to this package's config/fastdds.xml, or "
+    "let it publish reliably"
 )
 
 LOOK = 0.2  # seconds between two looks at how the camera fares

@@ -10,7 +10,7 @@ from world_model_ros.errors import UserError
 
 NAME = "world_model_ros"
 SOURCE = Path(__file__).resolve().parents[2]
-# Where Fast DDS looks for a profile; distributions up to Jazzy read the second, newer ones warn of it.
+# Where Fast DDS looks for a profile; Fast DDS 2, up to Jazzy, reads the second, newer ones warn of it.
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 # package, oldest version, what to do about an older one
 OLDEST = (
@@ -35,7 +35,18 @@ def fast_dds_profile() -> dict[str, str]:
     """Return the variable that makes Fast DDS read config/fastdds.xml; empty where the user has set one."""
     if any(os.environ.get(variable) for variable in PROFILES):
         return {}
-    return {PROFILES[os.environ.get("ROS_DISTRO") in OLDER]: str(share() / "config" / "fastdds.xml")}
+    return {profile_variable(): str(share() / "config" / "fastdds.xml")}
+
+
+def profile_variable() -> str:
+    """Return the name of the variable that this ROS 2's Fast DDS reads.
+
+    Wheels set no ROS_DISTRO; the library of Fast DDS 2 had another name.
+    """
+    if os.environ.get("ROS_DISTRO"):
+        return PROFILES[os.environ["ROS_DISTRO"] in OLDER]
+    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
+    return PROFILES[any((Path(p) / "lib" / "libfastrtps.so").exists() for p in prefixes)]
 
 
 def check_versions(version=importlib.metadata.version) -> None:

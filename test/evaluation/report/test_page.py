@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from world_model_ros.evaluation.problems import make_problems
+from world_model_ros.jsonable import json_text
 from world_model_ros.sim.worlds import make_world
 
 pytest.importorskip("matplotlib")
@@ -86,7 +87,7 @@ def write_results(folder):
         "outcomes": [{"index": i, "success": i < 4} for i in range(5)],
         "commit": HOSTILE,
     }
-    probes = {name: {"end effector": value} for name, value in (("latent", 0.9), ("pixels", -0.3))}
+    probes = {name: {"end effector": value} for name, value in (("latent", 0.9), ("pixels", float("nan")))}
     scores = {kind: rng.lognormal(size=60).tolist() for kind in ("normal", "teleport", HOSTILE)}
     files = {
         "random": {"protocol": "random", **closed},
@@ -133,7 +134,7 @@ def write_results(folder):
     }
     folder.mkdir()
     for name, values in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(values))
+        (folder / f"{name}.json").write_text(json_text(values))  # as `evaluate` writes it
     (folder / f"{HOSTILE.replace('/', '')}.json").write_text("[]")
     (folder / "other.json").write_text(json.dumps({"protocol": "random", "task": HOSTILE}))
 

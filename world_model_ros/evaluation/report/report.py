@@ -1,7 +1,6 @@
 """The ``report`` verb: everything known about a checkpoint on one page that opens without a network."""
 
 import argparse
-import contextlib
 import os
 import shlex
 import tempfile
@@ -11,12 +10,14 @@ from pathlib import Path
 import torch
 
 from world_model_ros.errors import UserError
+from world_model_ros.evaluation.files import check_target
 from world_model_ros.evaluation.open_loop import open_loop
 from world_model_ros.evaluation.report import plots, sections, success
 from world_model_ros.evaluation.report.imagination import dream, encode_recordings, episodes_to_imagine
-from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Inputs, Result, read_inputs
+from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Inputs, read_inputs
 from world_model_ros.evaluation.report.page import Html, Section, code, document, join, paragraph, tag
 from world_model_ros.evaluation.report.rollouts import FILMS, film_rollouts, read_script
+from world_model_ros.evaluation.report.shapes import check_results
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
@@ -79,12 +80,7 @@ def write_atomically(path: Path, page: str) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.out.is_dir():
-        raise UserError(
-            f"--out {arguments.out} is a folder: give the name of a file in it, such as report.html."
-        )
-    if not arguments.out.parent.is_dir():
-        raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}, make it first.")
+    check_target("--out", arguments.out)
     if arguments.films < 0:
         raise UserError(f"--films must not be negative, it is {arguments.films}.")
 
@@ -108,19 +104,15 @@ def _sections(
     closed = inputs.all(*CLOSED_LOOP)
     own = protocols_of(task)[0]
     main, knowledge, surprise, robustness = map(inputs.best, (own, "knowledge", "surprise", "robustness"))
+    check_results(*closed, knowledge, surprise, robustness)
     body: dict[str, Html | None] = {"learning": sections.learning_section(inputs.metrics)}
-    with _blaming(*closed):
-        body["success"] = success.closed_loop_section(closed) if closed else None
-    with _blaming(robustness):
-        body["robustness"] = robustness and success.robustness_section(robustness)
-    with _blaming(knowledge):
-        body["knowledge"] = knowledge and sections.knowledge_section(knowledge)
-        measured = knowledge and knowledge.values["open_loop"]
-        body["open-loop"] = measured and sections.open_loop_section(measured, spec, "held-out windows")
-    with _blaming(surprise):
-        body["surprise"] = surprise and sections.surprise_section(surprise, task, spec)
-    with _blaming(main):
-        script = read_script(task, str(folder), main, arguments.films)
+    body["success"] = success.closed_loop_section(closed) if closed else None
+    body["robustness"] = robustness and success.robustness_section(robustness)
+    body["knowledge"] = knowledge and sections.knowledge_section(knowledge)
+    measured = knowledge and knowledge.values["open_loop"]
+    body["open-loop"] = measured and sections.open_loop_section(measured, spec, "held-out windows")
+    body["surprise"] = surprise and sections.surprise_section(surprise, task, spec)
+    script = read_script(task, str(folder), main, arguments.films)
     films = film_rollouts(script) if arguments.films else []
     body["rollouts"] = sections.rollouts_section(films, task, main is not None) if films else None
     recordings, source = episodes_to_imagine(spec, task, arguments.data)
@@ -150,21 +142,6 @@ def _sections(
     return [Section(name, title, body[name], missing) for name, title, missing in order]
 
 
-@contextlib.contextmanager
-def _blaming(*results: Result | None):
-    """Turn what a file of another shape makes the code raise into a UserError that names it."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        names = ", ".join(str(r.path) for r in results if r is not None)
-        if not names:
-            raise
-        raise UserError(
-            f"{names} does not hold what a report needs ({type(error).__name__}: {error}): write it again "
-            "with `evaluate --json`, or move it away."
-        ) from error
-
-
 def _head(name: str, task: str, model: LeWorldModel, spec: CheckpointSpec, inputs: Inputs) -> Html:
     training = spec.training
     facts = [
@@ -175,10 +152,8 @@ def _head(name: str, task: str, model: LeWorldModel, spec: CheckpointSpec, input
         if {"steps", "episodes"} <= training.keys()
         else None,
     ]
-    with _blaming(*inputs.all(*CLOSED_LOOP)):
-        sentence, figures = success.headline(inputs)
-    with _blaming(*inputs.all("knowledge", "surprise")):
-        knows = success.figures_of_the_model(inputs)
+    sentence, figures = success.headline(inputs)
+    knows = success.figures_of_the_model(inputs)
     return join(
         part
         for part in (

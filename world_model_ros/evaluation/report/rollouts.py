@@ -1,7 +1,6 @@
 """Films of the planner at work, each with its goal."""
 
 import contextlib
-import dataclasses
 import io
 import math
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from tqdm import tqdm
 
 from world_model_ros.evaluation.closed_loop import Outcome, run_problem
 from world_model_ros.evaluation.problems import BUDGETS, WAITING, Problem, make_problems
-from world_model_ros.evaluation.recordings import check_world
 from world_model_ros.evaluation.report.inputs import Result
+from world_model_ros.evaluation.report.shapes import check_filmed, planner_of, problem_of
 from world_model_ros.evaluation.workers import Settings, Worker
 from world_model_ros.planning.settings import PlannerConfig
-from world_model_ros.sim.worlds import make_world, protocols_of, yaw_difference
+from world_model_ros.sim.worlds import check_world, make_world, protocols_of, yaw_difference
 
 FILMS = 6
 OTHERS = 2  # shown beside the first ones where all of these end alike
@@ -55,14 +54,15 @@ class Script:
 def read_script(task: str, checkpoint: str, measured: Result | None, count: int = FILMS) -> Script:
     """Return the first ``count`` problems and the settings of ``measured``, or the defaults of `evaluate`.
 
-    Raises what a file of another shape makes it raise.
+    Raises UserError where ``measured`` does not say which they were.
     """
     own = protocols_of(task)[0]
     budget, moving = BUDGETS[own], own not in WAITING
     if measured is None:
         return Script(Settings(task, checkpoint, budget, moving, PlannerConfig()), None, count, {})
+    check_filmed(measured)
     values = measured.values
-    problems = [Problem(**_known(Problem, found)) for found in values["problems"]]
+    problems = [problem_of(found) for found in values["problems"]]
     reached = {outcome["index"]: bool(outcome["success"]) for outcome in values["outcomes"]}
     others = {
         wanted: [p for p in problems[count:] if reached.get(p.index) is wanted][:OTHERS]
@@ -73,7 +73,7 @@ def read_script(task: str, checkpoint: str, measured: Result | None, count: int 
         checkpoint=checkpoint,
         budget=values.get("budget", budget),
         pipelined=values.get("pipelined", True),
-        planner=PlannerConfig(**_known(PlannerConfig, values.get("planner", {}))),
+        planner=planner_of(measured),
     )
     return Script(settings, problems[:count], count, others)
 
@@ -89,7 +89,7 @@ def film_rollouts(script: Script) -> list[Film]:
         contextlib.closing(worker.world) as world,
         contextlib.closing(make_world(settings.task, image_size=SIZE)) as studio,
     ):
-        check_world(worker.planner.spec, world)
+        check_world(worker.planner.spec, settings.task)
         problems = script.first or make_problems(world, script.count, seed=0)
         films = []
         with tqdm(total=len(problems), desc="film", unit="problem", leave=False, disable=None) as bar:
@@ -200,8 +200,3 @@ def encode_picture(picture: np.ndarray, quality: int = 88) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "WEBP", quality=quality, method=4)
     return buffer.getvalue()
-
-
-def _known(cls, values: dict) -> dict:
-    names = {f.name for f in dataclasses.fields(cls)}
-    return {name: value for name, value in values.items() if name in names}

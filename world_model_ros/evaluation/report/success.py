@@ -93,7 +93,7 @@ def figures_of_the_model(inputs: Inputs) -> str:
             at = min(range(len(ahead["steps"])), key=lambda i: abs(ahead["steps"][i] - 5))
             found.append(f"{ahead['steps'][at]} steps ahead its error is {ahead['ratio'][at]:.2f} of copying")
         probes = knowledge.values["probes"].get("mlp", {}).get("latent", {})
-        read = ", ".join(f"{name} {value:.2f}" for name, value in probes.items())
+        read = ", ".join(f"{name} {number(value, '{:.2f}')}" for name, value in probes.items())
         found += [f"R² read from its latents: {read}"] if read else []
     if surprise is not None:
         areas = surprise.values["auroc"]
