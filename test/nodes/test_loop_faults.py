@@ -9,9 +9,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.fault]
 # How often each death is tried: the bar says 20 of 20, which takes minutes.
 TIMES = int(os.environ.get("WORLD_MODEL_ROS_DEATHS", "2"))
 SOON = 250_000_000  # ns between a death and the last command that moves the robot
-PLAYED = (
-    500_000_000 + 50_000_000
-)  # ns: a plan that is there is played to its end, the planner being missed later
+# ns after the planner's death: the plan for the next model step is there, and played for plan_timeout.
+PLAYED = 250_000_000 + 500_000_000 + 50_000_000
 
 
 def nanoseconds(stamp):
