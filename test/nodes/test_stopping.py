@@ -67,8 +67,9 @@ def test_fault_41_and_42_every_stop_stops_in_any_quality_of_service(
             )
         stopped(any_robot)
         observer.node.destroy_publisher(button)
-        press(any_robot, quality(True, False), value=False)  # no reset
-        any_robot.stands(again=any_robot.drive)
+        if len(set(qualities)) > 1:  # elsewhere nothing comes between one stop and the next
+            press(any_robot, quality(True, False), value=False)  # no reset
+            any_robot.stands(again=any_robot.drive)
         assert ask.trigger("command/reset").success
     for _ in range(2):
         any_robot.get_moving()
