@@ -149,8 +149,8 @@ def test_a_hold_can_be_overridden_but_a_node_that_is_missed_cannot(beats):
 
 @pytest.mark.fault
 def test_fault_43_another_process_with_our_name_is_there_as_long_as_it_is_heard():
-    rivals = Rivals(lease=0.7)
+    rivals = Rivals()
     assert not rivals.present(0.0)
     rivals.report(10.0)
-    assert rivals.present(10.7)
-    assert not rivals.present(10.8)
+    assert rivals.present(10.9)
+    assert not rivals.present(11.1)

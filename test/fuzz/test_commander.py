@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from world_model_ros.control.clocks import ClockWatch
 from world_model_ros.control.commander import Commander, Rules, State
-from world_model_ros.control.health import Health
+from world_model_ros.control.health import GONE, Health
 from world_model_ros.control.joints import JointCollector
 from world_model_ros.control.limits import Limits
 from world_model_ros.control.poses import LEASH, PoseKeeper
@@ -463,7 +463,7 @@ class CommanderMachine(RuleBasedStateMachine):
             ),
             "jumped": lambda: 0 <= self.age - self.jumped <= SECOND,
             "the clock was set": lambda: self.steady - self.leapt <= SECOND,
-            "another command_node": lambda: self.steady - self.rival <= self.rules.lease * SECOND + 1000,
+            "another command_node": lambda: self.steady - self.rival <= GONE * SECOND + 1000,
             "command/release was called": lambda: self.released == "person",
             "planning is disabled": lambda: self.released == "planner",
             "after the reset": lambda: self.age - self.overridden <= self.rules.override_time * SECOND,
@@ -526,7 +526,7 @@ class CommanderMachine(RuleBasedStateMachine):
         for heard in self.joints_heard.values():
             assert 0 <= self.age - heard <= self.rules.joint_timeout * SECOND
         assert any(start - PERIOD <= self.now < start + MAX_AGE for start in self.starts)
-        assert self.steady - self.rival > self.rules.lease * SECOND - 1000  # floats
+        assert self.steady - self.rival > GONE * SECOND - 1000  # floats
         assert not self.real or self.steady - self.leapt >= SECOND
         for name in self.heard:
             assert self.awake - self.heard[name] <= 2.0 + 0.1

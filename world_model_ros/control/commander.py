@@ -62,7 +62,7 @@ class Rules:
     clamped_steps: int = 40  # in a row, until this is a fault: the plans are for another robot
     step: float = 0.25  # a model step
     frame_interval: float = 0.1  # the longest one between two frames off the grid of model steps
-    lease: float = 0.7  # of real time without a heartbeat, until a node is missed
+    lease: float = 0.25  # of real time without a heartbeat, until a node is missed
     release_after: float = 0.5  # at rest, until nothing is sent any more
     ramp: float = 0.5  # of the first motion after a take-over
     override_time: float = 5.0  # in which a reset overrides a HOLD of monitor_node
@@ -103,7 +103,7 @@ class Commander:
     def take(self, rules: Rules) -> None:
         """Go by other rules from now on."""
         self.rules = rules
-        self.sources.lease = self.rivals.lease = rules.lease
+        self.sources.lease = rules.lease
         self._ramp.seconds = rules.ramp
         self._holds.override_time = rules.override_time
         self._holds.window = rules.repeated_holds_window

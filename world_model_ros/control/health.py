@@ -9,6 +9,7 @@ LONGEST_LOOK = 0.1  # seconds that may pass between two looks; what is longer is
 MEMORY = 10.0  # seconds that a late heartbeat is remembered
 PATIENCE = 3.0  # a node is missed after this many of its longest recent silences
 LONGEST_LEASE = 2.0  # seconds
+GONE = 1.0  # seconds without a heartbeat of another instance until it counts as gone
 
 
 class Health(enum.IntEnum):
@@ -41,7 +42,7 @@ class Sources:
     One that was never active is not missed: plans may come from anywhere. One whose heartbeat stops is.
     """
 
-    def __init__(self, lease: float = 0.7):
+    def __init__(self, lease: float = 0.25):
         self.lease = lease
         self._sources: dict[str, Source] = {}
         self._last: float | None = None  # the newest look at the clock
@@ -144,8 +145,7 @@ class Rivals:
     seconds: so a respawned node is not held up by its predecessor.
     """
 
-    def __init__(self, lease: float = 0.7):
-        self.lease = lease
+    def __init__(self):
         self._heard = -math.inf
 
     def report(self, steady: float) -> None:
@@ -154,4 +154,4 @@ class Rivals:
 
     def present(self, steady: float) -> bool:
         """Return whether there is another instance now."""
-        return steady - self._heard <= self.lease
+        return steady - self._heard <= GONE

@@ -27,7 +27,7 @@ ASKS = "asks_for"  # key of a health message: go_on, hold or fault
 ASKED = {Health.FINE: "go_on", Health.WARNING: "go_on", Health.HOLD: "hold", Health.FAULT: "fault"}
 INSTANCE = "instance"  # key of a health message: differs from process to process
 STATE = "state"  # key of a health message: active, inactive or ended
-HEARTBEAT = 0.1  # seconds between two health messages
+HEARTBEAT = 0.05  # seconds between two health messages
 # Of the health topics: the newest one is kept for latecomers.
 HEALTH = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL

@@ -206,9 +206,10 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         ),
         Parameter(
             "lease",
-            0.7,
-            "Seconds without a health message after which a node is missed.",
-            low=0.3,
+            0.25,
+            "Seconds without a health message after which a node is missed; longer, up to 2, for 10 s after "
+            "its messages came late.",
+            low=0.15,
             high=10.0,
         ),
         PLAN_TIMEOUT,
