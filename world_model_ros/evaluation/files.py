@@ -19,14 +19,20 @@ def check_target(option: str, path: Path) -> None:
 
 
 def write_json(path: Path, values: dict) -> None:
-    """Write ``values`` so that whoever reads ``path`` finds the old file or the new one, never a half.
+    """Write ``values`` as ``write_text`` does."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` so that whoever reads ``path`` finds the old file or the new one, never a half.
 
     Raises UserError where the disk refuses.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{path} could not be written ({error}): choose another place.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
