@@ -77,7 +77,8 @@ def resident():
 
 def shared_memory():
     """Return the segments of DDS participants on this machine; each belongs to one."""
-    found = Path("/dev/shm").glob("fastdds_*")
+    # fastrtps_ before Fast DDS 3
+    found = itertools.chain(*(Path("/dev/shm").glob(f"{name}_*") for name in ("fastdds", "fastrtps")))
     return {path for path in found if not path.name.endswith("_el") and "_port" not in path.name}
 
 

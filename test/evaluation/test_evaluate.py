@@ -1,5 +1,6 @@
 import argparse
 import json
+import math
 import os
 import re
 import shlex
@@ -7,6 +8,7 @@ import signal
 import sys
 import threading
 import types
+from datetime import datetime
 
 import pytest
 
@@ -14,6 +16,9 @@ from world_model_ros.cli import main
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation import evaluate
 from world_model_ros.evaluation.problems import save_problems
+from world_model_ros.evaluation.report.inputs import Result
+from world_model_ros.evaluation.report.pictures import read_script
+from world_model_ros.planning.settings import PlannerConfig
 
 SMALL = ["--samples", "8", "--elites", "2", "--iterations", "1"]
 
@@ -132,6 +137,23 @@ def test_floors_can_be_left_out(checkpoint, tmp_path):
     assert arguments(*again[4:]) == arguments("--checkpoint", checkpoint, *words)
     assert found["outcomes"][0]["start_angle"] >= 0
     assert found["outcomes"][0]["final_angle"] >= 0
+
+
+def test_results_are_json_that_any_reader_takes_and_can_be_run_again(checkpoint, tmp_path):
+    """The tolerance of the squared distance is infinite: JSON has null for it, which leaves it open again."""
+    file = tmp_path / "random.json"
+    words = ["--task", "reach", "-n", "1", "--budget", "5", "--no-floors", *SMALL]
+    assert main(["evaluate", "--checkpoint", checkpoint, *words, "--json", str(file)]) == 0
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    found = json.loads(file.read_text(), parse_constant=refuse)
+    assert found["planner"]["tolerance"] is None
+    script = read_script("reach", checkpoint, Result(file, found, datetime.now()))
+    before = PlannerConfig(samples=8, elites=2, iterations=1).resolved(temporal=False, inverse=False)
+    assert before.tolerance == math.inf
+    assert script.settings.planner.resolved(temporal=False, inverse=False) == before
 
 
 def test_ctrl_c_is_130_and_leaves_no_process(checkpoint, processes):

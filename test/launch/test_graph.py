@@ -59,10 +59,34 @@ def test_the_environment_keeps_what_the_user_has_set(monkeypatch):
     assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE")
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
-    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    monkeypatch.setenv("ROS_DISTRO", "kilted")
     environment.prepare()
     profile = Path(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"])
     assert "16777216" in profile.read_text()
+
+
+@pytest.mark.parametrize(
+    ("distribution", "library", "variable"),
+    [
+        ("humble", None, "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        ("jazzy", None, "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        ("kilted", "libfastrtps.so", "FASTDDS_DEFAULT_PROFILES_FILE"),
+        ("", "libfastrtps.so", "FASTRTPS_DEFAULT_PROFILES_FILE"),  # wheels: nothing says which ROS it is
+        ("", "libfastdds.so", "FASTDDS_DEFAULT_PROFILES_FILE"),
+    ],
+)
+def test_fast_dds_is_given_its_profile_by_the_variable_that_it_reads(
+    monkeypatch, tmp_path, distribution, library, variable
+):
+    (tmp_path / "lib").mkdir()
+    if library:
+        (tmp_path / "lib" / library).touch()
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "")
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    for name in environment.PROFILES:
+        monkeypatch.delenv(name, raising=False)
+    assert set(environment.fast_dds_profile()) == {variable}
 
 
 @pytest.mark.ros

@@ -1,11 +1,16 @@
 """Heads that come later, and trainings that start from a checkpoint."""
 
+import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from world_model_ros.cli import main
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.config import read_spec
+from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.training import heads
 
 
 def test_heads_come_later_and_change_nothing_else(data, tmp_path, tiny, capsys, write_episodes, command):
@@ -32,6 +37,39 @@ def test_heads_come_later_and_change_nothing_else(data, tmp_path, tiny, capsys, 
     other = write_episodes(tmp_path / "other.h5", seed=9)
     assert main(["train", "--data", str(other), "--heads", str(bare), "--out", str(later)]) == 2
     assert "its actions differ" in capsys.readouterr().err
+
+
+def test_heads_come_later_on_the_device_that_is_asked_for(data, tmp_path, tiny, monkeypatch, command):
+    """A GPU is not to be had here: what it would hold is asked for, and computed on the CPU."""
+    none = {"temporal-steps": 0, "inverse-steps": 0}
+    assert main(command(data, tmp_path, steps=2, **none)) == 0
+    asked = []
+
+    def load(folder, device="cpu"):
+        asked.append(device)
+        return load_checkpoint(folder)
+
+    monkeypatch.setattr(heads, "load_checkpoint", load)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    words = ["train", "--data", str(data), "--heads", str(tmp_path / "out"), "--out", str(tmp_path / "later")]
+    for device in ("cpu", "cuda", "auto"):
+        assert main([*words, "--device", device, "--inverse-steps", "2", "--temporal-steps", "2"]) == 0
+    assert asked == ["cpu", "cuda", "cuda"]
+
+
+def test_heads_are_judged_where_their_latents_are(data, tiny, monkeypatch):
+    """The latents are on the CPU, the model is somewhere else: here on torch's meta device."""
+    with torch.device("meta"):
+        model = LeWorldModel(tiny(4))
+    generator = torch.Generator().manual_seed(0)
+    lengths = np.full(8, 12)
+    drawn = [torch.randn(96, width, generator=generator) for width in (8, 4)]
+    monkeypatch.setattr(heads, "_by_episode", lambda *_: (*drawn, lengths))
+    spec = read_spec("models/reach")
+    steps = {"temporal": 2, "inverse": 2}
+    _, figures = heads.add_heads(model, spec, None, None, steps, 0, "float16")
+    assert {"temporal_1", "inverse_1"} <= figures.keys()
+    assert {p.device.type for p in model.parameters()} == {"meta"}
 
 
 def test_heads_are_trained_noted_and_left_out_on_demand(data, tmp_path, tiny, command):
@@ -75,15 +113,29 @@ def test_a_training_from_another_checkpoint_is_another_training(data, tmp_path, 
     assert f"{run} was started differently" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_robot_is_no_start(data, tmp_path, tiny, capsys, command):
+@pytest.mark.parametrize(
+    ("attributes", "theirs", "ours"),
+    [
+        ({"period": 0.1}, "period 0.05 in the checkpoint", "0.1 in the data"),
+        ({"action_unit": "mm/s"}, "unit 'm/s' in the checkpoint", "'mm/s' in the data"),
+        ({"action_frame": "tool0"}, "frame 'base' in the checkpoint", "'tool0' in the data"),
+        (
+            {"action_high": [2.0, 1.0]},
+            "limits [-1, 1], [-1, 1] in the checkpoint",
+            "[-1, 2], [-1, 1] in the data",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_robot_is_no_start(
+    data, tmp_path, tiny, capsys, command, attributes, theirs, ours
+):
     assert main(command(data, tmp_path / "first", steps=2)) == 0
     other = tmp_path / "other.h5"
-    with EpisodeFile(data) as file, EpisodeWriter(other, file.attributes | {"period": 0.1}) as writer:
+    with EpisodeFile(data) as file, EpisodeWriter(other, file.attributes | attributes) as writer:
         for episode in range(len(file)):
             writer.append(file.pixels(episode), file.actions(episode))
     assert main(command(other, tmp_path, steps=2, start=tmp_path / "first" / "out")) == 2
     error = capsys.readouterr().err
     assert "was trained for other actions" in error
-    assert "0.05 s" in error
-    assert "0.1 s" in error
+    assert f"{theirs} and {ours}" in error
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """Trainings that end early, go on, or are refused to."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from world_model_ros.training.loop import (
     TrainingRun,
     TrainingSettings,
 )
+from world_model_ros.training.state import recorded_settings
 
 
 class StopAtError(Exception):
@@ -138,3 +140,98 @@ def test_a_run_stops_only_by_its_own_error(tmp_path, tiny):
     with pytest.raises(UserError, match=r"settings\.steps 1 there, 2 now"):
         TrainingRun(tmp_path, tiny(4), TrainingSettings(steps=2))
     assert not issubclass(TrainingInterruptedError, UserError)
+
+
+def counting(monkeypatch):
+    """Return the list that every trained step goes into."""
+    steps, original = [], TrainingRun._train_step
+
+    def step(self, *arguments):
+        steps.append(self.step)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(TrainingRun, "_train_step", step)
+    return steps
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "under a file", "nowhere"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_training(
+    data, tmp_path, tiny, capsys, monkeypatch, kind
+):
+    steps = counting(monkeypatch)
+    out = {"nowhere": Path("/proc/world_model_ros/out")}.get(kind, tmp_path / "out")
+    if kind == "file":
+        out.write_text("mine")
+    elif kind == "folder":
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+    elif kind == "under a file":
+        out.write_text("mine")
+        out = out / "models" / "a"
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--data", str(data), "--run", str(tmp_path / "run"), "--steps", "3", "--batch", "8"]
+    assert main(["train", *words, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert f"--out {out}" in error
+    assert "choose another place" in error
+    assert steps == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_out_takes_the_training_that_is_there(data, tmp_path, tiny, capsys, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in command(data, tmp_path, steps=6) if word != "--run"]
+    words.remove(str(tmp_path / "run"))
+    first, second = Path("models/first"), Path("models/second")
+
+    def train(out, *more):
+        place = words.index("--out") + 1
+        return main([*words[:place], str(out), *words[place + 1 :], *more])
+
+    assert train(first) == 0
+    steps = counting(monkeypatch)
+    assert train(second) == 0
+    assert steps == []
+    assert "runs/first holds the state of this training" in capsys.readouterr().err
+    assert not Path("runs/second").exists()
+    a, b = (load_checkpoint(folder)[0].state_dict() for folder in (first, second))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    # another training, or one that is to begin again, has a folder of its own
+    assert train(Path("models/third"), "--seed", "1") == 0
+    assert train(Path("models/fourth"), "--restart") == 0
+    assert len(steps) == 12
+    assert Path("runs/third/state.pt").is_file()
+    assert Path("runs/fourth/state.pt").is_file()
+
+
+def test_a_finished_training_is_written_also_where_another_checkpoint_was(
+    data, tmp_path, tiny, monkeypatch, command
+):
+    assert main(command(data, tmp_path, steps=4)) == 0
+    assert main(command(data, tmp_path / "other", steps=6)) == 0
+    shutil.rmtree(tmp_path / "out")
+    shutil.copytree(tmp_path / "other" / "out", tmp_path / "out")
+    steps = counting(monkeypatch)
+    assert main(command(data, tmp_path, steps=4)) == 0
+    assert steps == []
+    assert load_checkpoint(tmp_path / "out")[1].training["steps"] == 4
+
+
+def test_settings_are_read_from_states_only_and_our_own_mistakes_are_not_hidden(tmp_path, monkeypatch):
+    state = tmp_path / "state.pt"
+    assert recorded_settings(tmp_path) == {}
+    torch.save({"identity": '{"settings": {"lr": 0.5}}'}, state)
+    assert recorded_settings(tmp_path) == {"lr": 0.5}
+    whole = state.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"no state", whole.replace(b"settings", b"sottings")):
+        state.write_bytes(damaged)
+        assert recorded_settings(tmp_path) == {}
+    torch.save([1, 2], state)
+    assert recorded_settings(tmp_path) == {}
+
+    def mistaken(*_, **__):
+        raise AttributeError("of ours")
+
+    monkeypatch.setattr(torch, "load", mistaken)
+    with pytest.raises(AttributeError, match="of ours"):
+        recorded_settings(tmp_path)

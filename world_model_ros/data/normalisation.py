@@ -4,7 +4,7 @@ import numpy as np
 
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import ActionSpec
+from world_model_ros.model.config import ActionInterface, ActionSpec
 
 
 def action_statistics(file: EpisodeFile, episodes=None) -> tuple[np.ndarray, np.ndarray]:
@@ -37,15 +37,32 @@ def action_spec(file: EpisodeFile, episodes=None) -> ActionSpec:
     if low is None or high is None:
         steps = np.concatenate([file.actions(e).reshape(-1, len(names)) for e in range(len(file))])
         low, high = np.nanmin(steps, 0), np.nanmax(steps, 0)
+    stated = interface_of(file)
     return ActionSpec(
         names=names,
-        kind=attributes.get("action_kind", "twist"),
-        unit=attributes.get("action_unit", ""),
-        frame=attributes.get("action_frame", ""),
+        kind=stated.kind,
+        unit=stated.unit,
+        frame=stated.frame,
         mean=tuple(float(v) for v in mean),
         std=tuple(float(v) for v in std),
         low=tuple(float(v) for v in low),
         high=tuple(float(v) for v in high),
+    )
+
+
+def interface_of(file: EpisodeFile) -> ActionInterface:
+    """Return what a checkpoint must have in common with an episode file; limits only where it states some."""
+    found = file.attributes
+    low, high = (tuple(map(float, found.get(f"action_{end}") or ())) for end in ("low", "high"))
+    return ActionInterface(
+        names=tuple(found["action_names"]),
+        kind=found.get("action_kind", "twist"),
+        unit=found.get("action_unit", ""),
+        frame=found.get("action_frame", ""),
+        low=low if high else (),
+        high=high if low else (),
+        period=float(found["period"]),
+        block=int(found["block"]),
     )
 
 

@@ -21,7 +21,6 @@ from world_model_ros.evaluation.problems import (
     make_problems,
     save_problems,
 )
-from world_model_ros.evaluation.recordings import check_world
 from world_model_ros.evaluation.workers import Job, Settings, run_in_workers
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
@@ -30,7 +29,7 @@ from world_model_ros.planning.settings import OBJECTIVES, PROPOSALS, PlannerConf
 from world_model_ros.planning.solvers import SOLVERS
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.sim import TASKS
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.worlds import check_world, make_world
 
 FLOORS = ("random", "repeat")
 # protocol -> a module with measure(checkpoint, task, data, n, seed) -> dict and summary(dict) -> str
@@ -202,7 +201,7 @@ def _provenance(task: str, protocol: str, checkpoint: str, seed: int) -> dict:
 
 def _problems(arguments: argparse.Namespace, checkpoint: str) -> ProblemSet:
     with contextlib.closing(make_world(arguments.task)) as world:
-        check_world(read_spec(checkpoint), world)
+        check_world(read_spec(checkpoint), arguments.task)
         if arguments.problems:
             found = load_problems(arguments.problems, world)
             if arguments.protocol not in (None, "robustness", found.protocol):

@@ -1,10 +1,11 @@
 """Where results go: looked at before the long work, replaced at once after it."""
 
-import json
 import os
 from pathlib import Path
 
+from world_model_ros.data.atomic import write_text
 from world_model_ros.errors import UserError
+from world_model_ros.jsonable import json_text
 
 
 def check_target(option: str, path: Path) -> None:
@@ -19,20 +20,8 @@ def check_target(option: str, path: Path) -> None:
 
 
 def write_json(path: Path, values: dict) -> None:
-    """Write ``values`` as ``write_text`` does."""
-    write_text(path, json.dumps(values, indent=2) + "\n")
+    """Write ``values`` so that whoever reads ``path`` finds the old file or the new one, never a half.
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that whoever reads ``path`` finds the old file or the new one, never a half.
-
-    Raises UserError where the disk refuses.
+    Infinite numbers and NaN, which JSON does not know, become null. Raises UserError where the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} could not be written ({error}): choose another place.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json_text(values, indent=2) + "\n")

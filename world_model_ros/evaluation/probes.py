@@ -16,6 +16,17 @@ _PATIENCE = 12  # epochs without a smaller validation error
 _BATCH = 256
 
 
+def correlation(true: np.ndarray, predicted: np.ndarray) -> float:
+    """Return Pearson's r of (N, K), averaged over the K components: what the paper states of its probes.
+
+    A component of ``predicted`` that does not vary counts 0.
+    """
+    from sklearn.feature_selection import r_regression
+
+    pairs = zip(true.T, predicted.T, strict=True)
+    return float(np.mean([r_regression(guess[:, None], truth) for truth, guess in pairs]))
+
+
 class LinearProbe:
     """Ridge regression on standardised features, of the strength with the smallest validation error.
 
@@ -50,9 +61,10 @@ class MLPProbe:
         from sklearn.preprocessing import StandardScaler
 
         self._features, self._targets = StandardScaler().fit(features), StandardScaler().fit(targets)
-        x, y = self._features.transform(features), self._targets.transform(targets)
+        x = self._features.transform(features).astype(np.float32)
+        y = self._targets.transform(targets).astype(np.float32)
         net = MLPRegressor(
-            (HIDDEN, HIDDEN),
+            hidden_layer_sizes=(HIDDEN, HIDDEN),
             batch_size=min(_BATCH, len(x)),
             random_state=np.random.RandomState(seed),  # a plain seed would shuffle alike in every epoch
         )
@@ -71,7 +83,7 @@ class MLPProbe:
         return self._predict(self._net, features)
 
     def _predict(self, net, features: np.ndarray) -> np.ndarray:
-        predicted = net.predict(self._features.transform(features))
+        predicted = net.predict(self._features.transform(features).astype(np.float32))
         return self._targets.inverse_transform(predicted.reshape(len(features), -1))
 
 

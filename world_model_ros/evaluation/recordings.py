@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.frames import resize_frame
-from world_model_ros.data.normalisation import normalise
+from world_model_ros.data.normalisation import interface_of, normalise
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.model.config import CheckpointSpec, interface_differences
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.sim.collect import Recipe, record
-from world_model_ros.sim.worlds import World, make_world
+from world_model_ros.sim.worlds import check_world, make_world
 from world_model_ros.training.split import split_episodes
 
 LENGTH = 21  # frames of a fresh episode, as `collect` records them by default
@@ -55,6 +55,11 @@ def read_recordings(
     attributes = file.attributes
     if attributes.get("task", task) != task:
         raise UserError(f"{file.path} is of the task {attributes['task']!r}, not of {task!r}.")
+    differing = interface_differences(
+        spec.interface, interface_of(file), ("in the checkpoint", "in the file")
+    )
+    if differing:
+        raise UserError(f"{file.path} does not fit the checkpoint: {'; '.join(differing)}.")
     if attributes["steps_per_row"] != spec.block or not file.has_states:
         raise UserError(f"{file.path} lacks states at every model step of {spec.block} control steps.")
     recordings = []
@@ -70,7 +75,7 @@ def fresh_recordings(
 ) -> list[Recording]:
     """Record ``count`` explorer episodes of the simulator with the seed ``seed`` of `collect`."""
     with contextlib.closing(make_world(task)) as world:
-        check_world(spec, world)
+        check_world(spec, task)
         recipe = Recipe(task, seed, length, world.image_size)
         bar = tqdm(range(count), desc=f"explore {task}", unit="episode", leave=False, disable=None)
         return [_as_seen(record(world, recipe, index), spec) for index in bar]
@@ -80,17 +85,6 @@ def _as_seen(recorded: tuple[np.ndarray, ...], spec: CheckpointSpec) -> Recordin
     pixels, actions, states, _ = recorded
     pixels = np.stack([resize_frame(frame, spec.image.size) for frame in pixels])
     return Recording(pixels, normalise(actions[:-1], spec.action), states)
-
-
-def check_world(spec: CheckpointSpec, world: World) -> None:
-    """Refuse (UserError) a checkpoint of another robot: names, kind and timing must be the world's."""
-    theirs = (spec.action.names, spec.action.kind, spec.period, spec.block)
-    ours = (tuple(world.action_names), world.action_kind, world.period, world.block)
-    if theirs != ours:
-        raise UserError(
-            "the checkpoint does not fit the task: action names, kind, period and block are "
-            f"{theirs} in the checkpoint and {ours} in the world."
-        )
 
 
 @torch.inference_mode()

@@ -21,7 +21,6 @@ from world_model_ros.evaluation.recordings import (
     FRESH_NORMAL,
     Recording,
     all_frames,
-    check_world,
     encode_frames,
     fresh_recordings,
     held_out_split,
@@ -33,7 +32,7 @@ from world_model_ros.evaluation.statistics import wilson_interval
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.sim.worlds import World, make_world
+from world_model_ros.sim.worlds import World, check_world, make_world
 
 NORMAL_EPISODES = 200  # fresh ones; 18 steps each have a full history
 HELD_OUT_EPISODES = 100
@@ -57,7 +56,7 @@ def measure(
     normal_recordings = fresh_recordings(task, spec, NORMAL_EPISODES, FRESH_NORMAL + seed)
     normal = _errors(model, spec, normal_recordings)
     with contextlib.closing(make_world(task)) as world:
-        check_world(spec, world)
+        check_world(spec, task)
         found, missed = score_events(model, spec, world, wanted, seed)
         example = example_series(model, spec, world, seed)
     scores = {kind: errors for kind, errors in found.items() if len(errors)}
@@ -121,16 +120,16 @@ def summary(results: dict) -> str:
 
 
 def auroc(events: np.ndarray, normal: np.ndarray) -> float:
-    """Return the chance that an event scores higher than a normal step, a tie counting half.
+    """Return the probability that an event scores higher than a normal step, a tie counting half.
 
-    The area under the ROC curve is the rank statistic of Mann and Whitney. NaN where either is empty.
+    The area under the ROC curve. NaN where either is empty or not all scores are finite.
     """
-    if len(events) == 0 or len(normal) == 0:
+    from sklearn.metrics import roc_auc_score
+
+    scores = np.concatenate([events, normal])
+    if len(events) == 0 or len(normal) == 0 or not np.all(np.isfinite(scores)):
         return float("nan")
-    ordered = np.sort(normal)
-    below = np.searchsorted(ordered, events, side="left")
-    up_to = np.searchsorted(ordered, events, side="right")
-    return float((below + up_to).mean() / (2 * len(normal)))
+    return float(roc_auc_score(np.arange(len(scores)) < len(events), scores))
 
 
 def score_events(

@@ -66,6 +66,22 @@ def save_checkpoint(
     return folder
 
 
+def check_place(option: str, folder: Path) -> None:
+    """Raise UserError, naming ``option``, where ``save_checkpoint`` could not write ``folder``."""
+    if folder.exists() and not _replaceable(folder):
+        what = "is no checkpoint folder" if folder.is_dir() else "is a file"
+        raise UserError(f"{option} {folder} exists and {what}: choose another place.")
+    there = folder.absolute().parent
+    while not there.exists():
+        there = there.parent
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=there))
+    except OSError as error:
+        raise UserError(
+            f"{option} {folder}: nothing can be written in {there} ({error.strerror}): choose another place."
+        ) from None
+
+
 def load_checkpoint(folder: str | Path, device: str = "cpu") -> tuple[LeWorldModel, CheckpointSpec]:
     """Read a checkpoint folder: the model in fp32 and evaluation mode, and what config.json says.
 

@@ -4,12 +4,15 @@ Plain data, no torch: nodes that never run the model read limits and timing from
 """
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from world_model_ros.errors import UserError
+from world_model_ros.jsonable import json_text
 from world_model_ros.model.strict import build
 
 FORMAT_VERSION = 1
@@ -199,6 +202,53 @@ class ActionSpec:
         return len(self.names)
 
 
+class ActionInterface(NamedTuple):
+    """What two sides must have in common for an action to mean the same on both."""
+
+    names: tuple[str, ...]
+    kind: str
+    unit: str
+    frame: str
+    low: tuple[float, ...]  # limits, in ``unit``; empty where none are stated
+    high: tuple[float, ...]
+    period: float  # seconds, of one control step
+    block: int  # control steps in one model step
+
+
+def interface_differences(
+    theirs: ActionInterface, ours: ActionInterface, sides: tuple[str, str]
+) -> list[str]:
+    """Return what differs, a phrase each with both values; empty where the two are the same.
+
+    ``sides`` says whose they are, such as ("in the checkpoint", "in the data"). Limits are compared where
+    both sides state some.
+    """
+    words = [
+        (tuple(map(str, side.names)), side.kind, side.unit, side.frame, side.period, side.block)
+        for side in (theirs, ours)
+    ]
+    titles = ("action names", "kind", "unit", "frame", "period", "block")
+    found = [
+        f"{title} {_shown(a)} {sides[0]} and {_shown(b)} {sides[1]}"
+        for title, a, b in zip(titles, *words, strict=True)
+        if not (math.isclose(a, b, rel_tol=1e-6) if title == "period" else a == b)
+    ]
+    a, b = ((*side.low, *side.high) for side in (theirs, ours))
+    # what is stored in single precision may differ a little
+    same = len(a) == len(b) and all(map(functools.partial(math.isclose, rel_tol=1e-4, abs_tol=1e-5), a, b))
+    if a and b and not same:
+        found.append(f"limits {_ranges(theirs)} {sides[0]} and {_ranges(ours)} {sides[1]}")
+    return found
+
+
+def _shown(value) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else repr(value)
+
+
+def _ranges(side: ActionInterface) -> str:
+    return ", ".join(f"[{low:g}, {high:g}]" for low, high in zip(side.low, side.high, strict=True))
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """Calibrated on held-out data; ``None`` where a checkpoint has none."""
@@ -226,6 +276,12 @@ class CheckpointSpec:
     def history(self) -> int:
         """Frames the predictor sees at most."""
         return self.model.history
+
+    @property
+    def interface(self) -> ActionInterface:
+        """What a task, a robot or a data set must have in common with this checkpoint."""
+        a = self.action
+        return ActionInterface(a.names, a.kind, a.unit, a.frame, a.low, a.high, self.period, self.block)
 
     def validate(self) -> None:
         """Raise UserError where the numbers contradict each other."""
@@ -288,7 +344,7 @@ class CheckpointSpec:
 
     def to_json(self) -> str:
         """Return the text of config.json."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json_text(dataclasses.asdict(self), indent=2) + "\n"
 
 
 def read_spec(folder: str | Path) -> CheckpointSpec:

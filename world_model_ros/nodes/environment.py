@@ -8,7 +8,7 @@ from world_model_ros.errors import UserError
 
 NAME = "world_model_ros"
 SOURCE = Path(__file__).resolve().parents[2]
-# Where Fast DDS looks for a profile; distributions up to Jazzy read the second, newer ones warn of it.
+# Where Fast DDS looks for a profile; Fast DDS 2, up to Jazzy, reads the second, newer ones warn of it.
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 OLDER = ("humble", "iron", "jazzy")
 
@@ -28,7 +28,15 @@ def fast_dds_profile() -> dict[str, str]:
     """Return the variable that makes Fast DDS read config/fastdds.xml; empty where the user has set one."""
     if any(os.environ.get(variable) for variable in PROFILES):
         return {}
-    return {PROFILES[os.environ.get("ROS_DISTRO") in OLDER]: str(share() / "config" / "fastdds.xml")}
+    return {PROFILES[_fast_dds_2()]: str(share() / "config" / "fastdds.xml")}
+
+
+def _fast_dds_2() -> bool:
+    """Return whether ROS 2 brings Fast DDS 2; wheels set no ROS_DISTRO, but its library had another name."""
+    if os.environ.get("ROS_DISTRO"):
+        return os.environ["ROS_DISTRO"] in OLDER
+    prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
+    return any((Path(p) / "lib" / "libfastrtps.so").exists() for p in prefixes)
 
 
 def prepare(local: bool = False) -> None:

@@ -71,6 +71,7 @@ def check(values: dict[str, str]) -> None:
     from world_model_ros.model.config import read_spec
     from world_model_ros.model.shipped import find_checkpoint
     from world_model_ros.sim import TASKS
+    from world_model_ros.sim.worlds import check_world
 
     if values["task"] not in TASKS:
         raise UserError(f"there is no task {values['task']!r}: choose one of {', '.join(TASKS)}.")
@@ -85,7 +86,7 @@ def check(values: dict[str, str]) -> None:
     if values["gui"] not in ("true", "false"):
         raise UserError(f"gui is {values['gui']!r}: give true or false.")
     folder = find_checkpoint(values["checkpoint"])
-    read_spec(folder)
+    check_world(read_spec(folder), values["task"])
     values["checkpoint"] = str(Path(folder).resolve())
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import ActionInterface, CheckpointSpec, interface_differences
 from world_model_ros.sim import TASKS, kinematics
 from world_model_ros.sim.block import clearance
 from world_model_ros.sim.explorers import make_explorer
@@ -82,6 +83,20 @@ class World(abc.ABC):
         self._twin: World | None = None
         self._command = WORKSPACE_CENTRE.copy()
         self.reset(seed)
+
+    @classmethod
+    def interface(cls) -> ActionInterface:
+        """Return what a checkpoint must have in common with this task."""
+        return ActionInterface(
+            cls.action_names,
+            cls.action_kind,
+            cls.action_unit,
+            cls.action_frame,
+            cls.action_low,
+            cls.action_high,
+            cls.period,
+            cls.block,
+        )
 
     def reset(self, seed: int | tuple[int, ...] | None = None, state: np.ndarray | None = None) -> None:
         """Start an episode: from `state`, or from a random one drawn from `seed`.
@@ -328,6 +343,17 @@ _KINDS = {kind.task: kind for kind in (ReachWorld, PushWorld)}
 def protocols_of(task: str) -> tuple[str, ...]:
     """Return the protocols of a task's problems, its own first."""
     return _KINDS[task].protocols
+
+
+def check_world(spec: CheckpointSpec, task: str) -> None:
+    """Refuse (UserError) a checkpoint whose actions mean something else than the task's, with both sides."""
+    sides = ("in the checkpoint", f"in {task}")
+    differing = interface_differences(spec.interface, _KINDS[task].interface(), sides)
+    if differing:
+        raise UserError(
+            f"the checkpoint does not fit the task {task}: {'; '.join(differing)}. Give a checkpoint that "
+            "was trained on this task's episodes."
+        )
 
 
 def make_world(task: str, seed: int = 0, gui: bool = False, image_size: int = 128) -> World:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.data.episodes import EpisodeFile
-from world_model_ros.data.normalisation import action_spec
+from world_model_ros.data.normalisation import action_spec, interface_of
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint, round_weights, save_checkpoint
-from world_model_ros.model.config import CARD_NAME, CheckpointSpec
+from world_model_ros.model.config import CARD_NAME, CheckpointSpec, interface_differences
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import source_commit
 from world_model_ros.training import inverse_dynamics, temporal
@@ -40,29 +40,37 @@ def add_heads(
         return spec, {}
     latents, blocks, lengths = _by_episode(model, clips, spec)
     unseen = _by_episode(model, held_out, spec)
-    figures, widths = {}, {}
+    figures, widths, device = {}, {}, next(model.parameters()).device
     if steps["temporal"]:
-        head = temporal.fit_temporal_distance(latents, lengths, steps["temporal"], seed)
-        model.temporal = _stored(head, stored, model)
+        head = _rounded(temporal.fit_temporal_distance(latents, lengths, steps["temporal"], seed), stored)
         figures.update(temporal.temporal_figures(head, unseen[0], unseen[2]))
+        model.temporal = head.to(device)
         widths["temporal_hidden"] = temporal.HIDDEN
     if steps["inverse"]:
         head = inverse_dynamics.fit_inverse_dynamics(latents, blocks, lengths, steps["inverse"], seed)
-        model.inverse = _stored(head, stored, model)
+        head = _rounded(head, stored)
         figures.update(inverse_dynamics.inverse_dynamics_figures(head, *unseen))
+        model.inverse = head.to(device)
         widths["inverse_hidden"] = inverse_dynamics.HIDDEN
     return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), figures
 
 
 def add_heads_later(
-    checkpoint: Path, file: EpisodeFile, out: Path, steps: dict[str, int], command: str, stored: str
+    checkpoint: Path,
+    file: EpisodeFile,
+    out: Path,
+    steps: dict[str, int],
+    command: str,
+    stored: str,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Write ``checkpoint`` with heads fitted to the data it was trained on; return their held-out figures.
 
     All other weights, thresholds and the card's text stay as they are; a head of which ``steps`` asks
-    none stays too. Raises UserError where ``file`` is not the training's.
+    none stays too. The frames are encoded on ``device``. Raises UserError where ``file`` is not that of
+    the training.
     """
-    model, spec = load_checkpoint(checkpoint)
+    model, spec = load_checkpoint(checkpoint, device)
     noted = spec.training
     if not {"held_out_share", "seed"} <= noted.keys():
         raise UserError(f"{checkpoint} does not say which episodes it held out: train it with heads instead.")
@@ -87,15 +95,16 @@ def add_heads_later(
 
 def _same_data(file: EpisodeFile, training: list[int], spec: CheckpointSpec) -> bool:
     found = action_spec(file, training)
-    return found.names == spec.action.names and all(
+    same = not interface_differences(spec.interface, interface_of(file), ("", ""))
+    return same and all(
         np.allclose(getattr(found, name), getattr(spec.action, name), rtol=1e-4, atol=1e-5)
         for name in ("mean", "std", "low", "high")
     )
 
 
-def _stored(head: torch.nn.Module, stored: str, model: LeWorldModel) -> torch.nn.Module:
+def _rounded(head: torch.nn.Module, stored: str) -> torch.nn.Module:
     head.load_state_dict(round_weights(head.state_dict(), stored))
-    return head.to(next(model.parameters()).device)
+    return head
 
 
 def _by_episode(model: LeWorldModel, clips: Clips, spec: CheckpointSpec) -> tuple[Tensor, Tensor, np.ndarray]:

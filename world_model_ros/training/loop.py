@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.errors import UserError
+from world_model_ros.jsonable import json_text
 from world_model_ros.model.config import ImageSpec, ModelConfig
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
@@ -56,6 +57,14 @@ class TrainingSettings:
     validate_every: int = 250
 
 
+IDENTITY_KINDS = {"model": ModelConfig, "settings": TrainingSettings}
+
+
+def identity_of(config: ModelConfig, settings: TrainingSettings, more: dict) -> dict:
+    """Return all that makes a training this one, as JSON gives it back; ``more`` says what it learns from."""
+    return json.loads(json.dumps({"model": asdict(config), "settings": asdict(settings), **more}))
+
+
 class TrainingInterruptedError(Exception):
     """Training was asked to stop; its state is on disk."""
 
@@ -81,9 +90,7 @@ class TrainingRun:
         self.folder = Path(folder)
         self.settings = settings
         self.device = torch.device(device)
-        self.identity = json.loads(
-            json.dumps({"model": asdict(config), "settings": asdict(settings), **(identity or {})})
-        )
+        self.identity = identity_of(config, settings, identity or {})
         torch.manual_seed(settings.seed)
         self.model = LeWorldModel(config).to(self.device)
         if start is not None:
@@ -163,8 +170,7 @@ class TrainingRun:
         if not path.exists():
             (self.folder / METRICS_NAME).unlink(missing_ok=True)
             return
-        kinds = {"model": ModelConfig, "settings": TrainingSettings}
-        state = read_state(path, self.device, self.identity, kinds)
+        state = read_state(path, self.device, self.identity, IDENTITY_KINDS)
         self.model.load_state_dict(state["model"])
         if self.settings.motion:
             self.motion.load_state_dict(state["motion"])
@@ -247,7 +253,7 @@ def _stop_requests():
 
 
 def _write_line(file, values: dict) -> None:
-    file.write(json.dumps(values) + "\n")
+    file.write(json_text(values) + "\n")
     file.flush()
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import struct
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -10,6 +12,20 @@ import torch
 from world_model_ros.errors import UserError
 
 STATE_NAME = "state.pt"
+# What torch.load and json raise for a file that is missing, cut short, or holds something else: found by
+# giving them 4000 damaged files.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    struct.error,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AssertionError,
+)
 
 
 def write_state(path: Path, values: dict) -> None:
@@ -32,11 +48,9 @@ def read_state(path: Path, device: torch.device, identity: dict, kinds: dict[str
         there = json.loads(state["identity"])
         for name in ("step", "seconds", "model", "optimiser"):
             state[name]
-    except Exception as error:  # whatever a damaged file makes the reader raise
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): {remedy}.") from None
-    for name, kind in kinds.items():
-        there[name] = _defaults(kind) | there.get(name, {})
-    differing = _differences(there, identity)
+    differing = _differences(_completed(there, kinds), identity)
     if differing:
         raise UserError(f"{path.parent} was started differently ({'; '.join(differing)}): {remedy}.")
     return state
@@ -44,11 +58,34 @@ def read_state(path: Path, device: torch.device, identity: dict, kinds: dict[str
 
 def recorded_settings(folder: Path) -> dict:
     """Return the TrainingSettings of the run in ``folder``, as a dict; empty where no state can be read."""
+    return _recorded_identity(folder / STATE_NAME).get("settings", {})
+
+
+def find_run(parent: Path, identity: dict, kinds: dict[str, type]) -> Path | None:
+    """Return the first folder in ``parent`` with the state of the training of ``identity``, if any.
+
+    ``kinds`` as for ``read_state``.
+    """
+    for path in sorted(parent.glob(f"*/{STATE_NAME}")):
+        there = _recorded_identity(path)
+        if there and not _differences(_completed(there, kinds), identity):
+            return path.parent
+    return None
+
+
+def _recorded_identity(path: Path) -> dict:
+    """Return the identity in a state file; empty where none can be read."""
     try:
-        state = torch.load(folder / STATE_NAME, map_location="cpu", weights_only=True, mmap=True)
-        return dict(json.loads(state["identity"])["settings"])
-    except Exception:  # whatever a missing or damaged file makes the reader raise
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found = json.loads(state["identity"])
+        return found if isinstance(found, dict) and isinstance(found.get("settings", {}), dict) else {}
+    except UNREADABLE:
         return {}
+
+
+def _completed(there: dict, kinds: dict[str, type]) -> dict:
+    """Return an identity with the defaults of fields that came later than the state it was read from."""
+    return {**there, **{name: _defaults(kind) | there.get(name, {}) for name, kind in kinds.items()}}
 
 
 def _defaults(kind) -> dict:

@@ -9,10 +9,10 @@ import torch
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.data.episodes import EpisodeFile
-from world_model_ros.data.normalisation import action_spec
+from world_model_ros.data.normalisation import action_spec, interface_of
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import build_model, round_weights, save_checkpoint
-from world_model_ros.model.config import CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.checkpoint import build_model, check_place, round_weights, save_checkpoint
+from world_model_ros.model.config import CONFIG_NAME, CheckpointSpec, ImageSpec, ModelConfig, read_spec
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
@@ -22,15 +22,17 @@ from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import collect_command, write_card
 from world_model_ros.training.heads import add_heads, add_heads_later
 from world_model_ros.training.loop import (
+    IDENTITY_KINDS,
     METRICS_NAME,
     TrainingInterruptedError,
     TrainingRun,
     TrainingSettings,
+    identity_of,
 )
 from world_model_ros.training.metrics import known_by_heart, validate
 from world_model_ros.training.split import split_episodes
 from world_model_ros.training.start import fingerprint, start_from
-from world_model_ros.training.state import STATE_NAME
+from world_model_ros.training.state import STATE_NAME, find_run
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 _STORED = "float16"
@@ -42,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = TrainingSettings()
     parser.add_argument("--data", type=Path, required=True, help="episode file (.h5)")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
-    parser.add_argument("--run", type=Path, help="folder of the state and the metrics, runs/<name of out>")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        help="folder of the state and the metrics (default: runs/<name of out>, or where runs/ has this "
+        "training already)",
+    )
     parser.add_argument(
         "--start",
         metavar="CHECKPOINT",
@@ -95,17 +102,16 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device).type
     if arguments.heads:
-        return _heads(arguments)
-    folder = arguments.run or Path("runs") / arguments.out.resolve().name
+        return _heads(arguments, device)
     with EpisodeFile(arguments.data) as file:
-        return _train(arguments, file, folder, device)
+        return _train(arguments, file, device)
 
 
-def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, device: str) -> int:
+def _train(arguments: argparse.Namespace, file: EpisodeFile, device: str) -> int:
     training_episodes, held_out = split_episodes(len(file), arguments.val, arguments.seed)
     spec, weights, before = _spec(arguments, file, training_episodes), None, {}
     if arguments.start:
-        spec, weights, before = start_from(find_checkpoint(arguments.start), spec)
+        spec, weights, before = start_from(find_checkpoint(arguments.start), spec, interface_of(file))
     settings = TrainingSettings(
         steps=arguments.steps,
         batch=arguments.batch,
@@ -117,8 +123,6 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
         seed=arguments.seed,
         bf16=_bf16(arguments.precision, device, spec.model),
     )
-    if arguments.restart:
-        _forget(folder)
     data = {
         "episodes": len(file),
         "frames": int(file.lengths.sum()),
@@ -127,8 +131,11 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
     identity = {"data": data, "val": arguments.val}
     if weights:
         identity["start"] = fingerprint(weights)
+    folder = _run_folder(arguments, spec.model, settings, identity)
+    if arguments.restart:
+        _forget(folder)
     trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block, weights)
-    if trainer.finished and (arguments.out / "config.json").is_file():
+    if trainer.finished and _exported(arguments, settings, file):
         print(f"{folder} has all {settings.steps} steps done: {arguments.out} (--restart trains again)")
         return 0
     frames, size = spec.history + 1, spec.image.size
@@ -148,10 +155,40 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, folder: Path, devic
     return 0
 
 
-def _heads(arguments: argparse.Namespace) -> int:
+def _run_folder(
+    arguments: argparse.Namespace, model: ModelConfig, settings: TrainingSettings, identity: dict
+) -> Path:
+    """Return where the state of the training is or goes.
+
+    By default runs/<name of out>, and where that holds none, the folder in runs/ of the same training:
+    another --out is another place for the same weights, not another training.
+    """
+    if arguments.run:
+        return arguments.run
+    folder = Path("runs") / arguments.out.resolve().name
+    if arguments.restart or (folder / STATE_NAME).exists():
+        return folder
+    same = find_run(folder.parent, identity_of(model, settings, identity), IDENTITY_KINDS)
+    if same is not None:
+        print(f"{same} holds the state of this training and is used; --restart trains again", file=sys.stderr)
+    return same or folder
+
+
+def _exported(arguments: argparse.Namespace, settings: TrainingSettings, file: EpisodeFile) -> bool:
+    """Return whether --out is a checkpoint that says it comes from this training."""
+    if not (arguments.out / CONFIG_NAME).is_file():
+        return False
+    noted = read_spec(arguments.out).training
+    ours = {"data": file.path.name, "steps": settings.steps, "batch": settings.batch, "seed": settings.seed}
+    return all(noted.get(name) == value for name, value in ours.items())
+
+
+def _heads(arguments: argparse.Namespace, device: str) -> int:
     steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
     with EpisodeFile(arguments.data) as file:
-        figures = add_heads_later(arguments.heads, file, arguments.out, steps, _command(arguments), _STORED)
+        figures = add_heads_later(
+            arguments.heads, file, arguments.out, steps, _command(arguments), _STORED, device
+        )
     words = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
     print(f"{words or 'no head was asked for'}; checkpoint: {arguments.out}")
     return 0
@@ -225,6 +262,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
     if min(arguments.threads, arguments.seed, arguments.temporal_steps, arguments.inverse_steps) < 0:
         raise UserError("--threads, --seed, --temporal-steps and --inverse-steps must not be negative.")
+    check_place("--out", arguments.out)
+    if arguments.run and arguments.run.exists() and not arguments.run.is_dir():
+        raise UserError(f"--run {arguments.run} is no folder: choose another one.")
 
 
 def _bf16(precision: str, device: str, model: ModelConfig) -> bool:

@@ -4,12 +4,16 @@ import dataclasses
 import json
 import os
 import sys
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 import torch
 
-from world_model_ros.evaluation.report import report
-from world_model_ros.evaluation.report.inputs import read_inputs
+from world_model_ros.errors import UserError
+from world_model_ros.evaluation.report import pictures, report, sections
+from world_model_ros.evaluation.report.inputs import Result, read_inputs
+from world_model_ros.evaluation.report.shapes import check_results
 from world_model_ros.model.config import read_spec
 
 pytest.importorskip("matplotlib")
@@ -62,6 +66,90 @@ def test_bad_input_is_one_sentence(small, capsys, options, sentence, make):
     assert "Traceback" not in error
 
 
+GOOD = {
+    "random": {
+        "success_rate": 0.5,
+        "success_at_end": 0.5,
+        "interval": [0.1, 0.9],
+        "n": 2,
+        "criteria": {"position": {"any": 0.5, "any_interval": [0.1, 0.9]}},
+        "floors": {"random": {"success_rate": None}},
+        "problems": [{"index": 0, "seed": 1, "start": [0.5, 0.0], "goal": [0.4, 0.1]}],
+        "outcomes": [{"index": 0, "success": True}],
+        "planner": {"samples": 8, "tolerance": None, "solver": "cem"},
+    },
+    "robustness": {"perturbations": {"noise": [{"success_rate": 0.5, "interval": [0.2, 0.7]}]}},
+    "knowledge": {
+        "probes": {"mlp": {"latent": {"x": 0.9}}},
+        "open_loop": {"steps": [1], "error": [0.1], "copy": [1.0], "ratio": [0.1]},
+    },
+    "surprise": {"scores": {"normal": [1.0, None]}, "auroc": {"teleport": None}, "counts": {"teleport": 3}},
+}
+
+
+def result(protocol, **changes):
+    values = {"protocol": protocol, **GOOD[protocol], **changes}
+    return Result(Path("results/some.json"), values, datetime.now())
+
+
+@pytest.mark.parametrize("protocol", GOOD)
+def test_good_results_pass(protocol):
+    check_results(result(protocol), None)
+    pictures.read_script("reach", "x", result("random"))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "changes", "said"),
+    [
+        ("random", {"success_rate": None}, "success_rate is None, not float"),
+        ("random", {"n": "two"}, "n is 'two', not int"),
+        ("random", {"interval": [0.1]}, r"interval is \[0.1\], not two numbers"),
+        ("random", {"criteria": {"pose": 0.5}}, "criteria.pose is 0.5, not named values"),
+        ("random", {"floors": []}, r"floors is \[\], not named values"),
+        ("random", {"problems": [{"index": 0}]}, r"problems\[0\].seed is missing"),
+        ("random", {"outcomes": [{"index": 0}]}, r"outcomes\[0\].success is missing"),
+        ("random", {"planner": {"samples": "many"}}, "planner: "),
+        ("robustness", {"perturbations": {"noise": [3]}}, r"perturbations.noise\[0\] is 3"),
+        ("knowledge", {"probes": {"mlp": {"latent": 3}}}, "probes.mlp.latent is 3, not named values"),
+        ("knowledge", {"probes": {"mlp": {}}}, "probes.mlp has no inputs"),
+        ("knowledge", {"probes": {"mlp": {"a": {"x": 1}, "b": {}}}}, "probes.mlp has no inputs, or other"),
+        ("knowledge", {"open_loop": {"steps": [1]}}, "open_loop.error is missing"),
+        (
+            "knowledge",
+            {"open_loop": {"steps": [1, 2], "error": [0.1], "copy": [1.0], "ratio": [0.1]}},
+            "the lists in open_loop differ in length",
+        ),
+        (
+            "knowledge",
+            {"scatter": {"tip": {"true": [[1.0, 2.0]], "predicted": [[1.0]]}}},
+            "scatter.tip has true and predicted points that do not fit",
+        ),
+        ("surprise", {"scores": {"teleport": [1.0]}}, "scores.normal is missing"),
+        ("surprise", {"example": {"step": 3}}, "example.first_frame is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_by_name(protocol, changes, said):
+    found = result(protocol, **changes)
+
+    def read():
+        check_results(found)
+        pictures.read_script("reach", "x", found)
+
+    with pytest.raises(UserError, match=rf"results/some.json does not hold what a report needs \({said}"):
+        read()
+
+
+def test_a_mistake_of_ours_is_not_blamed_on_a_file(small, tmp_path, monkeypatch, make):
+    (tmp_path / "surprise.json").write_text(json.dumps({"protocol": "surprise", **GOOD["surprise"]}))
+
+    def mistaken(*_):
+        raise KeyError("of ours")
+
+    monkeypatch.setattr(sections, "surprise", mistaken)
+    with pytest.raises(KeyError, match="of ours"):
+        make(small, "--results", tmp_path, name="never.html")
+
+
 def test_a_damaged_line_of_metrics_is_named(small, tmp_path, capsys, make):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     assert make(small, "--run", tmp_path, name="never.html") == 2
@@ -98,10 +186,11 @@ def test_an_interrupt_leaves_no_page(small, monkeypatch, capsys, make):
     assert not (small / "never.html").exists()
 
 
-def test_without_matplotlib_the_remedy_is_named(small, monkeypatch, capsys, make):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+@pytest.mark.parametrize(("module", "package"), [("matplotlib.figure", "matplotlib"), ("jinja2", "Jinja2")])
+def test_without_a_library_the_remedy_is_named(small, monkeypatch, capsys, make, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
     assert make(small, name="never.html") == 2
-    assert "pip install matplotlib" in capsys.readouterr().err
+    assert f"pip install {package}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("lr", "kept"), [(1e-3, True), (2e-3, False)])

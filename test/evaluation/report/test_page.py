@@ -2,12 +2,16 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 from world_model_ros.evaluation.problems import make_problems
+from world_model_ros.evaluation.report.report import render
+from world_model_ros.jsonable import json_text
 from world_model_ros.sim.worlds import make_world
 
 pytest.importorskip("matplotlib")
@@ -22,13 +26,14 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.loads, self.ids, self.tags, self.words = [], [], [], [], []
+        self.open, self.loads, self.ids, self.tags, self.words, self.attributes = [], [], [], [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag, attributes, closed=False):
         self.tags.append(tag)
+        self.attributes.append((tag, dict(attributes)))
         for name, value in attributes:
             if name in ("src", "srcset", "href", "xlink:href", "poster", "data", "action"):
                 self.loads.append(value)
@@ -86,7 +91,7 @@ def write_results(folder):
         "outcomes": [{"index": i, "success": i < 4} for i in range(5)],
         "commit": HOSTILE,
     }
-    probes = {name: {"end effector": value} for name, value in (("latent", 0.9), ("pixels", -0.3))}
+    probes = {name: {"end effector": value} for name, value in (("latent", 0.9), ("pixels", float("nan")))}
     scores = {kind: rng.lognormal(size=60).tolist() for kind in ("normal", "teleport", HOSTILE)}
     files = {
         "random": {"protocol": "random", **closed},
@@ -133,7 +138,7 @@ def write_results(folder):
     }
     folder.mkdir()
     for name, values in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(values))
+        (folder / f"{name}.json").write_text(json_text(values))  # as `evaluate` writes it
     (folder / f"{HOSTILE.replace('/', '')}.json").write_text("[]")
     (folder / "other.json").write_text(json.dumps({"protocol": "random", "task": HOSTILE}))
 
@@ -155,7 +160,7 @@ def bare(small, make):
 
 
 LIVE = {"rollouts", "imagination", "open-loop"}
-SECTIONS = LIVE | {"success", "knowledge", "surprise", "robustness", "learning"}
+SECTIONS = LIVE | {"success", "probing", "surprise", "robustness", "learning"}
 
 
 def test_page_needs_no_network_and_is_well_formed(full):
@@ -177,7 +182,7 @@ def test_ids_are_unique_and_references_lead_somewhere(full):
 def test_sections_appear_with_their_inputs(full):
     assert set(Page(full).ids) >= SECTIONS
     assert "Not measured yet" not in full
-    words = "".join(Page(full).words).replace("\u00a0", " ")
+    words = " ".join("".join(Page(full).words).split())
     assert "80 % [38, 96] of 5 random problems, planning while moving; random actions solve 20 %" in words
     assert "step" in words
     assert "Problem 0" in words
@@ -185,7 +190,7 @@ def test_sections_appear_with_their_inputs(full):
 
 def test_sections_without_input_become_a_command(bare):
     assert set(Page(bare).ids) & SECTIONS == LIVE - {"rollouts"}
-    words = "".join(Page(bare).words)
+    words = " ".join("".join(Page(bare).words).split())
     for protocol in ("random", "knowledge", "surprise", "robustness"):
         assert f"--protocol {protocol} --json results/{protocol}.json" in words
     assert "nearest neighbour, not a decoder" in words
@@ -194,6 +199,9 @@ def test_sections_without_input_become_a_command(bare):
 def test_what_files_say_is_escaped(full):
     assert "<script>" not in full
     assert "<b>bad" not in full
+    assert not [
+        name for _, attributes in Page(full).attributes for name in attributes if name.startswith("on")
+    ]
     words = "".join(Page(full).words)
     assert words.count(HOSTILE) >= 5
     assert "<b>bad & worse" in words
@@ -215,3 +223,41 @@ def test_light_and_dark_come_from_the_page(full):
     assert "prefers-color-scheme: dark" in full
     assert "stroke: var(--c0)" in full
     assert not re.findall(r"#00000[1-5]|#00001[0-5]", full)
+
+
+def test_every_picture_says_what_it_shows(full):
+    for tag, attributes in Page(full).attributes:
+        if tag == "img":
+            assert attributes["alt"]
+        if attributes.get("role") == "img":
+            assert attributes["aria-label"]
+
+
+def test_the_same_page_is_made_of_the_same_input(small, make, bare):
+    """But for the command and the time: plots take no random ids."""
+    assert make(small, "--films", 0, name="bare.html") == 0
+    again = (small / "bare.html").read_text()
+    assert again.split('<section id="how">')[0] == bare.split('<section id="how">')[0]
+
+
+def test_a_name_that_the_template_does_not_get_is_an_error():
+    with pytest.raises(UndefinedError):
+        render(name="x")
+
+
+def test_a_hostile_verdict_and_training_are_escaped(small, make, tmp_path):
+    folder = tmp_path / "<b>bad & worse"
+    shutil.copytree(small / "<b>bad & worse", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["training"] |= {
+        "worthiness": {"fit": False, "verdict": HOSTILE},
+        "command": HOSTILE,
+        "commit": HOSTILE,
+    }
+    config["training"] |= {"steps": HOSTILE, "episodes": 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert make(tmp_path, "--films", 0) == 0
+    text = (tmp_path / "report.html").read_text()
+    assert "<script>" not in text
+    assert 'class="verdict bad"' in text
+    assert "".join(Page(text).words).count(HOSTILE) == 4

@@ -1,8 +1,7 @@
-"""Pictures for the page: films of closed-loop problems, and open-loop rollouts shown by nearest neighbours."""
+"""Pictures for the page: films of closed-loop problems, and open-loop rollouts by nearest neighbours."""
 
 import base64
 import contextlib
-import dataclasses
 import io
 import math
 from dataclasses import dataclass
@@ -21,17 +20,17 @@ from world_model_ros.evaluation.recordings import (
     LENGTH,
     Recording,
     all_frames,
-    check_world,
     fresh_recordings,
     held_out_split,
     read_recordings,
 )
 from world_model_ros.evaluation.report.inputs import Result
+from world_model_ros.evaluation.report.shapes import check_filmed, planner_of, problem_of
 from world_model_ros.evaluation.workers import Settings, Worker
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.settings import PlannerConfig
-from world_model_ros.sim.worlds import make_world, protocols_of, yaw_difference
+from world_model_ros.sim.worlds import check_world, make_world, protocols_of, yaw_difference
 
 FILMS = 6
 OTHERS = 2  # shown beside the first ones where all of these end alike
@@ -75,14 +74,15 @@ class Script:
 def read_script(task: str, checkpoint: str, measured: Result | None, count: int = FILMS) -> Script:
     """Return the first ``count`` problems and the settings of ``measured``, or the defaults of `evaluate`.
 
-    Raises what a file of another shape makes it raise.
+    Raises UserError where ``measured`` does not say which they were.
     """
     own = protocols_of(task)[0]
     budget, moving = BUDGETS[own], own not in WAITING
     if measured is None:
         return Script(Settings(task, checkpoint, budget, moving, PlannerConfig()), None, count, {})
+    check_filmed(measured)
     values = measured.values
-    problems = [Problem(**_known(Problem, found)) for found in values["problems"]]
+    problems = [problem_of(found) for found in values["problems"]]
     reached = {outcome["index"]: bool(outcome["success"]) for outcome in values["outcomes"]}
     others = {
         wanted: [p for p in problems[count:] if reached.get(p.index) is wanted][:OTHERS]
@@ -93,14 +93,9 @@ def read_script(task: str, checkpoint: str, measured: Result | None, count: int 
         checkpoint=checkpoint,
         budget=values.get("budget", budget),
         pipelined=values.get("pipelined", True),
-        planner=PlannerConfig(**_known(PlannerConfig, values.get("planner", {}))),
+        planner=planner_of(measured),
     )
     return Script(settings, problems[:count], count, others)
-
-
-def _known(cls, values: dict) -> dict:
-    names = {f.name for f in dataclasses.fields(cls)}
-    return {name: value for name, value in values.items() if name in names}
 
 
 def film_rollouts(script: Script) -> list[Film]:
@@ -114,7 +109,7 @@ def film_rollouts(script: Script) -> list[Film]:
         contextlib.closing(worker.world) as world,
         contextlib.closing(make_world(settings.task, image_size=SIZE)) as large,
     ):
-        check_world(worker.planner.spec, world)
+        check_world(worker.planner.spec, settings.task)
         problems = script.first or make_problems(world, script.count, seed=0)
         bar = tqdm(problems, desc="film", unit="problem", leave=False, disable=None)
         films = [_film(worker, large, problem, settings, extra=False) for problem in bar]

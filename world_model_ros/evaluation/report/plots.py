@@ -96,7 +96,7 @@ def probe_bars(probes: dict) -> Plot:
             quantities = list(probes[kind][inputs[0]])
             width = min(0.8 / len(inputs), 0.2)
             for i, name in enumerate(inputs):
-                values = [float(probes[kind][name][q]) for q in quantities]
+                values = np.array([probes[kind][name][q] for q in quantities], float)
                 heights = np.clip(values, 0, 1)
                 places = np.arange(len(quantities)) + (i - (len(inputs) - 1) / 2) * width
                 colour = {"latent": SERIES[0], "pixels": SERIES[1]}.get(name, SERIES[5])

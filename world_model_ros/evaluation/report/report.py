@@ -1,7 +1,6 @@
 """The ``report`` verb: everything known about a checkpoint on one page that opens without a network."""
 
 import argparse
-import contextlib
 import importlib
 import shlex
 from datetime import datetime
@@ -9,12 +8,13 @@ from pathlib import Path
 
 import torch
 
+from world_model_ros.data.atomic import write_text
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.files import check_target, write_text
+from world_model_ros.evaluation.files import check_target
 from world_model_ros.evaluation.open_loop import open_loop
 from world_model_ros.evaluation.recordings import all_frames, encode_frames, per_recording
 from world_model_ros.evaluation.report import sections
-from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Inputs, Result, finite, read_inputs
+from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Inputs, finite, read_inputs
 from world_model_ros.evaluation.report.pictures import (
     FILMS,
     data_uri,
@@ -23,6 +23,7 @@ from world_model_ros.evaluation.report.pictures import (
     imagine,
     read_script,
 )
+from world_model_ros.evaluation.report.shapes import check_results
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         spec=spec,
         training=spec.training,
         seconds=spec.period * spec.block,
-        verdict=_verdict(spec.training.get("worthiness")),
+        verdict=verdict(spec.training.get("worthiness")),
         sections={
             **filled,
             "missing": {name: remedies[name] for name, view in filled.items() if not view},
@@ -134,23 +135,18 @@ def _sections(
     own, probing, surprise, robustness = map(
         inputs.best, (protocols_of(task)[0], "knowledge", "surprise", "robustness")
     )
+    check_results(*closed, probing, surprise, robustness)
     found = dict.fromkeys(
         ("success", "rollouts", "imagination", "open-loop", "probing", "surprise", "robustness", "learning")
     )
     found["learning"] = sections.learning(inputs.metrics)
-    with _blaming(*closed):
-        found["success"] = sections.success(closed)
-    with _blaming(robustness):
-        found["robustness"] = robustness and sections.robustness(robustness)
-    with _blaming(probing):
-        found["probing"] = probing and sections.probing(probing)
-        found["open-loop"] = probing and sections.open_loop(
-            probing.values["open_loop"], spec, "held-out windows"
-        )
-    with _blaming(surprise):
-        found["surprise"] = surprise and sections.surprise(surprise, task, spec)
-    with _blaming(own):
-        script = read_script(task, str(folder), own, arguments.films)
+    found["success"] = sections.success(closed)
+    found["robustness"] = robustness and sections.robustness(robustness)
+    found["probing"] = probing and sections.probing(probing)
+    measured = probing and probing.values["open_loop"]
+    found["open-loop"] = measured and sections.open_loop(measured, spec, "held-out windows")
+    found["surprise"] = surprise and sections.surprise(surprise, task, spec)
+    script = read_script(task, str(folder), own, arguments.films)
     films = film_rollouts(script) if arguments.films else []
     found["rollouts"] = sections.rollouts(films, task, measured=own is not None)
     recordings, source = episodes_to_imagine(spec, task, arguments.data)
@@ -183,22 +179,8 @@ def _remedies(arguments: argparse.Namespace, task: str) -> dict[str, str]:
     }
 
 
-@contextlib.contextmanager
-def _blaming(*results: Result | None):
-    """Turn what a file of another shape makes the code raise into a UserError that names it."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        names = ", ".join(str(r.path) for r in results if r is not None)
-        if not names:
-            raise
-        raise UserError(
-            f"{names} does not hold what a report needs ({type(error).__name__}: {error}): write it again "
-            "with `evaluate --json`, or move it away."
-        ) from error
-
-
-def _verdict(worthiness) -> dict | None:
+def verdict(worthiness) -> dict | None:
+    """Return what the training noted on whether the checkpoint is ready to plan with; None where nothing."""
     if not isinstance(worthiness, dict) or "verdict" not in worthiness:
         return None
     colour = "good" if worthiness.get("fit") is True else "bad" if worthiness.get("fit") is False else ""

@@ -1,7 +1,6 @@
-"""What each section of the page shows, as plain values for the template; what a file lacks raises."""
+"""What each section of the page shows, as plain values for the template. Results are checked before."""
 
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -115,7 +114,16 @@ def robustness(result: Result) -> list[dict]:
 
 def rollouts(films: list[Film], task: str, measured: bool) -> dict | None:
     """Return the films, and what reached means; None without films."""
-    return {"films": films, "goal": _GOALS[task], "measured": measured} if films else None
+    if not films:
+        return None
+    first = sum(not film.extra for film in films)
+    return {
+        "films": films,
+        "first": first,
+        "speed": films[0].speed,
+        "goal": _GOALS[task],
+        "measured": measured,
+    }
 
 
 def learning(metrics: list[dict]) -> dict | None:
@@ -134,15 +142,13 @@ def learning(metrics: list[dict]) -> dict | None:
 def probing(result: Result) -> dict:
     """Return probes as bars, and true against predicted."""
     values = result.values
-    probes, ahead, episodes = values["probes"], values["open_loop"], values.get("episodes", {})
+    probes, ahead = values["probes"], values["open_loop"]
     nearest = sorted(zip(ahead["steps"], ahead["ratio"], strict=True), key=lambda pair: abs(pair[0] - _AHEAD))
     return {
         "bars": plots.probe_bars(probes),
         "scatter": plots.scatter(values["scatter"]) if values.get("scatter") else None,
-        "episodes": {
-            k: episodes.get(k, "–") for k in ("fitted_frames", "fitted_on", "judged_frames", "judged_on")
-        },
-        "latent_mlp": dict(probes.get("mlp", {}).get("latent", {})),
+        "episodes": values.get("episodes") or {},
+        "latent_mlp": probes.get("mlp", {}).get("latent"),
         "ahead": {"steps": nearest[0][0], "ratio": nearest[0][1]} if nearest else None,
     }
 
@@ -177,7 +183,7 @@ def surprise(result: Result, task: str, spec: CheckpointSpec) -> dict:
             for kind, area in areas.items()
         ],
         "headline": {k: areas[k] for k in _IN_THE_HEADLINE if finite(areas.get(k)) is not None},
-        "alarms": None if alarms is None else (alarms["alarms"], alarms["steps"]),
+        "alarms": alarms,
         "example": _example(example, task, spec, threshold) if isinstance(example, dict) else None,
     }
 

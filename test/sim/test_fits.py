@@ -1,0 +1,81 @@
+"""A checkpoint whose actions mean something else than the task's is refused, with both sides."""
+
+import dataclasses
+
+import pytest
+
+from world_model_ros.errors import UserError
+from world_model_ros.model.config import interface_differences, read_spec
+from world_model_ros.nodes import starter
+from world_model_ros.sim.worlds import check_world
+
+# What a checkpoint may say of its actions, and both sides as the sentence prints them.
+OTHERS = [
+    (
+        {"names": ("linear_y", "linear_x")},
+        "linear_y, linear_x in the checkpoint and linear_x, ",
+    ),
+    ({"kind": "joint_velocity"}, "kind 'joint_velocity' in the checkpoint and 'twist' in reach"),
+    ({"unit": "mm/s"}, "unit 'mm/s' in the checkpoint and 'm/s' in reach"),
+    ({"unit": ""}, "unit '' in the checkpoint and 'm/s' in reach"),
+    ({"frame": "tool0"}, "frame 'tool0' in the checkpoint and 'panda_link0' in reach"),
+    (
+        {"high": (0.4, 0.8)},
+        "limits [-0.4, 0.4], [-0.4, 0.8] in the checkpoint and [-0.4, 0.4], [-0.4, 0.4] in reach",
+    ),
+    (
+        {"low": (-0.2, -0.4)},
+        "limits [-0.2, 0.4], [-0.4, 0.4] in the checkpoint and [-0.4, 0.4], [-0.4, 0.4] in reach",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def spec():
+    return read_spec("models/reach")
+
+
+@pytest.mark.parametrize(("action", "both"), OTHERS)
+def test_a_checkpoint_of_other_actions_does_not_fit(spec, action, both):
+    other = dataclasses.replace(spec, action=dataclasses.replace(spec.action, **action))
+    with pytest.raises(UserError, match="does not fit the task reach") as refused:
+        check_world(other, "reach")
+    assert both in str(refused.value)
+
+
+@pytest.mark.parametrize(("timing", "both"), [({"period": 0.1}, "period 0.1"), ({"block": 4}, "block 4")])
+def test_a_checkpoint_of_other_timing_does_not_fit(spec, timing, both):
+    with pytest.raises(UserError, match=both):
+        check_world(dataclasses.replace(spec, **timing), "push")
+
+
+def test_the_shipped_checkpoints_fit_both_tasks():
+    for name in ("reach", "push"):
+        for task in ("reach", "push"):
+            check_world(read_spec(f"models/{name}"), task)
+
+
+def test_limits_rounded_to_single_precision_are_the_same_and_unstated_ones_are_not_compared(spec):
+    ours = spec.interface
+    rounded = ours._replace(low=(-0.4000000059604645,) * 2)
+    assert interface_differences(ours, rounded, ("", "")) == []
+    assert interface_differences(ours, ours._replace(low=(), high=()), ("", "")) == []
+    assert interface_differences(ours, ours._replace(low=(-0.39, -0.4)), ("", ""))
+
+
+def test_the_simulation_does_not_start_with_a_checkpoint_of_other_actions(spec, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = dataclasses.replace(spec, action=dataclasses.replace(spec.action, frame="tool0"))
+    (folder / "config.json").write_text(other.to_json())
+    (folder / "model.safetensors").touch()
+    values = {
+        "goals": "0",
+        "task": "reach",
+        "gui": "false",
+        "seed": "1",
+        "real_time_factor": "1.0",
+        "checkpoint": str(folder),
+    }
+    with pytest.raises(UserError, match="frame 'tool0' in the checkpoint and 'panda_link0' in reach"):
+        starter.check(values)
