@@ -119,7 +119,8 @@ def test_importing_the_package_imports_nothing_heavy():
         "import pkgutil, importlib, sys, world_model_ros as w\n"
         "for m in pkgutil.iter_modules(w.__path__):\n"
         "    if m.name != '__main__': importlib.import_module(f'world_model_ros.{m.name}')\n"
-        "heavy = {'torch', 'rclpy', 'pybullet', 'h5py', 'cv2', 'numpy', 'sklearn', 'jinja2'} & set(sys.modules)\n"
+        "heavy = {'torch', 'rclpy', 'pybullet', 'h5py', 'cv2', 'numpy', 'sklearn', 'jinja2'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     assert done.returncode == 0, done.stderr
