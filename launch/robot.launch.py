@@ -11,7 +11,7 @@ from launch import LaunchDescription
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
-from world_model_ros.nodes import environment
+from world_model_ros.nodes import arguments, environment
 
 NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
 COMMANDS = ("command/twist", "command/velocities", "command/joint_trajectory")
@@ -65,6 +65,9 @@ def nodes(context):
     file = Path(given["params_file"]).expanduser().resolve()
     if not file.is_file():
         raise UserError(f"there is no params_file {file}: give a copy of config/robot.yaml.")
+    namespace = given["namespace"].strip("/")
+    arguments.check_file(file, {name: f"/{namespace}/{name}".replace("//", "/") for name in NODES})
+    arguments.check_log_level(given["log_level"])
     remappings = [
         ("camera/image_raw", given["camera"]),
         ("camera/image_raw/compressed", f"{given['camera']}/compressed"),

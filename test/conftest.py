@@ -2,12 +2,13 @@
 
 import contextlib
 import fcntl
-import itertools
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -34,15 +35,13 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 ROOT = Path(__file__).resolve().parents[1]
-_domains = itertools.count(os.getpid() * 13)
 # Linux hands out the ports of domains above 101 to anybody.
 DOMAINS = range(5, 102)
 PATIENCE = 60.0  # seconds for anything to come up on a busy machine
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    """Return a checkpoint with random weights: enough for everything but reaching goals."""
+def write_checkpoint(folder, kind, names, unit, frame=""):
+    """Write a checkpoint with random weights for two actions of up to 0.4; return its path."""
     torch = pytest.importorskip("torch")
     from world_model_ros.model.checkpoint import save_checkpoint
     from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
@@ -51,17 +50,31 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     config = ModelConfig.small(action_dim=10)
     action = ActionSpec(
-        names=("linear_x", "linear_y"),
-        kind="twist",
-        unit="m/s",
+        names=names,
+        kind=kind,
+        unit=unit,
         mean=(0.0, 0.0),
         std=(0.2, 0.2),
         low=(-0.4, -0.4),
         high=(0.4, 0.4),
-        frame="panda_link0",
+        frame=frame,
     )
     spec = CheckpointSpec(model=config, image=ImageSpec(size=64), action=action, period=0.05, block=5)
-    return str(save_checkpoint(tmp_path_factory.mktemp("models") / "random", LeWorldModel(config), spec))
+    return str(save_checkpoint(folder, LeWorldModel(config), spec))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Return a checkpoint with random weights: enough for everything but reaching goals."""
+    folder = tmp_path_factory.mktemp("models") / "random"
+    return write_checkpoint(folder, "twist", ("linear_x", "linear_y"), "m/s", "panda_link0")
+
+
+@pytest.fixture(scope="session")
+def arm_checkpoint(tmp_path_factory):
+    """Return such a checkpoint whose actions are the velocities of joint1 and joint2."""
+    folder = tmp_path_factory.mktemp("models") / "arm"
+    return write_checkpoint(folder, "joint_velocity", ("joint1", "joint2"), "rad/s")
 
 
 @pytest.fixture
@@ -78,7 +91,7 @@ def resident():
 def shared_memory():
     """Return the segments of DDS participants on this machine; each belongs to one."""
     # fastrtps_ before Fast DDS 3
-    found = itertools.chain(*(Path("/dev/shm").glob(f"{name}_*") for name in ("fastdds", "fastrtps")))
+    found = [path for name in ("fastdds", "fastrtps") for path in Path("/dev/shm").glob(f"{name}_*")]
     return {path for path in found if not path.name.endswith("_el") and "_port" not in path.name}
 
 
@@ -96,14 +109,56 @@ def no_memory_of_the_dead():
             lock.unlink()
 
 
+def pause(seconds):
+    """Let others work."""
+    threading.Event().wait(seconds)
+
+
+class Domain(int):
+    """A ROS_DOMAIN_ID that nobody else on this machine tests in: a file is locked for as long."""
+
+    lock: int  # the file's descriptor: processes that inherit it keep the domain when this one dies
+
+    @classmethod
+    def claim(cls, seconds=PATIENCE):
+        """Return one that is free. Fails when there is none for ``seconds``."""
+        folder = Path(tempfile.gettempdir())
+        end = time.monotonic() + seconds
+        while True:
+            # From the system's randomness: a seed that tests have set must not lead all to the same one.
+            for number in random.SystemRandom().sample(DOMAINS, len(DOMAINS)):
+                path = folder / f"world_model_ros_domain_{number}.lock"
+                try:
+                    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                except PermissionError:  # another user's
+                    continue
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(lock)
+                    continue
+                found = cls(number)
+                found.lock = lock
+                return found
+            assert time.monotonic() < end, f"all domains of {DOMAINS} are in use"
+            pause(0.1)
+
+    def release(self):
+        """Let others have it, once the processes that inherited it have ended."""
+        os.close(self.lock)
+
+
 class Processes:
     """Starts programs of this package, and leaves none behind."""
 
     def __init__(self, folder, domain):
-        self.folder = folder
+        self.folder, self.domain = folder, domain
         self.mark = uuid.uuid4().hex
         self.environment = os.environ | {
             "ROS_DOMAIN_ID": str(domain),
+            # What nodes remember and log stays in the test's folder.
+            "ROS_HOME": str(folder / "ros"),
+            "ROS_LOG_DIR": str(folder / "ros" / "log"),
             # A sourced ROS 2 is in there too.
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "WORLD_MODEL_ROS_TEST": self.mark,
@@ -124,6 +179,7 @@ class Processes:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=(self.domain.lock,),
             )
         process.log = path
         self.started.append(process)
@@ -161,6 +217,29 @@ class Processes:
         locks = {os.readlink(link) for link in Path(f"/proc/{process.pid}/fd").iterdir()}
         return {path for path in shared_memory() if f"{path}_el" in locks}
 
+    def ends_within(self, process, limit, spin=pause):
+        """Wait until a process has ended, which may take ``limit`` seconds; ``spin(0.05)`` passes the time.
+
+        While it waits for a processor, or its children or this test do, no time counts: what else runs on
+        the machine must not decide. Fails in the end.
+        """
+
+        def waited():
+            found = {}
+            for pid in (os.getpid(), *self.ours()):
+                with contextlib.suppress(OSError):
+                    found[pid] = 1e-9 * int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+            return found
+
+        began, before, last = time.monotonic(), waited(), {}
+        while process.poll() is None:
+            spin(0.05)
+            last |= waited()
+            lost = sum(seconds - before.get(pid, 0.0) for pid, seconds in last.items())
+            took = time.monotonic() - began
+            assert took - lost < limit, f"alive after {took:.1f} s, {lost:.1f} s of them without a processor"
+            assert took < 5 * PATIENCE
+
     def kill(self, name, number=signal.SIGKILL):
         """Send a signal to every process with ``name`` in its command line."""
         for pid, line in self.ours().items():
@@ -174,7 +253,7 @@ class Processes:
             self.kill("", number)
             end = time.monotonic() + 3.0
             while time.monotonic() < end and any(p.poll() is None for p in self.started):
-                threading.Event().wait(0.02)
+                pause(0.02)
         for process in self.started:
             process.wait()
 
@@ -182,7 +261,9 @@ class Processes:
 @pytest.fixture
 def domain():
     """Return a ROS_DOMAIN_ID of this test's own."""
-    return DOMAINS[next(_domains) % len(DOMAINS)]
+    claimed = Domain.claim()
+    yield claimed
+    claimed.release()
 
 
 @pytest.fixture
@@ -213,15 +294,26 @@ class Observer:
         return messages
 
     def until(self, condition, seconds=PATIENCE, again=None):
-        """Spin until ``condition()``; ``again()`` is called ten times a second. Fails after ``seconds``."""
+        """Spin until ``condition()``; ``again()`` is called 20 times a second. Fails after ``seconds``."""
         end = time.monotonic() + seconds
         next_time = time.monotonic()
         while not condition():
             assert time.monotonic() < end, f"waited {seconds:.0f} s in vain"
             if again and time.monotonic() >= next_time:
                 again()
-                next_time = time.monotonic() + 0.1
+                next_time = time.monotonic() + 0.05
             self.executor.spin_once(timeout_sec=0.05)
+
+    def spin(self, seconds):
+        """Hear one message, or wait for it as long."""
+        self.executor.spin_once(timeout_sec=seconds)
+
+    def repeat(self, action, times):
+        """Call ``action()`` this often, 20 times a second, and return its results."""
+        found = []
+        seconds = PATIENCE + times
+        self.until(lambda: len(found) >= times, seconds, lambda: found.append(action()))
+        return found
 
     def call(self, kind, name, request=None):
         """Return a service's answer."""

@@ -54,7 +54,6 @@ def test_standing_still_is_commanded_once_on_leaving_running_even_where_nothing_
 
 def test_settling_outside_of_a_control_step_is_not_said_again(bench):
     bench.run()
-    bench.commander.forget()
     bench.commander.settle()
     assert not bench.commander.moving
     assert bench.tick(joints=False, frame=False).action is None
@@ -120,7 +119,7 @@ def test_joint_ends_are_respected_with_measured_positions(make_bench):
     bench.positions = np.array([1.99, 2.5])
     decision = bench.tick(plan=1.0)
     np.testing.assert_allclose(decision.action, [0.2, 0.0])  # 0.01 rad in 0.05 s; outside: only back
-    assert bench.commander.positions.tolist() == [1.99, 2.5]
+    assert bench.commander.positions().tolist() == [1.99, 2.5]
 
 
 @pytest.mark.fault
@@ -150,14 +149,16 @@ def test_a_clock_that_runs_ahead_of_a_frame_on_its_way_is_no_camera_that_stops(b
     bench.commander.plan(NAMES, bench.now, [[0.1, 0.1]] * 10)
     for _ in range(2):
         bench.now += 4 * bench.period
-        bench.commander.joints(bench.now)
-        assert bench.commander.tick(bench.now, frame_age=0.09).state is State.RUNNING
-    decision = bench.commander.tick(bench.now, frame_age=0.11)
+        bench.steady += 20 * MS
+        bench.joints()
+        assert bench.commander.tick(bench.now, bench.steady).state is State.RUNNING
+    bench.steady += 20 * MS
+    decision = bench.commander.tick(bench.now, bench.steady)
     assert decision.state is State.HOLD
     assert "camera/image_raw" in decision.reason
     # It does not make one frame enough, where several are needed.
-    bench.commander.frame(bench.now, bench.now)
-    assert bench.commander.tick(bench.now, frame_age=0.0).state is State.HOLD
+    bench.commander.frame(bench.now, bench.steady, bench.now)
+    assert bench.commander.tick(bench.now, bench.steady).state is State.HOLD
 
 
 def test_a_camera_that_stutters_is_not_back(bench):
@@ -169,7 +170,7 @@ def test_a_camera_that_stutters_is_not_back(bench):
 
 def test_a_frame_with_a_stamp_far_ahead_counts_as_no_fresher_than_a_control_step(bench):
     bench.run()
-    bench.commander.frame(bench.now, bench.now + 3600_000 * MS)
+    bench.commander.frame(bench.now, bench.steady, bench.now + 3600_000 * MS)
     decisions = bench.ticks(10, frame=False, plan=0.1)
     assert decisions[-1].state is State.HOLD
 
@@ -243,14 +244,14 @@ def test_a_long_plan_is_not_played_for_longer_than_its_age_allows(bench):
 
 @pytest.mark.fault
 def test_fault_17_a_planner_in_fault_stops_the_robot_until_reset(bench):
-    bench.commander.sources.set_alive("planner_node", True)
+    bench.report("planner_node")
     bench.run()
-    bench.commander.sources.say("planner_node", Health.FAULT, "a plan has not ended for 5 s")
+    bench.report("planner_node", Health.FAULT, "a plan has not ended for 5 s")
     decision = bench.tick(plan=0.1)
     assert decision.state is State.FAULT
     assert still(decision)
     assert "planner_node: a plan has not ended" in decision.reason
-    bench.commander.sources.say("planner_node", Health.FINE, "")
+    bench.report("planner_node", Health.FINE, "")
     assert {d.state for d in bench.ticks(20, plan=0.1)} == {State.FAULT}
     bench.commander.reset()
     assert bench.ticks(3, plan=0.1)[-1].moving
@@ -265,16 +266,16 @@ def test_fault_20_a_plan_that_runs_out_means_hold_and_the_next_one_goes_on(bench
 
 @pytest.mark.fault
 def test_fault_21_a_node_that_is_gone_stops_the_robot_and_its_return_goes_on(bench):
-    sources = bench.commander.sources
     for name in ("encoder_node", "planner_node", "monitor_node"):
-        sources.set_alive(name, True)
+        bench.report(name)
     bench.run()
-    sources.set_alive("planner_node", False)
-    decision = bench.tick(plan=0.1)
+    del bench.nodes["planner_node"]
+    assert all(d.moving for d in bench.ticks(13, plan=0.1))
+    decision = bench.ticks(2, plan=0.1)[-1]
     assert decision.state is State.HOLD
     assert still(decision)
-    assert "planner_node is gone" in decision.reason
-    sources.set_alive("planner_node", True)
+    assert "planner_node does not respond (last heartbeat 0." in decision.reason
+    bench.report("planner_node")
     assert bench.tick(plan=0.1).moving
 
 
@@ -303,8 +304,9 @@ def test_fault_29_a_clock_that_leaps_ahead_makes_everything_old(bench):
 @pytest.mark.fault
 def test_fault_29_what_was_heard_during_a_leap_of_the_clock_does_not_count_as_fresh(bench):
     bench.run()
-    bench.commander.joints(bench.now + 3600_000 * MS)
-    bench.commander.frame(bench.now + 3600_000 * MS, bench.now)
+    leap = 3600_000 * MS
+    bench.commander.joints(bench.now + leap, bench.steady, bench.joint_names, bench.positions)
+    bench.commander.frame(bench.now + leap, bench.steady, bench.now)
     decisions = bench.ticks(30, joints=False, frame=False, plan=0.1)
     assert not decisions[-1].moving
     bench.ticks(3, plan=0.1)
@@ -313,14 +315,14 @@ def test_fault_29_what_was_heard_during_a_leap_of_the_clock_does_not_count_as_fr
 
 @pytest.mark.fault
 def test_fault_36_a_doubt_holds_the_robot_while_it_lasts(bench):
-    bench.commander.sources.set_alive("monitor_node", True)
+    bench.report("monitor_node")
     bench.run()
-    bench.commander.sources.say("monitor_node", Health.HOLD, "the picture is like none seen in training")
+    bench.report("monitor_node", Health.HOLD, "the picture is like none seen in training")
     decisions = bench.ticks(5, plan=0.1)
     assert {d.state for d in decisions} == {State.HOLD}
     assert all(map(still, decisions))
     assert "like none seen in training" in decisions[0].reason
-    bench.commander.sources.say("monitor_node", Health.WARNING, "")
+    bench.report("monitor_node", Health.WARNING, "")
     assert bench.tick(plan=0.1).moving
 
 
@@ -346,7 +348,7 @@ def test_fault_40_an_emergency_stop_is_latched_until_reset(bench):
     assert "emergency stop" in decisions[0].reason
     bench.now -= 1000 * bench.period  # neither does a clock set back clear it
     assert bench.tick(plan=0.3).state is State.FAULT
-    bench.commander.forget()
+    bench.commander.begin()
     assert bench.tick(plan=0.3).state is State.FAULT
     bench.commander.reset()
     assert bench.tick(joints=False, frame=False).state is State.WAITING  # it begins anew
@@ -367,12 +369,13 @@ def test_fault_40_plans_from_before_a_reset_are_not_played(bench):
 def test_an_hour_of_control_steps_leaves_nothing_behind(bench, resident):
     def steps(count):
         for step in range(count):
-            bench.commander.joints(bench.now)
+            bench.joints()
             if step % 5 == 0:
-                bench.commander.frame(bench.now, bench.now)
+                bench.commander.frame(bench.now, bench.steady, bench.now)
                 bench.commander.plan(NAMES, bench.now + 5 * bench.period, np.full((25, 2), 0.1))
-            moving = bench.commander.tick(bench.now).moving
+            moving = bench.commander.tick(bench.now, bench.steady).moving
             bench.now += bench.period
+            bench.steady += bench.period
         return moving
 
     assert steps(1000)

@@ -5,6 +5,8 @@ from world_model_ros.control.frames import FrameGate, FrameRules
 
 MS = 1_000_000
 GAP = 50 * MS
+SECOND = 1000 * MS
+NOW = 1_700_000_000 * SECOND  # a time of day
 
 
 def picture(number):
@@ -57,6 +59,7 @@ def test_fault_04_a_stamp_that_comes_again_is_no_new_frame(gate):
     ("stamp", "received", "kind"),
     [
         (10 * GAP, 10 * GAP + 1001 * MS, "late"),
+        (0, 10 * GAP + 1001 * MS, "unstamped"),
         (2 * GAP, 11 * GAP, "repeated"),  # out of order
         (10 * GAP + 301 * MS, 10 * GAP, "future"),
         (10 * GAP + 3600_000 * MS, 10 * GAP, "future"),
@@ -121,3 +124,28 @@ def test_a_dark_picture_with_a_lamp_in_it_is_none_of_those():
     pixels[10:30, 10:30] = 200
     assert FrameGate.look(pixels) == ""
     assert FrameGate.look(255 - pixels) == ""
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("stamp", "says", "not_says"),
+    [
+        (0, "the driver does not stamp its images", "old"),
+        (1234 * SECOND, "its stamp is 1234.00 s, which counts from when the camera", "synchronise"),
+        (NOW - 60 * SECOND, "60.00 s old on arrival: synchronise the clocks", "max_age"),
+        (NOW - 2 * SECOND, "2.00 s old on arrival", "driver"),
+    ],
+)
+def test_fault_09_the_true_cause_of_a_stamp_is_named(gate, stamp, says, not_says):
+    for _ in range(3):
+        reason = gate.judge(stamp, NOW, picture(0))
+        assert says in reason
+        assert not_says not in reason
+    assert gate.counts["used"] == 0
+
+
+def test_the_first_frames_of_a_simulation_may_be_stamped_zero(gate):
+    assert gate.judge(0, 0, picture(0)) == ""
+    assert gate.judge(0, GAP, picture(1)) == ""  # the clock has begun in between
+    assert "does not stamp" in gate.judge(0, 2 * GAP, picture(2))
+    assert gate.judge(2 * GAP, 2 * GAP, picture(3)) == ""

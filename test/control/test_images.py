@@ -1,3 +1,5 @@
+import math
+import re
 import struct
 import zlib
 
@@ -12,6 +14,7 @@ from world_model_ros.control.images import (
     Complaints,
     ImageRejectedError,
     check_frame_size,
+    check_goal_norm,
     check_goal_size,
     decode_compressed,
     decode_image,
@@ -212,3 +215,29 @@ def test_a_trouble_whose_numbers_change_is_the_same_trouble():
     assert late == [True, False, False]
     assert complaints.trouble("t", "its stamp is 0.31 s ahead")
     assert [complaints.trouble("t", f"its encoding is {e}") for e in ("16UC1", "32FC1")] == [True, True]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_compressed_images_are_rgb_with_any_opencv(monkeypatch, suffix):
+    monkeypatch.delattr(cv2, "IMREAD_COLOR_RGB", raising=False)  # since 4.11
+    pixels = np.full((16, 16, 3), (200, 30, 90), np.uint8)
+    data = cv2.imencode(suffix, pixels[..., ::-1])[1].tobytes()
+    assert np.abs(decode_compressed(data).astype(int) - pixels).max() <= 3
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("norm", [6.7999, 9.2001, 0.0, 1e9, math.nan, math.inf])
+def test_fault_45_a_goal_out_of_the_latent_norm_range_is_refused_with_digits_that_tell(norm):
+    with pytest.raises(ImageRejectedError) as caught:
+        check_goal_norm(norm, (6.8, 9.2))
+    if math.isfinite(norm):
+        found, low, high = re.search(
+            r"latent norm (\S+), (\S+) to (\S+) is usual", str(caught.value)
+        ).groups()
+        assert not float(low) <= float(found) <= float(high)
+
+
+@pytest.mark.parametrize("norm", [6.8, 8.0, 9.2])
+def test_a_goal_within_the_range_is_taken(norm):
+    check_goal_norm(norm, (6.8, 9.2))
+    check_goal_norm(norm, None)

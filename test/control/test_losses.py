@@ -40,6 +40,22 @@ def test_a_few_at_the_beginning_say_nothing(losses):
     assert not losses.bad()
 
 
+def test_one_in_fourteen_does_not_end_what_one_in_five_has_begun(losses):
+    for _ in range(15):
+        losses.lost(1)
+        for _ in range(4):
+            losses.came()
+    assert losses.bad()
+    for _ in range(30):
+        losses.lost(1)
+        for _ in range(13):
+            losses.came()
+            assert losses.bad()  # where it changed to and fro, it would be said again each time
+    for _ in range(60):
+        losses.came()
+    assert not losses.bad()
+
+
 def test_it_is_the_newest_that_count_and_a_huge_number_costs_nothing(losses):
     losses.lost(2**31)
     assert losses.bad()

@@ -117,6 +117,7 @@ def test_after_stopping_no_job_is_taken(desk):
 def test_stopping_lets_the_job_at_hand_end_and_leaves_the_one_that_waits(desk):
     desk.start(1)
     desk.worker.submit(2)
+    assert not desk.worker.stop(0.0)  # told to, while the first is being done
     assert desk.end()
     assert desk.done == [1]
 

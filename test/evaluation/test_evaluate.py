@@ -102,6 +102,7 @@ def test_further_protocols_are_modules_imported_on_use(monkeypatch, checkpoint, 
         (["--json", "{}"], "is a folder: name a file"),
         (["--save-problems", "{}"], "is a folder: name a file"),
         (["--filmstrip", "{}/none/f.png"], "there is no folder"),
+        (["--json", "/proc/r.json"], "nothing can be written in /proc"),
         (["--workers", "0"], "--workers must be at least 1"),
         (["--seed", "-1"], "--seed must be at least 0"),
     ],
@@ -165,11 +166,11 @@ def test_ctrl_c_is_130_and_leaves_no_process(checkpoint, processes):
         moment.wait(0.05)
     assert len(processes.ours()) >= 3
     os.kill(process.pid, signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(120) == 130
     log = process.log.read_text()
     assert "interrupted" in log
     assert "Traceback" not in log
-    for _ in range(100):
+    for _ in range(1000):
         if not processes.alive():
             break
         moment.wait(0.05)

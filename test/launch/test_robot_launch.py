@@ -153,12 +153,17 @@ def test_arguments_become_remaps_and_only_what_is_given_wins_over_the_file(check
         ({}, "checkpoint is missing: add checkpoint:="),
         ({"checkpoint": "/nowhere"}, "no checkpoint at '/nowhere'"),
         ({"checkpoint": "CHECKPOINT", "params_file": "/no.yaml"}, "there is no params_file /no.yaml"),
+        ({"checkpoint": "CHECKPOINT", "params_file": "MISSPELT"}, "did you mean limits.max_step"),
+        ({"checkpoint": "CHECKPOINT", "log_level": "loud"}, "log_level is 'loud': choose one of"),
     ],
 )
-def test_what_every_node_would_refuse_is_said_in_a_sentence(given, words, checkpoint):
+def test_what_every_node_would_refuse_is_said_in_a_sentence(given, words, checkpoint, tmp_path):
     from world_model_ros.errors import UserError
 
-    given = {key: value.replace("CHECKPOINT", checkpoint) for key, value in given.items()}
+    misspelt = tmp_path / "robot.yaml"
+    misspelt.write_text("/**/command_node:\n  ros__parameters:\n    limits.maxstep: [0.1]\n")
+    stand_ins = {"CHECKPOINT": checkpoint, "MISSPELT": str(misspelt)}
+    given = {key: stand_ins.get(value, value) for key, value in given.items()}
     with pytest.raises(UserError, match=words):
         described(**given)
 
@@ -178,10 +183,7 @@ def installed(tmp_path, processes):
         path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m world_model_ros.nodes {name} "$@"\n')
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     path = os.environ["AMENT_PREFIX_PATH"]
-    processes.environment |= {
-        "AMENT_PREFIX_PATH": f"{prefix}{os.pathsep}{path}",
-        "ROS_LOG_DIR": str(tmp_path),
-    }
+    processes.environment |= {"AMENT_PREFIX_PATH": f"{prefix}{os.pathsep}{path}"}
     return str(ROOT / "launch" / "robot.launch.py")
 
 
@@ -208,7 +210,7 @@ def test_a_node_that_dies_is_started_again_and_all_end_together(installed, proce
     observer.until(lambda: pid("planner_node") not in (0, first))
     observer.until(lambda: "planner_node" in nodes())
     started.send_signal(signal.SIGINT)
-    observer.until(lambda: started.poll() is not None, seconds=10)
+    observer.until(lambda: started.poll() is not None)
     assert processes.alive() == []
 
 

@@ -28,15 +28,18 @@ def test_wrong_images_are_rejected_and_named_once(processes, observer, checkpoin
     node = encoder(processes, checkpoint)
     publisher = observer.node.create_publisher(Image, "camera/image_raw", 10)
     observer.until(lambda: publisher.get_subscription_count() > 0)
-    for _ in range(3):
-        publisher.publish(image(1, encoding="16UC1"))
     observer.until(
         lambda: "16UC1" in node.log.read_text(), again=lambda: publisher.publish(image(1, encoding="16UC1"))
     )
-    publisher.publish(image(2, data=b"\0" * 100))
-    publisher.publish(image(3, step=1))
-    publisher.publish(image(4, is_bigendian=1))
-    publisher.publish(image(5, data=b""))
+    observer.repeat(lambda: publisher.publish(image(1, encoding="16UC1")), 3)
+    for stamp, fields in enumerate(
+        ({"data": b"\0" * 100}, {"step": 1}, {"is_bigendian": 1}, {"data": b""}), start=2
+    ):
+        count = node.log.read_text().count("was rejected")
+        observer.until(
+            lambda count=count: node.log.read_text().count("was rejected") > count,
+            again=lambda stamp=stamp, fields=fields: publisher.publish(image(stamp, **fields)),
+        )
     observer.until(lambda: latents, again=lambda: publisher.publish(image(9, 200)))
     assert latents[0].header.stamp.sec == 9  # nothing came of the wrong ones
     log = node.log.read_text()
@@ -69,7 +72,8 @@ def test_goals_are_heard_whoever_comes_first(processes, observer, checkpoint, ke
     from rclpy.qos import DurabilityPolicy, QoSProfile
     from sensor_msgs.msg import Image
 
-    goals = observer.collect(Image, "goal/latent", QoSProfile(depth=10))
+    latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    goals = observer.collect(Image, "goal/latent", latched)
     durability = DurabilityPolicy.TRANSIENT_LOCAL if kept else DurabilityPolicy.VOLATILE
     publisher = observer.node.create_publisher(
         Image, "goal/image", QoSProfile(depth=1, durability=durability)
@@ -95,8 +99,9 @@ def test_goals_of_another_shape_than_the_camera_are_rejected(processes, observer
     camera = observer.node.create_publisher(Image, "camera/image_raw", 10)
     goal = observer.node.create_publisher(Image, "goal/image", 10)
     observer.until(lambda: latents, again=lambda: camera.publish(image(1, 50)))
-    goal.publish(image(2, height=48, data=bytes(48 * 288)))
-    observer.until(lambda: "same camera" in node.log.read_text())
-    goal.publish(image(3, 70))
-    observer.until(lambda: goals)
-    assert [message.header.stamp.sec for message in goals] == [3]
+    observer.until(
+        lambda: "same camera" in node.log.read_text(),
+        again=lambda: goal.publish(image(2, height=48, data=bytes(48 * 288))),
+    )
+    observer.until(lambda: goals, again=lambda: goal.publish(image(3, 70)))
+    assert {message.header.stamp.sec for message in goals} == {3}

@@ -2,17 +2,10 @@
 
 import signal
 import threading
-import time
 
 import pytest
 
 pytestmark = pytest.mark.ros
-
-
-def ends_within(process, seconds):
-    end = time.monotonic() + seconds
-    process.wait(timeout=seconds)
-    return time.monotonic() < end
 
 
 # Seconds after the start: while importing, starting the nodes, loading the model, running.
@@ -22,7 +15,7 @@ def test_everything_is_gone_within_three_seconds(processes, checkpoint, moment, 
     sim = processes.sim("--checkpoint", checkpoint)
     threading.Event().wait(moment)
     sim.send_signal(number)
-    assert ends_within(sim, 3.0)
+    processes.ends_within(sim, 3.0)
     log = sim.log.read_text()
     assert sim.returncode in ((0, 130) if number == signal.SIGINT else (0, -signal.SIGTERM)), log
     assert "Traceback" not in log
@@ -39,10 +32,9 @@ def test_a_node_in_full_swing_ends_with_exit_code_zero(processes, observer, chec
         for name in ("encoder_node", "planner_node", "command_node", "monitor_node")
     }
     observer.until(lambda: len(plans) > 2)
-    began, held = time.monotonic(), processes.shared_memory(started[node])
+    held = processes.shared_memory(started[node])
     started[node].send_signal(signal.SIGINT)
-    observer.until(lambda: started[node].poll() is not None, seconds=3)
-    assert time.monotonic() - began < 2.0
+    processes.ends_within(started[node], 2.0, observer.spin)
     log = started[node].log.read_text()
     assert started[node].returncode == 0, log
     assert "Traceback" not in log
@@ -60,7 +52,7 @@ def test_all_end_when_one_is_killed(processes, observer, checkpoint):
     (line,) = [found for found in processes.alive() if "encoder_node" in found]
     assert "checkpoint" in line
     processes.kill("encoder_node")
-    assert ends_within(sim, 4.0)
+    processes.ends_within(sim, 4.0)
     assert sim.returncode != 0
     assert "encoder_node" in sim.log.read_text()
     assert processes.alive() == []

@@ -41,7 +41,7 @@ def test_there_and_back_twice(processes, checkpoint, observer, ask, node):
     assert ask.change_state(node, "configure")
     assert ask.change_state(node, "activate")
     ask.change_state(node, "shutdown")
-    observer.until(lambda: process.poll() is not None, seconds=5)
+    observer.until(lambda: process.poll() is not None)
     assert process.returncode == 0
     assert "Traceback" not in process.log.read_text()
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from world_model_ros.nodes.parameters import PARAMETERS
+
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
 NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
 SHARED = {"/diagnostics", "/rosout", "/parameter_events", "/clock"}
@@ -66,11 +68,16 @@ def test_fault_37_two_robots_in_two_namespaces_do_not_hear_each_other(processes,
     quick = {"checkpoint": checkpoint, "frozen_after": 0.0, "samples": 4, "elites": 2, "iterations": 1}
     # On a busy machine frames and plans come late; what is late is not what this is about.
     patient = {"image_timeout": 5.0, "joint_timeout": 5.0, "plan_timeout": 2.0, "lease": 5.0, "hold": False}
-    words = [word for key, value in (quick | patient).items() for word in ("-p", f"{key}:={value}")]
+
+    def words(name):
+        known = {p.name for p in PARAMETERS[name]}
+        given = {key: value for key, value in (quick | patient).items() if key in known}
+        return [word for key, value in given.items() for word in ("-p", f"{key}:={value}")]
+
     for namespace in ("/a", "/b"):
         for name in NODES:
-            line = ("-m", "world_model_ros.nodes", name, "--ros-args", "-r", f"__ns:={namespace}", *words)
-            processes.start(*line)
+            line = ("-m", "world_model_ros.nodes", name, "--ros-args", "-r", f"__ns:={namespace}")
+            processes.start(*line, *words(name))
     a, b = Robot(observer, "/a"), Robot(observer, "/b")
 
     def live():
@@ -89,8 +96,11 @@ def test_fault_37_two_robots_in_two_namespaces_do_not_hear_each_other(processes,
     # A command node is ready as soon as it has frames: the planners may still be loading.
     observer.until(all_there, again=live)
     for namespace in ("/a", "/b"):
+        some = {f"{namespace}/{name}" for name in ("plan", "command/twist", "command/reset", "surprise")}
+        observer.until(
+            lambda some=some, namespace=namespace: some <= endpoints(observer, namespace), again=live
+        )
         topics = endpoints(observer, namespace)
-        assert {f"{namespace}/plan", f"{namespace}/command/twist", f"{namespace}/command/reset"} <= topics
         assert all(topic.startswith(f"{namespace}/") for topic in topics - SHARED), topics
 
     a.goals.publish(a.picture(50))

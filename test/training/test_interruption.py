@@ -178,6 +178,13 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_training(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_run_folder_that_cannot_be_made_is_one_sentence(data, tmp_path, tiny, capsys, command):
+    words = command(data, tmp_path, steps=2)
+    words[words.index("--run") + 1] = "/proc/world_model_ros/run"
+    assert main(words) == 2
+    assert "--run /proc/world_model_ros/run cannot be made" in capsys.readouterr().err
+
+
 def test_another_out_takes_the_training_that_is_there(data, tmp_path, tiny, capsys, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     words = [word for word in command(data, tmp_path, steps=6) if word != "--run"]

@@ -1,7 +1,7 @@
 """What the command side sends in each control step: one pure object, asked once a tick.
 
 WAITING (inputs missing) -> READY (all there, no plan yet) -> RUNNING (playing a plan)
--> HOLD (kept still, recovers by itself) and FAULT (kept still until reset).
+-> HOLD (kept still, recovers by itself), FAULT (kept still until reset) and RELEASED (left to others).
 """
 
 import enum
@@ -10,14 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from world_model_ros.control.health import Health, Sources
+from world_model_ros.control.anomaly_holds import AnomalyHolds
+from world_model_ros.control.clocks import SECOND, ClockWatch, set_by
+from world_model_ros.control.health import Health, Rivals, Sources
+from world_model_ros.control.joints import JointCollector
 from world_model_ros.control.limits import Limits
-from world_model_ros.control.staleness import Freshness
+from world_model_ros.control.release import Ramp, Release
+from world_model_ros.control.staleness import FrameRate, Freshness
 from world_model_ros.planning.action_buffer import ActionBuffer
 
-SECOND = 1_000_000_000
-ON_ITS_WAY = 0.1  # seconds of real time within which no frame is missed
-CLAMPED = "playing the plan, within the limits"
+ON_ITS_WAY = 0.1  # seconds of real time within which no frame is missed under a simulated clock
+CLOCK_HOLD = 1.0  # seconds of standing still after the clock was set: plans on the way are for the old time
+ENCODER, PLANNER, MONITOR, COMMAND = "encoder_node", "planner_node", "monitor_node", "command_node"
 
 
 class State(enum.Enum):
@@ -28,6 +32,7 @@ class State(enum.Enum):
     RUNNING = "running"
     HOLD = "hold"
     FAULT = "fault"
+    RELEASED = "released"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Decision:
     state: State
     reason: str
     changed: bool  # state or reason differ from the last decision's
+    released: bool  # nothing is sent since the robot is left to others, who may move it
 
     @property
     def moving(self) -> bool:
@@ -50,54 +56,119 @@ class Rules:
     """When the command side stands still; times in seconds, steps are control steps."""
 
     image_timeout: float = 0.275  # since the newest frame that was perceived
-    joint_timeout: float = 0.5  # since the newest joint states
+    joint_timeout: float = 0.5  # since the newest position of each joint
+    pose_timeout: float = 0.5  # of real time, for which a measured pose may be held
     fresh_frames: int = 3  # that end a HOLD for missing ones
     clamped_steps: int = 40  # in a row, until this is a fault: the plans are for another robot
+    step: float = 0.25  # a model step
+    frame_interval: float = 0.1  # the longest one between two frames off the grid of model steps
+    lease: float = 0.7  # of real time without a heartbeat, until a node is missed
+    release_after: float = 0.5  # at rest, until nothing is sent any more
+    ramp: float = 0.5  # of the first motion after a take-over
+    override_time: float = 5.0  # in which a reset overrides a HOLD of monitor_node
+    override_speed: float = 0.25  # share of the action that is played meanwhile
+    repeated_holds_window: float = 20.0  # in which the third HOLD of monitor_node is a fault
 
 
 class Commander:
     """Plays the buffered plan within the limits, and stands still whenever it must not.
 
-    Every time is integer nanoseconds on one clock, which the caller reads.
+    Every method takes the time on two clocks, in integer nanoseconds: the node's, on which plans are due,
+    and one that is steady. ``clock`` says which of them ages are counted on.
     """
 
-    def __init__(self, limits: Limits, buffer: ActionBuffer, rules: Rules | None = None):
-        self.limits = limits
-        self.buffer = buffer
-        self.rules = rules or Rules()
-        self.sources = Sources()
+    def __init__(
+        self,
+        limits: Limits,
+        buffer: ActionBuffer,
+        rules: Rules | None = None,
+        collector: JointCollector | None = None,
+        clock: ClockWatch | None = None,
+    ):
+        self.limits, self.buffer = limits, buffer
+        self.collector = collector or JointCollector()
+        self.clock = clock or ClockWatch()
+        self.sources, self.rivals = Sources(), Rivals()
+        self.release_state = Release()
         self.counts = {"clamped": 0, "rejected_plans": 0, "holds": 0, "faults": 0}
         self._fault = ""
         self._moving = False  # in the last control step
-        self.ever_moved = False
-        self.forget()
+        self._silent = False  # since the robot is released
+        self._age = 0  # the newest time that ages are counted on
+        self._steady = 0
+        self._ramp, self._holds = Ramp(), AnomalyHolds()
+        self.take(rules or Rules())
+        self.begin()
 
-    def forget(self) -> None:
-        """Start over as after coming up; a fault stays, and so does what the other nodes said."""
+    def take(self, rules: Rules) -> None:
+        """Go by other rules from now on."""
+        self.rules = rules
+        self.sources.lease = self.rivals.lease = rules.lease
+        self._ramp.seconds = rules.ramp
+        self._holds.override_time = rules.override_time
+        self._holds.window = rules.repeated_holds_window
+
+    def begin(self) -> None:
+        """Start over as after coming up; a fault stays, and so does what the other nodes reported."""
+        self.clock.forget()
+        self.collector.forget()
+        self.ever_moved = False
+        self._clock_hold: tuple[int, str] | None = None
+        self._forget_inputs()
+
+    def _forget_inputs(self) -> None:
+        """Wait for all inputs again. Where the joints were is still known: a stop may be due."""
         self.buffer.clear()
+        self.collector.restart()
         self._frames = Freshness(self.rules.fresh_frames)
-        self._joints = Freshness(1)
-        self._positions: np.ndarray | None = None
+        self._frame_rate = FrameRate(
+            round(SECOND * self.rules.step), round(SECOND * self.rules.frame_interval)
+        )
+        self._frame_at = 0  # when the newest one came, in real time
         self._played = False
+        self._rested_since: int | None = None
         self._previous = np.zeros(len(self.limits.names))
         self._clamped_in_a_row = 0
-        self._free_in_a_row = self.rules.clamped_steps
-        self._now: int | None = None
+        self._cut: dict[str, int] = {}  # limit -> the control steps since it changed an action
         self._last: tuple[State, str] | None = None
 
-    def joints(self, now: int, positions: np.ndarray | None = None) -> None:
-        """Note that the robot reports its joints; positions (dim,) where the actions are joints'."""
-        self._at(now)
-        self._joints.heard(now)
-        self._positions = positions
+    # What is heard.
 
-    def frame(self, now: int, stamp: int) -> None:
+    def joints(self, now: int, steady: int, names=(), positions=(), publisher=None) -> str:
+        """Take joint states; return why they, or a part of them, are not used, or ""."""
+        self._at(now, steady)
+        return self.collector.add(self._age, steady, names, positions, publisher)
+
+    def frame(self, now: int, steady: int, stamp: int) -> None:
         """Note that a camera frame was perceived.
 
         Liveness goes by receive time; a stamp a control step ahead is a clock that comes in steps.
         """
-        self._at(now)
-        self._frames.heard(max(now, min(stamp, now + self.buffer.period)))
+        self._at(now, steady)
+        self._frames.heard(self._age + min(max(0, stamp - now), self.buffer.period))
+        self._frame_rate.heard(stamp)
+        self._frame_at = steady
+
+    def report(
+        self,
+        name: str,
+        steady: int,
+        health: Health,
+        reason: str = "",
+        state: str = "active",
+        values: dict | None = None,
+    ) -> None:
+        """Take the health message of another node; one of COMMAND is another process that commands."""
+        if name == COMMAND:
+            if state != "ended":
+                self.rivals.report(steady / SECOND)
+            return
+        self.sources.report(name, steady / SECOND, health, reason, state, values)
+        if name == PLANNER and state == "active":
+            was_released = bool(self.release_state.reason)
+            self.release_state.planner(values or {})
+            if was_released and not self.release_state.reason:
+                self._take_over()
 
     def plan(self, names, start: int, actions: np.ndarray) -> str:
         """Take a plan (steps, dim) whose first action is due at ``start``; return why not, or ""."""
@@ -111,24 +182,51 @@ class Commander:
             problem = "the plan holds numbers that are not finite"
         if problem:
             self.counts["rejected_plans"] += 1
-        elif not self._fault:
+        elif not (self._fault or self.release_state.reason or self._clock_hold):
             self.buffer.put(start, actions)
         return problem
 
-    def emergency_stop(self) -> None:
-        """Stand still from now on, until ``reset``."""
-        self._enter_fault("emergency stop: call command/reset to go on")
+    # What people ask for.
 
-    def reset(self) -> None:
-        """Clear a fault; the next plan moves the robot again."""
+    def emergency_stop(self, reason: str = "emergency stop") -> None:
+        """Stand still from now on, until ``reset``."""
+        self._enter_fault(f"{reason}: call command/reset to go on")
+
+    def release(self) -> None:
+        """Stop, and then send nothing: another node may command the robot."""
+        self.release_state.ask()
+        self.buffer.clear()
+
+    def reset(self) -> str:
+        """Clear a fault and take the robot back; return what happens now, for people."""
         self._fault = ""
-        self.sources.forgive()
-        self.forget()
+        self.sources.clear_faults()
+        self._holds.forget()
+        held = self.sources.holds(MONITOR)
+        if held:
+            self._holds.override(self._age)
+        if self.release_state.reason:
+            self.release_state.take_back()
+            self._take_over()
+        else:
+            self._forget_inputs()
+        if held:
+            return f"reset: goes on in spite of {self.sources.trouble(MONITOR)}, {self._slowly()}"
+        return "reset: the next plan moves the robot again"
+
+    def _take_over(self) -> None:
+        self._forget_inputs()
+        self._ramp.arm()
+
+    def _slowly(self) -> str:
+        return f"for {self.rules.override_time:g} s at {self.rules.override_speed:g} of the planned speed"
 
     def settle(self) -> None:
-        """Note that the robot was told to stand still outside of a control step."""
+        """Begin anew, the robot having been told to stand still outside of a control step."""
+        self._forget_inputs()
         self._moving = False
-        self._previous = np.zeros(len(self.limits.names))
+
+    # What is known.
 
     @property
     def moving(self) -> bool:
@@ -141,95 +239,203 @@ class Commander:
         return self._last or (State.WAITING, "no control step yet")
 
     @property
-    def positions(self) -> np.ndarray | None:
-        """The measured positions (dim,) of the joints that the actions name."""
-        return self._positions
+    def released(self) -> bool:
+        """Whether nothing is sent since the robot is left to others."""
+        return self._silent
 
-    def tick(self, now: int, frame_age: float = math.inf) -> Decision:
-        """Decide for the control step that begins at ``now``.
+    def positions(self, steady: int | None = None) -> np.ndarray | None:
+        """Return the measured positions (dim,) of the joints; None where nobody knows where they are."""
+        if self.collector.suspect(self._age):
+            return None
+        steady = self._steady if steady is None else steady
+        return self.collector.positions(steady, round(SECOND * self.rules.pose_timeout))
 
-        frame_age is how many seconds of real time have passed since the newest frame came: a simulation
-        may run so fast that its clock is ahead of a frame that is still on its way.
-        """
-        self._at(now)
+    # The control step.
+
+    def tick(self, now: int, steady: int) -> Decision:
+        """Decide for the control step that begins at ``now``."""
+        self._at(now, steady)
+        self.sources.look(steady / SECOND)
         self.buffer.forget_before(now)
-        state, reason, planned = self._judge(now, frame_age)
+        state, reason, planned = self._judge(now)
         still = np.zeros(len(self.limits.names))
         if state is State.RUNNING:
             action, reason = self._within_limits(planned, reason)
             if self._fault:
                 state, reason, action = State.FAULT, self._fault, still
-            self._played = True
+            self._played, self._rested_since = True, None
         else:
             self._clamped_in_a_row = 0
+        silent = False
+        if state is not State.RUNNING:
+            silent = bool(self.release_state.reason) and self._rested()
             # Before anything has moved there is nothing to stop, and another controller may be at work.
-            sends = state is State.FAULT or (state is State.HOLD and self._played) or self._moving
-            action = still if sends else None
+            stopping = state is State.FAULT or (state in (State.HOLD, State.RELEASED) and self._played)
+            action = still if not silent and (stopping or self._moving) else None
+        if silent and state is State.FAULT:
+            reason += " (released: nothing is sent)"
         self._moving = state is State.RUNNING
         self.ever_moved = self.ever_moved or self._moving
         self._previous = still if action is None else action
-        return self._decide(action, state, reason)
+        return self._decide(action, state, reason, silent)
 
-    def _at(self, now: int) -> None:
-        """Forget everything where the clock was set back: what was heard before would stay fresh."""
-        if self._now is not None and now < self._now:
-            self.forget()
-        self._now = now
+    def _at(self, now: int, steady: int) -> None:
+        """Forget what the clock makes meaningless where it was set."""
+        leap = self.clock.look(now, steady)
+        self._age, self._steady = self.clock.age_clock(now, steady), steady
+        if self._clock_hold and self._age >= self._clock_hold[0]:
+            self._clock_hold = None
+        if not leap:
+            return
+        if self.clock.limit is None:  # ages are counted on it: what was heard before would stay fresh
+            self.collector.clock_was_set()
+            self._forget_inputs()
+        else:
+            self.buffer.clear()
+            reason = f"the clock was set {set_by(leap)}: standing still until there are new plans"
+            self._clock_hold = self._age + round(SECOND * CLOCK_HOLD), reason
 
-    def _judge(self, now: int, frame_age: float) -> tuple[State, str, np.ndarray | None]:
+    def _judge(self, now: int) -> tuple[State, str, np.ndarray | None]:
         """Return state, reason and, where RUNNING, the action (dim,) that the plan says."""
-        health, said = self.sources.worst()
+        overridden = self._holds.overridden(self._age)
+        health, name, said = self.sources.worst(MONITOR if overridden else "")
         if health is Health.FAULT and not self._fault:
             self._enter_fault(f"{said}: call command/reset to go on")
         if self._fault:
             return State.FAULT, self._fault, None
-        if not self._joints.ever:
-            return State.WAITING, "no joint_states yet", None
-        if not self._frames.ever:
-            return State.WAITING, "no camera/image_raw perceived yet (nothing on latent)", None
-        if not self._joints.fresh(now, round(SECOND * self.rules.joint_timeout)):
-            return State.HOLD, "joint_states stopped: standing still until they are back", None
-        self._frames.needed = self.rules.fresh_frames
-        timeout = math.inf if frame_age < ON_ITS_WAY else round(SECOND * self.rules.image_timeout)
-        if not self._frames.fresh(now, timeout):
-            return State.HOLD, "camera/image_raw stopped (nothing on latent): standing still", None
-        if health is Health.HOLD:
-            return State.HOLD, said, None
+        if self.release_state.reason:
+            return State.RELEASED, self.release_state.reason, None
+        if self.rivals.present(self._steady / SECOND):
+            return State.HOLD, "another command_node commands this robot: end one of them", None
+        missing = self._missing()
+        if missing:
+            return State.WAITING, missing, None
+        held = self._held(health, name, said)
+        if self._fault:
+            return State.FAULT, self._fault, None
+        if held:
+            return State.HOLD, held, None
         planned = self.buffer.action_at(now)
         if planned is not None:
-            return State.RUNNING, "playing the plan", planned
+            reason = "playing the plan"
+            if overridden:
+                reason += f" {self._slowly()} after the reset"
+                trouble = self.sources.trouble(MONITOR)
+                reason += f", in spite of {trouble}" if trouble else ""
+            return State.RUNNING, reason, planned
+        lacking = self._lacking()
         if self._played:
-            return State.HOLD, "no plan for this moment: standing still until one comes", None
-        return State.READY, "waiting for the first plan", None
+            return State.HOLD, f"no plan for this moment: {lacking or 'standing still until one comes'}", None
+        return State.READY, "waiting for the first plan" + (f": {lacking}" if lacking else ""), None
+
+    def _missing(self) -> str:
+        """Return which input has never come, or ""."""
+        if not self.collector.complete:
+            return self.collector.missing()
+        if not self._frames.ever:
+            trouble = self.sources.trouble(ENCODER)
+            return "no camera/image_raw perceived yet (nothing on latent)" + (
+                f": {trouble}" if trouble else ""
+            )
+        unconfirmed = self.sources.unconfirmed()
+        return f"{unconfirmed} has not reported since the reset" if unconfirmed else ""
+
+    def _held(self, health: Health, name: str, said: str) -> str:
+        """Return why the robot must stand still for now, or ""; the cause before what it brings about."""
+        if self._clock_hold:
+            return self._clock_hold[1]
+        if health is Health.HOLD and name == ENCODER:
+            return said
+        suspect = self.collector.suspect(self._age)
+        if suspect:
+            return f"{suspect}: standing still"
+        stale = self.collector.stale(self._age, round(SECOND * self.rules.joint_timeout))
+        if stale:
+            which = f" ({', '.join(stale)})" if self.collector.names else ""
+            return f"joint_states stopped{which}: standing still until they are back"
+        self._frames.needed = self.rules.fresh_frames
+        on_its_way = self.clock.limit is None and self._steady - self._frame_at < ON_ITS_WAY * SECOND
+        timeout = math.inf if on_its_way else round(SECOND * self.rules.image_timeout)
+        if not self._frames.fresh(self._age, timeout):
+            trouble = self.sources.trouble(ENCODER)
+            stopped = f"camera/image_raw stopped (nothing on latent): {trouble or 'standing still'}"
+            lately = self._steady - self._frame_at < SECOND
+            return (self._frame_rate.too_slow() if lately else "") or stopped
+        slow = self._frame_rate.too_slow()
+        if slow:
+            return slow
+        if health is not Health.HOLD:
+            return ""
+        if name == MONITOR and self.sources.holds(MONITOR):
+            repeated = self._holds.began(self._age) if self._moving else ""
+            if repeated:
+                self._enter_fault(
+                    f"{repeated} (last, {said}): check that camera and commands are those of the training, "
+                    "then call command/reset"
+                )
+            return f"{said}; command/reset goes on {self._slowly()}"
+        return said
+
+    def _lacking(self) -> str:
+        """Return what planner_node needs before it plans, or ""."""
+        values = self.sources.values(PLANNER)
+        lacking = []
+        if values.get("goal") == "false":
+            lacking.append("planner_node has no goal: publish goal/image or call planner/goal_from_camera")
+        if values.get("enabled") == "false":
+            lacking.append("planner_node is not enabled: call planner/enable")
+        return "; ".join(lacking)
+
+    def _rested(self) -> bool:
+        """Return whether the robot has been told to stand still for long enough to leave it to others."""
+        if self._moving or (self._rested_since is not None and self._age < self._rested_since):
+            self._rested_since = self._age
+        if self._rested_since is None:
+            if self._played:
+                self._rested_since = self._age
+            return not self._played
+        return self._age - self._rested_since >= round(SECOND * self.rules.release_after)
+
+    def _share(self) -> float:
+        """Return the share of the planned action that is sent in this control step."""
+        share = self._ramp.share(self._age, self.buffer.period)
+        return min(share, self.rules.override_speed) if self._holds.overridden(self._age) else share
 
     def _within_limits(self, planned: np.ndarray, reason: str) -> tuple[np.ndarray, str]:
-        clamped = self.limits.clamp(
-            planned, self._previous, self._positions, period=self.buffer.period / SECOND
-        )
-        if not clamped.by:
+        share, by = self._share(), ()
+        if share < 1.0:  # of what would be sent, so that a wild plan begins slowly too
+            allowed = self.limits.clamp(planned)
+            planned, by = allowed.action * share, allowed.by
+        period = self.buffer.period / SECOND
+        clamped = self.limits.clamp(planned, self._previous, self.positions(), period)
+        by = tuple(dict.fromkeys((*by, *clamped.by)))
+        # Said for a while after the last one: plans that touch a limit now and then must not flicker.
+        kept = self.rules.clamped_steps
+        self._cut = {limit: steps + 1 for limit, steps in self._cut.items() if steps < kept}
+        self._cut |= dict.fromkeys(by, 0)
+        if self._cut:
+            reason += f", cut to stay within the limits ({', '.join(sorted(self._cut))})"
+        if not by:
             self._clamped_in_a_row = 0
-            self._free_in_a_row += 1
-            # Said for a while after the last one: plans that touch a limit now and then must not flicker.
-            return clamped.action, reason if self._free_in_a_row > self.rules.clamped_steps else CLAMPED
-        self._free_in_a_row = 0
+            return clamped.action, reason
         self.counts["clamped"] += 1
         self._clamped_in_a_row += 1
         if self._clamped_in_a_row >= self.rules.clamped_steps:
             self._enter_fault(
                 f"{self._clamped_in_a_row} actions in a row were outside the limits "
-                f"({', '.join(clamped.by)}): check that the checkpoint is for this robot, then call "
+                f"({', '.join(by)}): check that the checkpoint is for this robot, then call "
                 "command/reset"
             )
-        return clamped.action, CLAMPED
+        return clamped.action, reason
 
     def _enter_fault(self, reason: str) -> None:
         self._fault = reason
         self.buffer.clear()
 
-    def _decide(self, action, state: State, reason: str) -> Decision:
+    def _decide(self, action, state: State, reason: str, released: bool) -> Decision:
         changed = (state, reason) != self._last
         if changed and (self._last is None or state is not self._last[0]):
             self.counts["holds"] += state is State.HOLD
             self.counts["faults"] += state is State.FAULT
-        self._last = (state, reason)
-        return Decision(action, state, reason, changed)
+        self._last, self._silent = (state, reason), released
+        return Decision(action, state, reason, changed, released)

@@ -7,6 +7,8 @@ import numpy as np
 
 SECOND = 1_000_000_000
 DARK, BRIGHT = 4, 251  # of 255: no camera sees a whole picture so dark or so bright
+UPTIME = 10 * 365 * 86400.0  # seconds that no clock of a day is wrong by
+APART = 10.0  # seconds that no way takes
 _STRIDE = 7  # pixels that are looked at for that
 
 
@@ -28,9 +30,15 @@ class FrameGate:
 
     def __init__(self, rules: FrameRules | None = None):
         self.rules = rules or FrameRules()
-        self.counts = dict.fromkeys(("used", "repeated", "late", "future", "frozen", "too_many"), 0)
-        self.frozen = False  # whether the last frame was dropped because the camera is
+        kinds = ("used", "repeated", "late", "future", "unstamped", "frozen", "too_many")
+        self.counts = dict.fromkeys(kinds, 0)
+        self.kind = ""  # of the last frame's drop, as in ``counts``; empty where it was used
         self.forget()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the last frame was dropped because the camera is frozen."""
+        return self.kind == "frozen"
 
     def forget(self) -> None:
         """Start over: the clock was set back."""
@@ -47,7 +55,14 @@ class FrameGate:
         """
         if self._received is not None and (received < self._received or (received and not self._received)):
             self.forget()  # what was stamped before the clock began is no measure either
-        rules, self.frozen = self.rules, False
+        rules, self.kind = self.rules, ""
+        late = received and rules.max_age and received - stamp > rules.max_age * SECOND
+        if not stamp and (late or self._stamp == 0):
+            return self._drop(
+                "unstamped",
+                "its stamp is zero: the driver does not stamp its images, set header.stamp to the time of "
+                "the exposure",
+            )
         if self._stamp is not None and stamp <= self._stamp:
             return self._drop("repeated", "its stamp is not newer than the last frame's")
         if received and rules.ahead and stamp - received > rules.ahead * SECOND:
@@ -56,12 +71,8 @@ class FrameGate:
                 f"its stamp is {(stamp - received) / SECOND:.2f} s ahead of this node's clock: "
                 "synchronise the clocks, or set use_sim_time alike everywhere",
             )
-        if received and rules.max_age and received - stamp > rules.max_age * SECOND:
-            return self._drop(
-                "late",
-                f"its stamp is {(received - stamp) / SECOND:.2f} s old on arrival: "
-                "synchronise the clocks, or bring the camera nearer",
-            )
+        if late:
+            return self._drop("late", _why_late(stamp, received))
         if rules.max_rate and self._stamp is not None and stamp - self._stamp < SECOND / rules.max_rate:
             return self._drop("too_many", "")
         self._stamp, self._received = stamp, received
@@ -73,7 +84,6 @@ class FrameGate:
             if checksum != self._checksum:
                 self._checksum, self._since = checksum, stamp
             elif stamp - self._since >= self.rules.frozen * SECOND:
-                self.frozen = True
                 return self._drop(
                     "frozen",
                     f"the camera is frozen: the same picture for {self.rules.frozen:g} s and more under new "
@@ -93,5 +103,21 @@ class FrameGate:
         return ""
 
     def _drop(self, kind: str, reason: str) -> str:
+        self.kind = kind
         self.counts[kind] += 1
         return reason or kind
+
+
+def _why_late(stamp: int, received: int) -> str:
+    age = (received - stamp) / SECOND
+    if age > UPTIME:
+        return (
+            f"its stamp is {stamp / SECOND:.2f} s, which counts from when the camera or its computer was "
+            "started: let the driver stamp with the time of day"
+        )
+    if age > APART:
+        return f"its stamp is {age:.2f} s old on arrival: synchronise the clocks of camera and this computer"
+    return (
+        f"its stamp is {age:.2f} s old on arrival: synchronise the clocks, make the way from the camera "
+        "quicker, or raise max_age"
+    )

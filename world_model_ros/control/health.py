@@ -1,7 +1,14 @@
-"""What the other nodes say of themselves, and what the command side makes of it."""
+"""What the other nodes report of themselves, and what the command side makes of it."""
 
 import enum
-from dataclasses import dataclass
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+LONGEST_LOOK = 0.1  # seconds that may pass between two looks; what is longer is our own lateness
+MEMORY = 10.0  # seconds that a late heartbeat is remembered
+PATIENCE = 3.0  # a node is missed after this many of its longest recent silences
+LONGEST_LEASE = 2.0  # seconds
 
 
 class Health(enum.IntEnum):
@@ -15,51 +22,136 @@ class Health(enum.IntEnum):
 
 @dataclass
 class Source:
-    """A node that the command side depends on once it has been there."""
+    """A node that the command side depends on once it has been active."""
 
-    seen: bool = False
-    alive: bool = False
+    heard: float | None = None  # when its newest heartbeat came, in seconds of ours that were awake
+    gaps: deque = field(default_factory=deque)  # (heard, seconds) of its recent heartbeats
+    required: bool = False  # it was active once
+    state: str = "active"  # or inactive, ended
     health: Health = Health.FINE
     reason: str = ""
+    values: dict = field(default_factory=dict)
+    confirmed: bool = True  # has reported since its fault was cleared
+    missed: str = ""  # why it is missed
 
 
 class Sources:
-    """The nodes that the command side hears of, by name.
+    """The nodes that the command side hears of, by name; times are seconds of a steady clock.
 
-    One that was never there is not missed: plans may come from anywhere. One that is gone is.
+    One that was never active is not missed: plans may come from anywhere. One whose heartbeat stops is.
     """
 
-    def __init__(self):
+    def __init__(self, lease: float = 0.7):
+        self.lease = lease
         self._sources: dict[str, Source] = {}
+        self._last: float | None = None  # the newest look at the clock
+        self._awake = 0.0
 
-    def _of(self, name: str) -> Source:
-        return self._sources.setdefault(name, Source())
+    def look(self, steady: float) -> None:
+        """Let time pass. Where we did not look for long, that was our own lateness and not the others'."""
+        if self._last is not None:
+            self._awake += min(max(0.0, steady - self._last), LONGEST_LOOK)
+        self._last = steady
+        for name, source in self._sources.items():
+            source.missed = self._missed(name, source)
 
-    def set_alive(self, name: str, alive: bool) -> None:
-        """Note that a node lives, or that it is gone; a new one starts without the old one's troubles."""
-        source = self._of(name)
-        if not alive:
-            source.health, source.reason = Health.FINE, ""
-        source.alive = alive
-        source.seen = source.seen or alive
+    def report(
+        self,
+        name: str,
+        steady: float,
+        health: Health,
+        reason: str = "",
+        state: str = "active",
+        values: dict | None = None,
+    ) -> None:
+        """Take a node's health message; ``values`` are its further pairs."""
+        self.look(steady)
+        source = self._sources.setdefault(name, Source())
+        if source.heard is not None and source.state == "active":
+            source.gaps.append((self._awake, self._awake - source.heard))
+        while source.gaps and source.gaps[0][0] < self._awake - MEMORY:
+            source.gaps.popleft()
+        source.heard, source.state, source.missed, source.confirmed = self._awake, state, "", True
+        source.health, source.reason, source.values = health, reason, values or {}
+        source.required = source.required or state == "active"
+        source.missed = self._missed(name, source)
 
-    def say(self, name: str, health: Health, reason: str) -> None:
-        """Note what a node says of itself."""
-        source = self._of(name)
-        source.health, source.reason = health, reason
+    def _missed(self, name: str, source: Source) -> str:
+        if not source.required:
+            return ""
+        if source.state != "active":
+            return (
+                f"{name} was ended" if source.state == "ended" else f"{name} is not active"
+            ) + ": standing still until it is active again"
+        silence = self._awake - source.heard
+        longest = max((gap for _, gap in source.gaps), default=0.0)
+        # A heartbeat that comes late on a busy computer is allowed to come as late again.
+        if silence <= max(self.lease, min(LONGEST_LEASE, PATIENCE * longest)):
+            return ""
+        # Said with the age that it had when it was noticed: a sentence that counts up says nothing more.
+        return source.missed or f"{name} does not respond (last heartbeat {silence:.1f} s ago)"
 
-    def forgive(self) -> None:
-        """Forget faults; whoever still has one will say so again."""
+    def clear_faults(self) -> None:
+        """Forget faults: a node that still has one repeats it, and until it has reported nothing moves."""
         for source in self._sources.values():
             if source.health is Health.FAULT:
-                source.health, source.reason = Health.FINE, ""
+                source.health, source.reason, source.confirmed = Health.FINE, "", False
 
-    def worst(self) -> tuple[Health, str]:
-        """Return the worst there is, and the sentence that says it."""
-        found = (Health.FINE, "")
+    def worst(self, overridden: str = "") -> tuple[Health, str, str]:
+        """Return the worst there is, the node's name, and the sentence that names it.
+
+        A HOLD that the node ``overridden`` asks for is left out; that it does not respond is not.
+        """
+        worst = (Health.FINE, "", "")
         for name, source in self._sources.items():
-            if source.seen and not source.alive and found[0] < Health.HOLD:
-                found = (Health.HOLD, f"{name} is gone: standing still until it is back")
-            if source.health > found[0]:
-                found = (source.health, f"{name}: {source.reason}")
-        return found
+            found = (source.health, f"{name}: {source.reason}")
+            if source.missed and source.health < Health.FAULT:
+                found = (Health.HOLD, source.missed)
+            elif name == overridden and source.health is Health.HOLD:
+                found = (Health.WARNING, f"{name}: {source.reason}")
+            if found[0] > worst[0]:
+                worst = (found[0], name, found[1])
+        return worst
+
+    def unconfirmed(self) -> str:
+        """Return the name of a node whose fault was cleared and that has not reported since, or ""."""
+        return next((n for n, s in self._sources.items() if not s.confirmed and not s.missed), "")
+
+    def holds(self, name: str) -> bool:
+        """Return whether a node that responds asks for a HOLD."""
+        source = self._sources.get(name)
+        return source is not None and not source.missed and source.health is Health.HOLD
+
+    def trouble(self, name: str) -> str:
+        """Return what is wrong with one node, or ""."""
+        source = self._sources.get(name)
+        if source is None:
+            return ""
+        if source.missed:
+            return source.missed
+        return f"{name}: {source.reason}" if source.health > Health.FINE else ""
+
+    def values(self, name: str) -> dict:
+        """Return the further pairs of a node's newest health message; empty while it is not active."""
+        source = self._sources.get(name)
+        return {} if source is None or source.state != "active" else source.values
+
+
+class Rivals:
+    """Other processes that do the same job under the same name, by what tells the instances apart.
+
+    The heartbeat of a process that was killed ends at once, while its endpoints stay in the graph for
+    seconds: so a respawned node is not held up by its predecessor.
+    """
+
+    def __init__(self, lease: float = 0.7):
+        self.lease = lease
+        self._heard = -math.inf
+
+    def report(self, steady: float) -> None:
+        """Note the heartbeat of another instance."""
+        self._heard = steady
+
+    def present(self, steady: float) -> bool:
+        """Return whether there is another instance now."""
+        return steady - self._heard <= self.lease

@@ -1,5 +1,6 @@
 """Image messages to pixels: pure, for whatever may come over a wire."""
 
+import math
 import re
 import struct
 
@@ -64,12 +65,12 @@ def decode_compressed(data) -> np.ndarray:
             f"it says that it has {width} x {height} pixels: at most {MAX_PIXELS >> 20} million are decoded"
         )
     try:
-        pixels = cv2.imdecode(values, cv2.IMREAD_COLOR_RGB)
+        pixels = cv2.imdecode(values, cv2.IMREAD_COLOR)
     except cv2.error:
         pixels = None
     if pixels is None:
         raise ImageRejectedError(f"its {values.size} bytes are a damaged JPEG or PNG: check the publisher")
-    return pixels
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # OpenCV before 4.11 decodes to BGR alone
 
 
 # Frame header of a JPEG, whichever coding: length, precision, height, width; wherever one may begin.
@@ -112,6 +113,24 @@ def check_goal_size(goal: tuple, camera: tuple | None) -> None:
             f"it is {goal[1]} x {goal[0]}, the camera's frames are {camera[1]} x {camera[0]}: "
             "take the goal image with the same camera"
         )
+
+
+def check_goal_norm(norm: float, usual: tuple[float, float] | None) -> None:
+    """Raise ImageRejectedError when a goal's latent norm is not finite or outside ``usual`` (low, high).
+
+    ``usual`` is None where the checkpoint has no range.
+    """
+    if not math.isfinite(norm):
+        raise ImageRejectedError("its latent is not finite: check the checkpoint")
+    if usual is None or usual[0] <= norm <= usual[1]:
+        return
+    bound = usual[norm > usual[1]]
+    digits = next((d for d in range(1, 9) if f"{norm:.{d}f}" != f"{bound:.{d}f}"), 9)
+    low, high = (f"{value:.{digits}f}" for value in usual)
+    raise ImageRejectedError(
+        f"the picture is like none seen in training (latent norm {norm:.{digits}f}, {low} to {high} is "
+        "usual): take it with the robot's own camera, in the light that the model knows"
+    )
 
 
 def _same_shape(one: tuple, other: tuple) -> bool:

@@ -28,3 +28,14 @@ def check_interface(action: ActionSpec, interface: str) -> None:
         raise UserError(
             f"the checkpoint's twist actions {list(action.names)} must be among {list(TWIST_NAMES)}."
         )
+
+
+def warn_interface(interface: str) -> str:
+    """Return what a person must know of an interface before the robot moves, or ""."""
+    if interface != "velocities":
+        return ""
+    return (
+        "command.interface is velocities: a forward_command_controller keeps the last velocity when "
+        "command_node dies or its computer hangs. Use a controller that times out, or set a command timeout "
+        "in the drives"
+    )

@@ -28,7 +28,7 @@ class Clamped:
     """An action inside the limits, and which of them had to change it."""
 
     action: np.ndarray  # (dim,)
-    by: tuple[str, ...]  # among "value", "position", "step"
+    by: tuple[str, ...]  # the limits by their parameters, such as limits.high or limits.max_step
 
 
 class Limits:
@@ -95,21 +95,34 @@ class Limits:
         if not np.isfinite(action).all():
             raise ValueError("the action is not finite")
         by = []
-        ranges = [("value", self.low, self.high)]
+        ranges = [("low", "high", self.low, self.high)]
         if self.max_step is not None and previous is not None:
-            ranges.append(("step", previous - self.max_step, previous + self.max_step))
+            ranges.append(("max_step", "max_step", previous - self.max_step, previous + self.max_step))
         # The last one wins: a joint's end stop is harder than a smooth start.
         if self.positions is not None and positions is not None and period > 0:
             with np.errstate(over="ignore"):  # an infinite limit is a right one
                 lowest, highest = ((limit - positions) / period for limit in self.positions)
             # Outside, moving back is allowed and nothing else; how fast, the first limit says.
-            ranges.append(("position", np.minimum(lowest, 0.0), np.maximum(highest, 0.0)))
-        for name, lowest, highest in ranges:
-            clamped = np.clip(action, lowest, highest)
-            if (clamped != action).any():
-                by.append(name)
-            action = clamped
+            lowest, highest = np.minimum(lowest, 0.0), np.maximum(highest, 0.0)
+            ranges.append(("position_low", "position_high", lowest, highest))
+        for below, above, lowest, highest in ranges:
+            if (action < lowest).any():
+                by.append(f"limits.{below}")
+            if (action > highest).any() and f"limits.{above}" not in by:
+                by.append(f"limits.{above}")
+            action = np.clip(action, lowest, highest)
         return Clamped(action, tuple(by))
+
+    def describe(self, unit: str) -> str:
+        """Return all limits in a line, for people."""
+        parts = []
+        for i, name in enumerate(self.names):
+            part = f"{name} {self.low[i]:g} to {self.high[i]:g}"
+            part += " by any step" if self.max_step is None else f" in steps of at most {self.max_step[i]:g}"
+            if self.positions is not None:
+                part += f", at {self.positions[0][i]:g} to {self.positions[1][i]:g} rad"
+            parts.append(part)
+        return f"limits in force ({unit}): {'; '.join(parts)}"
 
     def inside(self, place: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """Return positions (dim,) inside the position limits, where there are any.

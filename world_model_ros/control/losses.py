@@ -3,7 +3,7 @@
 from collections import deque
 
 WINDOW = 60  # frames, come or lost, that are judged
-TOO_MANY = 0.1  # of them
+TOO_MANY = 0.1  # of them, until half as many are lost again
 
 
 class Losses:
@@ -12,6 +12,7 @@ class Losses:
     def __init__(self):
         self.total = 0
         self._newest: deque[bool] = deque(maxlen=WINDOW)
+        self._bad = False
 
     def came(self) -> None:
         """Note a frame."""
@@ -24,7 +25,9 @@ class Losses:
 
     def bad(self) -> bool:
         """Return whether too many of the newest frames were lost."""
-        return len(self._newest) >= WINDOW // 4 and sum(self._newest) > TOO_MANY * len(self._newest)
+        bound = TOO_MANY / 2 if self._bad else TOO_MANY
+        self._bad = len(self._newest) >= WINDOW // 4 and sum(self._newest) > bound * len(self._newest)
+        return self._bad
 
     def sentence(self, topic: str, camera: str) -> str:
         """Return what to tell people."""

@@ -1,6 +1,7 @@
 """Where results go: looked at before the long work, replaced at once after it."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from world_model_ros.data.atomic import write_text
@@ -15,8 +16,12 @@ def check_target(option: str, path: Path) -> None:
         raise UserError(f"{option} {path}: there is no folder {folder}, make it first.")
     if path.is_dir():
         raise UserError(f"{option} {path} is a folder: name a file.")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{option} {path}: nothing can be written in {folder}, choose another folder.")
+    try:  # permissions alone do not tell: root has them all, a read-only disk has them too
+        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}-", dir=folder))
+    except OSError as error:
+        raise UserError(
+            f"{option} {path}: nothing can be written in {folder} ({error.strerror}): choose another folder."
+        ) from None
 
 
 def write_json(path: Path, values: dict) -> None:

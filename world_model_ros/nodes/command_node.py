@@ -11,24 +11,28 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from world_model_ros.control.commander import Commander, Rules, State
+from world_model_ros.control.clocks import ClockWatch
+from world_model_ros.control.commander import COMMAND, ENCODER, MONITOR, PLANNER, Commander, Rules, State
+from world_model_ros.control.emergency import EmergencyStop, stop_file
 from world_model_ros.control.health import Health
-from world_model_ros.control.interfaces import check_interface
-from world_model_ros.control.joints import match_joints
+from world_model_ros.control.interfaces import check_interface, warn_interface
+from world_model_ros.control.joints import JointCollector, split_names
 from world_model_ros.control.limits import Limits, narrowed
 from world_model_ros.control.statistics import Percentiles, Rate
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.commands import KINDS, Commands
-from world_model_ros.nodes.managed import ManagedNode, health_of, health_profile
-from world_model_ros.nodes.qos import FRESH, HISTORY, LATCHED, RELIABLE
+from world_model_ros.nodes.managed import HEALTH, INSTANCE, STATE, ManagedNode, health_of
+from world_model_ros.nodes.publishers import PublisherNames, other_publishers
+from world_model_ros.nodes.qos import HISTORY, JOINTS, LATCHED, RELIABLE
 from world_model_ros.nodes.running import nanoseconds, set_stamp
 from world_model_ros.planning.action_buffer import ActionBuffer
 
 ACKNOWLEDGE = Duration(seconds=0.3)  # for the last command, when ending
-HEEDED = ("encoder_node", "planner_node", "monitor_node")  # whose health counts, and whose death
-WATCH_CLOCK = 0.1  # seconds of real time between two looks at the clock
+WATCH_CLOCK = 0.1  # seconds of real time between two looks at a simulated clock
+CLOCK_LEAP = 2  # control steps by which the clock may run away from real time between two looks
+QUIET = 1_000_000_000  # ns without a rejection, until joint_states count as fine again
 
 
 class CommandNode(ManagedNode):
@@ -37,49 +41,84 @@ class CommandNode(ManagedNode):
     def __init__(self):
         self.commander: Commander | None = None
         super().__init__("command_node")
+        remembered = stop_file(self.get_fully_qualified_name()) if self.values["remember_stop"] else None
+        self.emergency = EmergencyStop(remembered)
+        self.simulated = self.get_parameter("use_sim_time").value
+        # From the beginning: a stop that comes before the node is configured must not be forgotten.
+        self.subscribe_command(Bool, "command/emergency_stop", self.on_stop_message, always=True)
+        self.serve(Trigger, "command/emergency_stop", self.on_stop, always=True)
+        self.serve(Trigger, "command/reset", self.on_reset, always=True)
+        self.serve(Trigger, "command/release", self.on_release, always=True)
+        self.keep_for_good()
 
     def rules(self) -> Rules:
         """Return when to stand still, as the parameters say."""
         step = self.spec.period * self.spec.block
+        # Nobody publishes joints while a simulated clock stands, and the robot is to be stopped then.
+        standing = self.values["clock_timeout"] if self.simulated else 0.0
+        same = (
+            "joint_timeout",
+            "fresh_frames",
+            "clamped_steps",
+            "lease",
+            "release_after",
+            "ramp",
+            "override_time",
+            "override_speed",
+            "repeated_holds_window",
+        )
         return Rules(
             image_timeout=self.values["image_timeout"] or 1.1 * step,
-            joint_timeout=self.values["joint_timeout"],
-            fresh_frames=self.values["fresh_frames"],
-            clamped_steps=self.values["clamped_steps"],
+            pose_timeout=self.values["joint_timeout"] + standing,
+            step=step,
+            frame_interval=step / 2.5,
+            **{name: self.values[name] for name in same},
         )
 
     def changed(self) -> None:
         """Stand still by the new rules."""
         if self.commander is not None:
-            self.commander.rules = self.rules()
+            self.commander.take(self.rules())
 
     def set_up(self) -> None:
         """Read limits and timing; nothing is sent yet."""
         self.spec = read_spec(find_checkpoint(self.values["checkpoint"]))
-        interface = self.values["command.interface"]
-        check_interface(self.spec.action, interface)
+        action, interface = self.spec.action, self.values["command.interface"]
+        check_interface(action, interface)
         limits = self.limits(interface)
+        self.get_logger().info(limits.describe(action.unit))
+        if warning := warn_interface(interface):
+            self.get_logger().warning(warning)
         self.period = round(self.spec.period * 1e9)
         timeout = max(self.period, round(self.values["plan_timeout"] * 1e9))
-        self.commander = Commander(limits, ActionBuffer(self.period, timeout), self.rules())
-        self.commands = Commands(self.spec.action, interface, self.spec.period, limits)
-        self.waking, self.tick_ms, self.tick_rate = time.monotonic(), Percentiles(), Rate()
-        self.last_time = 0  # of the clock
-        self.seen = -math.inf  # when the newest frame came, in real time
+        names, prefix = action.names if action.kind == "joint_velocity" else (), self.values["joint_prefix"]
+        collector = JointCollector(
+            names,
+            prefix,
+            split_names(self.values["continuous_joints"]),
+            np.maximum(-limits.low, limits.high)[: len(names)],
+        )
+        clock = ClockWatch(None if self.simulated else CLOCK_LEAP * self.period)
+        self.commander = Commander(limits, ActionBuffer(self.period, timeout), self.rules(), collector, clock)
+        if self.emergency.reason:
+            self.commander.emergency_stop(self.emergency.reason)
+        self.commands = Commands(action, interface, self.spec.period, limits, prefix)
+        self.tick_ms, self.tick_rate = Percentiles(), Rate()
+        self.last_time, self.waking = 0, time.monotonic()  # of the clock, and when it last moved
+        self.rejected_joints = -QUIET
         self.out = self.publisher(KINDS[interface], f"command/{interface}", RELIABLE)
         self.executed = self.publisher(JointState, "command/executed", HISTORY)
         self.status = self.publisher(String, "status", LATCHED)
         self.subscribe(JointTrajectory, "plan", self.on_plan, RELIABLE)
-        self.subscribe(JointState, "joint_states", self.on_joints, FRESH)
+        joints = self.subscribe(JointState, "joint_states", self.on_joints, JOINTS, with_info=True)
+        self.joint_publishers = PublisherNames(self, joints.topic_name)
         self.subscribe(Image, "latent", self.on_latent, RELIABLE)
-        for name in HEEDED:
-            self.heed(name)
-        # Always: a stop that comes before the node is active must not be forgotten.
-        self.subscribe_latched(Bool, "command/emergency_stop", self.on_stop_message, always=True)
-        self.serve(Trigger, "command/emergency_stop", self.on_stop, always=True)
-        self.serve(Trigger, "command/reset", self.on_reset, always=True)
-        self.timer(self.spec.period, self.tick)
-        self.timer(WATCH_CLOCK, self.watch_clock, steady=True)
+        for name in (ENCODER, PLANNER, MONITOR, COMMAND):
+            self.subscribe_health(name)
+        # On real time, so that a clock that is set cannot hold the control steps up.
+        self.timer(self.spec.period, self.tick, steady=not self.simulated)
+        if self.simulated:
+            self.timer(WATCH_CLOCK, self.watch_clock, steady=True)
 
     def limits(self, interface: str) -> Limits:
         """Return the checkpoint's limits, narrowed by the parameters'. Raises UserError."""
@@ -99,38 +138,36 @@ class CommandNode(ManagedNode):
             )
         return Limits(action.names, action.low, action.high, **given)
 
-    def heed(self, name: str) -> None:
-        """Follow how a node fares, and whether it lives."""
-        sources = self.commander.sources
-
-        def on_liveliness(event) -> None:
-            sources.set_alive(name, event.alive_count > 0)
+    def subscribe_health(self, name: str) -> None:
+        """Follow how a node fares, and whether it still responds."""
 
         def on_health(message: DiagnosticStatus) -> None:
-            sources.say(name, health_of(message), message.message.partition("\n")[0])
+            values = {pair.key: pair.value for pair in message.values}
+            if values.get(INSTANCE) != self.instance:
+                reason, state = message.message.partition("\n")[0], values.get(STATE, "active")
+                self.commander.report(
+                    name, time.monotonic_ns(), health_of(message), reason, state, values=values
+                )
 
-        self.subscribe(
-            DiagnosticStatus,
-            f"{name}/health",
-            on_health,
-            health_profile(self.values["lease"]),
-            always=True,
-            liveliness=on_liveliness,
-        )
+        self.subscribe(DiagnosticStatus, f"{name}/health", on_health, HEALTH, always=True)
 
     def start(self) -> None:
         """Begin with nothing known; a fault stays."""
-        self.commander.forget()
+        self.commander.begin()
         self.waking = time.monotonic()
 
     def stop(self) -> None:
-        """Send the safe command last, and see that it is taken."""
-        moved = self.commander.ever_moved
-        if moved:
-            self.send(self.get_clock().now().nanoseconds, np.zeros(self.spec.action.dim), moving=False)
+        """Send the safe command last, if this node moved the robot, and see that it is taken."""
+        if self.commander.ever_moved and not self.commander.released:
+            self.send(self.clocks()[0], np.zeros(self.spec.action.dim), moving=False)
             self.out.wait_for_all_acked(ACKNOWLEDGE)
-        self.commander.forget()
+        self.commander.begin()
+        self.commands.forget()
         self.status.publish(String(data="WAITING: command_node is not active"))
+
+    def clocks(self) -> tuple[int, int]:
+        """Return the node's time and a steady one, both in nanoseconds."""
+        return self.get_clock().now().nanoseconds, time.monotonic_ns()
 
     def on_plan(self, message: JointTrajectory) -> None:
         """Take a plan, or say once why not."""
@@ -142,25 +179,20 @@ class CommandNode(ManagedNode):
         else:
             self.accept("plan")
 
-    def on_joints(self, message: JointState) -> None:
+    def on_joints(self, message: JointState, info: dict) -> None:
         """Note that the robot is there, and where its joints are."""
-        now = self.get_clock().now().nanoseconds
-        try:
-            positions = None
-            if self.spec.action.kind == "joint_velocity":
-                positions = match_joints(self.spec.action.names, message.name, message.position)
-            elif len(message.position):  # a base may report velocities alone
-                # Nothing is computed from them, but a robot that reports nonsense is not to be moved.
-                match_joints(message.name, message.name, message.position)
-            self.commander.joints(now, positions)
+        now, steady = self.clocks()
+        publisher = self.joint_publishers.name(info)
+        problem = self.commander.joints(now, steady, message.name, message.position, publisher)
+        if problem:
+            self.rejected_joints = steady
+            self.reject("joint_states", problem)
+        elif steady - self.rejected_joints > QUIET:
             self.accept("joint_states")
-        except ValueError as error:
-            self.reject("joint_states", str(error))
 
     def on_latent(self, message: Image) -> None:
         """Note that a camera frame was perceived."""
-        self.seen = time.monotonic()
-        self.commander.frame(self.get_clock().now().nanoseconds, nanoseconds(message.header.stamp))
+        self.commander.frame(*self.clocks(), nanoseconds(message.header.stamp))
 
     def on_stop_message(self, message: Bool) -> None:
         """Stand still on true; false changes nothing, as only the reset service does."""
@@ -169,59 +201,93 @@ class CommandNode(ManagedNode):
 
     def on_stop(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Stand still at once, and until reset."""
-        self.commander.emergency_stop()
+        if self.commander is not None:
+            self.commander.emergency_stop()
         if self.active:
             self.tick()
+        if problem := self.emergency.press():
+            self.get_logger().warning(problem)
         response.success, response.message = True, "stopped until command/reset"
         return response
 
     def on_reset(self, _request, response: Trigger.Response) -> Trigger.Response:
-        """Clear a fault."""
-        self.commander.reset()
-        response.success, response.message = True, "reset: the next plan moves the robot again"
+        """Clear a fault, and take a released robot back."""
+        response.success, response.message = True, "reset"
+        if problem := self.emergency.reset():
+            self.get_logger().warning(problem)
+        if self.commander is not None:
+            response.message = self.commander.reset()
+            self.commands.forget()
+        return response
+
+    def on_release(self, _request, response: Trigger.Response) -> Trigger.Response:
+        """Stop, then leave the command topic to somebody else."""
+        response.success = self.commander is not None
+        response.message = "command_node is not configured: it sends nothing"
+        if response.success:
+            self.commander.release()
+            after = self.values["release_after"]
+            response.message = f"nothing is sent after {after:g} s at rest, until command/reset"
         return response
 
     def tick(self) -> None:
         """Send the command of the control step that begins now."""
-        now = self.get_clock().now().nanoseconds
+        now, steady = self.clocks()
         if now == 0:
             return  # use_sim_time, and no /clock yet
         woken = time.monotonic()
         self.tick_rate.heard(woken)
-        decision = self.commander.tick(now, frame_age=woken - self.seen)
+        decision = self.commander.tick(now, steady)
         if decision.changed:
-            self.status.publish(String(data=f"{decision.state.name}: {decision.reason}"))
-            self.get_logger().info(f"{decision.state.name}: {decision.reason}")
+            self.publish_status(decision.state, decision.reason)
         # The label first: what the command brings about must not overtake it. Where nothing is sent the
-        # robot stands still, and the others must not take the plan for what it did.
-        sent = np.zeros(self.spec.action.dim) if decision.action is None else decision.action
-        message = JointState(name=list(self.spec.action.names), velocity=sent.tolist())
-        set_stamp(message.header.stamp, now)
-        self.executed.publish(message)
+        # robot stands still, and the others must not take the plan for what it did; unless it is left to
+        # somebody else, who may move it: then nobody knows what was executed.
+        if not decision.released:
+            sent = np.zeros(self.spec.action.dim) if decision.action is None else decision.action
+            message = JointState(name=list(self.spec.action.names), velocity=sent.tolist())
+            set_stamp(message.header.stamp, now)
+            self.executed.publish(message)
         if decision.action is not None:
             self.send(now, decision.action, decision.moving)
         self.tick_ms.add(1e3 * (time.monotonic() - woken))
 
+    def publish_status(self, state: State, reason: str) -> None:
+        """Tell people where the command side stands."""
+        line = f"{state.name}: {reason}"
+        self.status.publish(String(data=line))
+        if state is State.FAULT:  # each on a line of its own: rclpy allows one severity a line
+            self.get_logger().error(line)
+        elif state is State.HOLD:
+            self.get_logger().warning(line)
+        else:
+            self.get_logger().info(line)
+
     def send(self, now: int, action: np.ndarray, moving: bool) -> None:
         """Publish one action (dim,) on the interface; standing still keeps the measured positions."""
-        message = self.commands.message(now, action, moving, self.commander.positions)
+        positions = self.commander.positions(time.monotonic_ns())
+        message = self.commands.message(now, action, moving, positions)
         if message is not None:
             self.out.publish(message)
 
     def watch_clock(self) -> None:
-        """Stop the robot when time stands still: no control step would come to do it."""
-        now, real = self.get_clock().now().nanoseconds, time.monotonic()
+        """Stop the robot when a simulated clock stands: no control step would come to do it."""
+        (now, _), real = self.clocks(), time.monotonic()
+        self.commander.sources.look(real)
         if now != self.last_time:
             self.last_time, self.waking = now, real
-        elif real - self.waking > self.values["clock_timeout"] and self.commander.moving:
-            self.commander.forget()
-            self.get_logger().warning(
-                f"the clock has stood for {self.values['clock_timeout']:g} s: is /clock published? "
-                "The robot stands still"
-            )
-            self.status.publish(String(data="WAITING: the clock stands"))
-            self.commander.settle()
-            self.send(now, np.zeros(self.spec.action.dim), moving=False)
+        elif real - self.waking > self.values["clock_timeout"]:
+            if now == 0:
+                self.waking = math.inf  # said once
+                self.publish_status(State.WAITING, "use_sim_time is set, and nobody publishes /clock")
+            elif self.commander.moving:
+                self.commander.settle()
+                self.get_logger().warning(
+                    f"the clock has stood for {self.values['clock_timeout']:g} s: is /clock published? "
+                    "The robot stands still"
+                )
+                self.publish_status(State.WAITING, "the clock stands")
+                self.send(now, np.zeros(self.spec.action.dim), moving=False)
 
     def watch(self):
         """Say who else commands the robot, and whether anybody listens."""
@@ -229,14 +295,9 @@ class CommandNode(ManagedNode):
         state, reason = self.commander.state
         if state is State.FAULT:
             return Health.FAULT, reason
-        others = sorted(
-            f"{i.node_namespace.rstrip('/')}/{i.node_name}"
-            for i in self.get_publishers_info_by_topic(topic)
-            if (i.node_name, i.node_namespace) != (self.get_name(), self.get_namespace())
-        )
-        if others:
-            masters = ", ".join(others)
-            return self.warn(f"{topic} is also published by {masters}: two masters, end one of them")
+        others = ", ".join(other_publishers(self, topic))
+        if others and state is not State.RELEASED:
+            return self.warn(f"{topic} is also published by {others}: two masters, end one of them")
         if not self.out.get_subscription_count():
             return self.warn(f"nobody listens to {topic}: start the robot's controller, or remap the topic")
         self.complaints.fine("command topic")

@@ -1,15 +1,20 @@
 """encoder_node: camera and goal images to latents."""
 
+import math
 import time
 
+import numpy as np
 import torch
 from sensor_msgs.msg import CompressedImage, Image
 
+from world_model_ros.control.camera import CameraState
+from world_model_ros.control.doubt import Doubt
 from world_model_ros.control.frames import FrameGate, FrameRules
 from world_model_ros.control.health import Health
 from world_model_ros.control.images import (
     ImageRejectedError,
     check_frame_size,
+    check_goal_norm,
     check_goal_size,
     decode_compressed,
     decode_image,
@@ -20,15 +25,20 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.image import prepare_images
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.nodes import environment
 from world_model_ros.nodes.latents import latent_message
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE
+from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE, full_names
 from world_model_ros.nodes.running import nanoseconds
 
 REMEDY = (
-    "start the camera with FASTDDS_DEFAULT_PROFILES_FILE set to this package's config/fastdds.xml, or let "
-    "it publish reliably"
+    f"start the camera with {environment.profile_variable()} set to this package's config/fastdds.xml, or "
+    "let it publish reliably"
 )
+
+LOOK = 0.2  # seconds between two looks at how the camera fares
+LOST_LATELY = 5.0  # seconds after a lost frame in which losses may be the trouble
+NAME_SECONDS = 5.0  # that discovery is given to find out the camera's name
 
 
 class EncoderNode(ManagedNode):
@@ -38,7 +48,12 @@ class EncoderNode(ManagedNode):
         super().__init__("encoder_node")
         self.gate = FrameGate(self.rules())
         self.losses = Losses()
+        self.lost_at = -math.inf  # when a frame was lost last
+        self.lossy_words, self.lossy_since = "", 0.0
         self.camera = None
+        self.state = CameraState()
+        self.goal: tuple[np.ndarray, np.ndarray] | None = None  # pixels and latent of the last one taken
+        self.goal_problem = ""  # why the newest goal was refused
         self.milliseconds, self.rate = Percentiles(), Rate()
         self.topic, self.kind = "camera/image_raw", Image
         if self.values["compressed"]:
@@ -63,11 +78,14 @@ class EncoderNode(ManagedNode):
         self.device = choose_device(self.values["device"], "the parameter device")
         encode = torch.nn.Sequential(model.encoder, model.projector)  # lets the predictor go
         self.encode = encode.to(self.device)
+        limits = self.spec.thresholds
+        self.norms = Doubt(None, limits.norm_low, limits.norm_high).shell  # that are usual, or None
         self.frame_shape = None  # of the camera's first frame
         self.latents = self.publisher(Image, "latent", RELIABLE)
         self.goals = self.publisher(Image, "goal/latent", LATCHED)
-        self.subscribe_latched(Image, "goal/image", self.on_goal)
+        self.subscribe_command(Image, "goal/image", self.on_goal, newest=True)
         self.camera = self.subscribe(self.kind, self.topic, self.on_frame, FRESH, message_lost=self.on_lost)
+        self.timer(LOOK, self.tell, steady=True)
         began = time.perf_counter()
         self.embed(decode_image(64, 64, "rgb8", 192, False, bytes(64 * 64 * 3)))
         self.get_logger().info(f"encoder ready, warm after {time.perf_counter() - began:.2f} s")
@@ -75,11 +93,12 @@ class EncoderNode(ManagedNode):
     def start(self) -> None:
         """Judge the first frame on its own."""
         self.gate.forget()
+        self.state.forget()
         self.frame_shape = None
 
     def tear_down(self) -> None:
         """Let the model go."""
-        self.encode = self.camera = None
+        self.encode = self.camera = self.goal = None
 
     def embed(self, pixels):
         """Return the latent (D,) of RGB pixels, uint8 (H, W, 3)."""
@@ -95,26 +114,77 @@ class EncoderNode(ManagedNode):
             nanoseconds(message.header.stamp), self.get_clock().now().nanoseconds, message.data
         )
         if dropped:
-            if dropped != "too_many" and self.complaints.trouble(self.topic, dropped):
-                self.get_logger().warning(f"a frame on {self.topic} was dropped: {dropped}")
-            if self.gate.frozen:
-                self.say(Health.HOLD, f"{self.topic}: {dropped}")
+            if self.gate.kind != "too_many":
+                self.state.refused(time.monotonic(), self.gate.kind, dropped, self.gate.frozen)
+                if self.complaints.trouble(self.topic, dropped):
+                    self.get_logger().warning(f"a frame on {self.topic} was dropped: {dropped}")
+            self.tell()
             return
         began = time.perf_counter()
         pixels = self.decoded(message, self.topic)
-        if pixels is None:
-            return
-        self.frame_shape = self.frame_shape or pixels.shape
-        warning = self.gate.look(pixels)
-        self.say(Health.WARNING if warning else Health.FINE, warning and f"{self.topic}: {warning}")
-        self.latents.publish(latent_message(self.embed(pixels), message.header))
-        self.milliseconds.add(1e3 * (time.perf_counter() - began))
+        if pixels is not None:
+            self.frame_shape = self.frame_shape or pixels.shape
+            self.state.used(time.monotonic(), self.gate.look(pixels))
+            self.latents.publish(latent_message(self.embed(pixels), message.header))
+            self.milliseconds.add(1e3 * (time.perf_counter() - began))
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell everybody how the camera fares: the cause that is true now, for as long as it lasts."""
+        now = time.monotonic()
+        health, reason = self.state.verdict(now)
+        reason = reason and f"{self.topic}: {reason}"
+        lossy = self.lossy(now)
+        if lossy and health < Health.HOLD:
+            health, reason = Health.WARNING, lossy
+        # Why frames are of no use has been logged with the first of them.
+        self.publish_health(health, reason, quiet=not lossy and self.state.unusable(now))
+
+    def lossy(self, now: float) -> str:
+        """Return what to say of frames that get lost, the same words while it lasts; "" where none are."""
+        if not self.losses.bad() or now - self.lost_at > LOST_LATELY:
+            self.lossy_words, self.lossy_since = "", now
+        elif not self.lossy_words:
+            there = self.cameras()
+            if there or now - self.lossy_since > NAME_SECONDS:
+                self.lossy_words = f"{self.losses.sentence(self.topic, there)}: {REMEDY}"
+        return self.lossy_words
 
     def on_goal(self, message: Image) -> None:
         """Publish the latent of a goal image, or say once why not."""
         pixels = self.decoded(message, "goal/image")
-        if pixels is not None:
-            self.goals.publish(latent_message(self.embed(pixels), message.header))
+        if pixels is None:
+            return
+        # The same picture again has the same latent, whatever the device makes of it.
+        if self.goal is None or not np.array_equal(self.goal[0], pixels):
+            latent = self.goal_latent(pixels)
+            if latent is None:
+                return
+            self.goal = (pixels, latent)
+        self.accept("goal/image")
+        self.goal_problem = ""
+        self.goals.publish(latent_message(self.goal[1], message.header))
+
+    def goal_latent(self, pixels) -> np.ndarray | None:
+        """Return the latent (D,) of a goal's pixels (H, W, 3); None after saying why it is refused."""
+        try:
+            problem = self.gate.look(pixels)
+            if problem:
+                raise ImageRejectedError(problem)
+            latent = self.embed(pixels)
+            check_goal_norm(float(np.linalg.norm(latent)), self.norms)
+        except ImageRejectedError as reason:
+            self.refuse_image("goal/image", str(reason))
+            return None
+        return latent
+
+    def refuse_image(self, topic: str, reason: str) -> None:
+        """Say once why an image is refused."""
+        self.reject(topic, reason)
+        if topic == "goal/image":
+            self.goal_problem = reason
+        else:
+            self.state.refused(time.monotonic(), reason, reason)
 
     def decoded(self, message, topic: str):
         """Return RGB pixels, uint8 (H, W, 3); None after saying why there are none."""
@@ -135,30 +205,33 @@ class EncoderNode(ManagedNode):
             else:
                 check_frame_size(pixels.shape, self.frame_shape)
         except ImageRejectedError as reason:
-            self.reject(topic, str(reason))
+            self.refuse_image(topic, str(reason))
             return None
-        self.accept(topic)
+        if topic != "goal/image":
+            self.accept(topic)
         return pixels
 
     def on_lost(self, event) -> None:
         """Count frames that the middleware has lost on the way."""
+        self.lost_at = time.monotonic()
         self.losses.lost(event.total_count_change)
 
     def watch(self):
         """Name the camera whose frames get lost, or that sends none."""
-        if self.losses.bad():
-            return Health.WARNING, f"{self.losses.sentence(self.topic, self.cameras())}: {REMEDY}"
         if not self.rate.figures("camera", 0.0):
-            there = self.cameras()
-            if not there:
-                return Health.WARNING, f"no image yet: nobody publishes {self.topic}"
-            return Health.WARNING, f"no image yet on {self.topic} from {there}: if they are large, {REMEDY}"
+            topic = self.camera.topic_name
+            if not self.count_publishers(topic):
+                return Health.WARNING, f"no image yet: nobody publishes {topic}"
+            there = self.cameras() or "the camera"
+            return Health.WARNING, f"no image yet on {topic} from {there}: if they are large, {REMEDY}"
+        if self.goal_problem:
+            return Health.WARNING, f"the newest goal on goal/image was refused: {self.goal_problem}"
         return Health.FINE, ""
 
     def cameras(self) -> str:
-        """Return the names of the nodes that publish the camera's topic."""
-        found = self.get_publishers_info_by_topic(self.camera.topic_name) if self.camera else []
-        return ", ".join(sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in found}))
+        """Return the names of the nodes that publish the camera's topic, as far as they are known."""
+        topic = self.camera.topic_name
+        return ", ".join(full_names(self.get_publishers_info_by_topic(topic)))
 
     def figures(self) -> dict:
         """Return stage times, rates and counts."""

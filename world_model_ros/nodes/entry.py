@@ -19,9 +19,11 @@ def start(name: str) -> int:
     import importlib
 
     from world_model_ros.errors import UserError
-    from world_model_ros.nodes import environment
+    from world_model_ros.nodes import arguments, environment
 
     try:
+        environment.check_versions()
+        arguments.check(name, sys.argv[1:])
         environment.prepare()
         running = importlib.import_module("world_model_ros.nodes.running")
         module = importlib.import_module(f"world_model_ros.nodes.{name}")

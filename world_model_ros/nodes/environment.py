@@ -1,6 +1,8 @@
 """The surroundings a node needs, made by code so that nobody has to know them. No ROS in here."""
 
+import importlib.metadata
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +12,11 @@ NAME = "world_model_ros"
 SOURCE = Path(__file__).resolve().parents[2]
 # Where Fast DDS looks for a profile; Fast DDS 2, up to Jazzy, reads the second, newer ones warn of it.
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+# package, oldest version, what to do about an older one
+OLDEST = (
+    ("rclpy", (7, 1), "install ROS 2 Jazzy or newer"),
+    ("torch", (2, 1), "pip install --upgrade torch"),
+)
 OLDER = ("humble", "iron", "jazzy")
 
 
@@ -28,15 +35,35 @@ def fast_dds_profile() -> dict[str, str]:
     """Return the variable that makes Fast DDS read config/fastdds.xml; empty where the user has set one."""
     if any(os.environ.get(variable) for variable in PROFILES):
         return {}
-    return {PROFILES[_fast_dds_2()]: str(share() / "config" / "fastdds.xml")}
+    return {profile_variable(): str(share() / "config" / "fastdds.xml")}
 
 
-def _fast_dds_2() -> bool:
-    """Return whether ROS 2 brings Fast DDS 2; wheels set no ROS_DISTRO, but its library had another name."""
+def profile_variable() -> str:
+    """Return the name of the variable that this ROS 2's Fast DDS reads.
+
+    Wheels set no ROS_DISTRO; the library of Fast DDS 2 had another name.
+    """
     if os.environ.get("ROS_DISTRO"):
-        return os.environ["ROS_DISTRO"] in OLDER
+        return PROFILES[os.environ["ROS_DISTRO"] in OLDER]
     prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
-    return any((Path(p) / "lib" / "libfastrtps.so").exists() for p in prefixes)
+    return PROFILES[any((Path(p) / "lib" / "libfastrtps.so").exists() for p in prefixes)]
+
+
+def check_versions(version=importlib.metadata.version) -> None:
+    """Raise UserError where ROS 2 or torch is too old; ``version(name)`` is that of an installed package.
+
+    What is not installed, or does not say its version, is not looked at.
+    """
+    for name, needed, what in OLDEST:
+        try:
+            found = version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        numbers = tuple(int(n) for n in re.findall(r"\d+", found.partition("+")[0])[:2])
+        if numbers and numbers < needed:
+            raise UserError(
+                f"{name} {found} is too old, {'.'.join(map(str, needed))} or newer is needed: {what}."
+            )
 
 
 def prepare(local: bool = False) -> None:

@@ -1,19 +1,21 @@
 """The life of a managed node: configure, activate, deactivate, clean up, and what it says of itself."""
 
+import threading
 import traceback
+import uuid
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from world_model_ros.control.health import Health
 from world_model_ros.control.images import Complaints
+from world_model_ros.control.publications import Publications
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
-from world_model_ros.nodes.qos import LATCHED, RELIABLE, describe_mismatch
+from world_model_ros.nodes.qos import describe_mismatch
 
 LEVELS = {
     Health.FINE: DiagnosticStatus.OK,
@@ -23,17 +25,16 @@ LEVELS = {
 }
 ASKS = "asks_for"  # key of a health message: go_on, hold or fault
 ASKED = {Health.FINE: "go_on", Health.WARNING: "go_on", Health.HOLD: "hold", Health.FAULT: "fault"}
-
-
-def health_profile(lease: float) -> QoSProfile:
-    """Return the profile of the health topics: kept for latecomers, and missed when their node dies."""
-    return QoSProfile(
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        liveliness=LivelinessPolicy.AUTOMATIC,
-        liveliness_lease_duration=Duration(seconds=lease),
-    )
+INSTANCE = "instance"  # key of a health message: differs from process to process
+STATE = "state"  # key of a health message: active, inactive or ended
+HEARTBEAT = 0.1  # seconds between two health messages
+# Of the health topics: the newest one is kept for latecomers.
+HEALTH = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+CLOCK_REPORTS = 2  # without a clock after which that is logged: a simulation comes up with its nodes
+NAME_REPORTS = 5  # that discovery is given to find out a node's name
+COMMAND_DEPTH = 10  # commands of any publishers that may wait while a callback runs
 
 
 def health_of(message: DiagnosticStatus) -> Health:
@@ -57,14 +58,21 @@ class ManagedNode(LifecycleNode):
         self.exit_code: int | None = None  # of the process, once the node wants it to end
         self.failure = ""  # why the last transition failed
         self.complaints = Complaints()
+        self.instance = uuid.uuid4().hex
         self._made: list = []
-        self._mismatches: dict = {}  # topic -> (our profile, whether we publish)
-        self._health: tuple[Health, str] | None = None
+        self._kept: dict = {}  # topic -> hands on the newest command that came while not active
+        self._mismatches: dict = {}  # topic -> [our profile, whether we publish, reports to wait for names]
+        self._health: tuple[Health, str, dict[str, str]] | None = None
+        self._health_lock = threading.Lock()  # workers say how they fare too
+        self._ended = False
+        self._clockless = 0  # reports since the clock has not begun
         self.values = declare(self, name, self.refuse, self.changed)
-        profile = health_profile(self.values["lease"])
-        self._health_out = self.create_publisher(DiagnosticStatus, f"{name}/health", profile)
+        self._health_out = self.create_publisher(DiagnosticStatus, f"{name}/health", HEALTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(1.0, self.report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self.report, clock=steady)
+        # In the executor's thread, so that a callback that hangs stops it.
+        self.create_timer(HEARTBEAT, self._beat, clock=steady)
 
     # What nodes fill in.
 
@@ -82,6 +90,10 @@ class ManagedNode(LifecycleNode):
 
     def figures(self) -> dict[str, object]:
         """Return what the diagnostics show."""
+        return {}
+
+    def health_values(self) -> dict[str, str]:
+        """Return what every health message carries besides; called from any thread."""
         return {}
 
     def watch(self) -> tuple[Health, str]:
@@ -104,13 +116,18 @@ class ManagedNode(LifecycleNode):
         self._made.append((self.destroy_publisher, made))
         return made
 
-    def subscribe(self, kind, topic: str, callback, profile, always: bool = False, **events):
-        """Subscribe while active; ``events`` are further callbacks of SubscriptionEventCallbacks."""
+    def subscribe(
+        self, kind, topic: str, callback, profile, always: bool = False, with_info: bool = False, **events
+    ):
+        """Subscribe while active; ``events`` are further callbacks of SubscriptionEventCallbacks.
+
+        Where ``with_info``, the callback takes rclpy's message info too.
+        """
         events.setdefault("incompatible_qos", lambda _: self._mismatch(topic, profile, False))
 
-        def heard(message):
+        def heard(message, info):
             if self.active or always:
-                callback(message)
+                callback(message, info) if with_info else callback(message)
 
         made = self.create_subscription(
             kind, topic, heard, profile, event_callbacks=SubscriptionEventCallbacks(**events)
@@ -118,22 +135,55 @@ class ManagedNode(LifecycleNode):
         self._made.append((self.destroy_subscription, made))
         return made
 
-    def subscribe_latched(self, kind, topic: str, callback, always: bool = False) -> None:
-        """Subscribe to what was said before, and to writers that do not keep what they said.
+    def subscribe_command(
+        self, kind, topic: str, callback, always: bool = False, newest: bool = False
+    ) -> None:
+        """Subscribe to commands in whatever quality of service they are published.
 
-        A transient-local reader never matches a volatile writer, a volatile one hears nothing of the past:
-        so there is one of each. A message that both of them get is handed on once.
+        Each publication is handed on once, one that is equal to the last one too. Before the node is
+        active the newest one is kept, and handed on when it becomes so; unless ``always``, which hands
+        all of them on at once. Where ``newest``, only a publisher's newest one counts: for large messages
+        that replace each other.
         """
-        last = []
+        # A transient-local reader never matches a volatile writer, a volatile one hears nothing of the
+        # past, a reliable one never matches a best-effort writer, and a best-effort one may miss something.
+        publications = Publications()
 
-        def once(message):
-            if last and last[0] == message:
+        def heard(message, info):
+            if not publications.new(info, newest):
                 return
-            last[:] = [message]
-            callback(message)
+            if self.active or always:
+                callback(message)
+            else:
+                self._kept[topic] = lambda: callback(message)
 
-        for profile in (LATCHED, RELIABLE):
-            self.subscribe(kind, topic, once, profile, always, incompatible_qos=lambda _: None)
+        depth = 1 if newest else COMMAND_DEPTH
+        latched, reliable, best_effort = (
+            QoSProfile(depth=depth, reliability=reliability, durability=durability)
+            for reliability, durability in (
+                (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL),
+                (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE),
+                (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE),
+            )
+        )
+        # The best-effort reader matches whatever one of the others does.
+        for profile, mismatch in (
+            (latched, lambda _: None),
+            (reliable, lambda _: None),
+            (best_effort, lambda _: self._mismatch(topic, best_effort, False)),
+        ):
+            made = self.create_subscription(
+                kind,
+                topic,
+                heard,
+                profile,
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=mismatch),
+            )
+            self._made.append((self.destroy_subscription, made))
+
+    def keep_for_good(self) -> None:
+        """Let what was made so far last as long as the node, instead of until it is cleaned up."""
+        self._made.clear()
 
     def serve(self, kind, name: str, callback, always: bool = False) -> None:
         """Offer a std_srvs service, which answers with a refusal while the node is not active."""
@@ -154,36 +204,55 @@ class ManagedNode(LifecycleNode):
 
     def _mismatch(self, topic: str, profile, publishing: bool) -> None:
         # Who is on the other side is known a moment after that it does not fit: see report.
-        self._mismatches[topic] = (profile, publishing)
+        self._mismatches[topic] = [profile, publishing, NAME_REPORTS]
 
     def _say_mismatches(self) -> None:
-        for topic, sides in list(self._mismatches.items()):
-            problem = describe_mismatch(self, topic, *sides)
-            if problem is not None:
-                del self._mismatches[topic]
-                if self.complaints.trouble(f"{topic} (QoS)", problem):
-                    self.get_logger().warning(problem)
+        for topic, (profile, publishing, left) in list(self._mismatches.items()):
+            problem = describe_mismatch(self, topic, profile, publishing, wait=left > 0)
+            if problem is None:
+                self._mismatches[topic][2] -= 1
+                continue
+            del self._mismatches[topic]
+            if problem and self.complaints.trouble(f"{topic} (QoS)", problem):
+                self.get_logger().warning(problem)
 
     # What the world is told.
 
-    def say(self, health: Health, reason: str = "") -> None:
-        """Tell everybody how this node fares; nothing happens unless that changed."""
-        if (health, reason) == self._health:
+    def publish_health(self, health: Health, reason: str = "", quiet: bool = False, **values: str) -> None:
+        """Tell everybody how this node fares, from any thread.
+
+        A change is published at once, and logged unless ``quiet``; the heartbeat repeats what holds, with
+        these ``values``.
+        """
+        with self._health_lock:
+            before, self._health = self._health, (health, reason, values)
+        if before == (health, reason, values):
             return
-        if self._health is not None or health is not Health.FINE:
+        if not quiet and (before or (Health.FINE, ""))[:2] != (health, reason):
+            # Each on a line of its own: rclpy allows one severity a line.
             if health is Health.FINE:
                 self.get_logger().info("all is well again")
-            elif health is Health.WARNING:  # on a line of its own: rclpy allows one severity a line
-                self.get_logger().warning(reason)
-            else:
+            elif health is Health.FAULT:
                 self.get_logger().error(reason)
-        self._health = (health, reason)
-        self._health_out.publish(self._status(health, reason))
+            else:
+                self.get_logger().warning(reason)
+        self._beat()
 
     @property
     def health(self) -> Health:
         """What was said last."""
         return Health.FINE if self._health is None else self._health[0]
+
+    def _beat(self) -> None:
+        """Publish the health message that holds now."""
+        values = self.health_values()
+        with self._health_lock:  # what is published last is what was said last
+            health, reason, given = self._health or (Health.FINE, "", {})
+            message = self._status(health, reason)
+            state = "ended" if self._ended else "active" if self.active else "inactive"
+            pairs = {INSTANCE: self.instance, STATE: state} | values | given
+            message.values += [KeyValue(key=key, value=str(value)) for key, value in pairs.items()]
+            self._health_out.publish(message)
 
     def _status(self, health: Health, reason: str) -> DiagnosticStatus:
         message = DiagnosticStatus(name=self.get_fully_qualified_name(), level=LEVELS[health])
@@ -194,9 +263,16 @@ class ManagedNode(LifecycleNode):
     def report(self) -> None:
         """Publish the diagnostics."""
         self._say_mismatches()
-        worst = self._health or (Health.FINE, "")
+        clock = self.clock_problem()
+        self._clockless = self._clockless + 1 if clock else 0
+        if self._clockless == CLOCK_REPORTS:
+            self.get_logger().warning(clock)
+        worst = (Health.FINE, "") if self._health is None else self._health[:2]
         if self.active:
             worst = max(worst, self.watch(), key=lambda found: found[0])
+        if clock:
+            # First, as what else is missing is missing for it.
+            worst = max((Health.WARNING, clock), worst, key=lambda found: found[0])
         status = self._status(*worst)
         counts = {f"rejected {topic}": count for topic, count in self.complaints.counts.items()}
         figures = {"state": "active" if self.active else "not active"} | self.figures() | counts
@@ -204,6 +280,18 @@ class ManagedNode(LifecycleNode):
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    def clock_problem(self) -> str:
+        """Return why there is no time yet, or "": use_sim_time, and nobody publishes the clock."""
+        if not self.get_parameter("use_sim_time").value or self.get_clock().now().nanoseconds:
+            return ""
+        topic = self.resolve_topic_name("/clock")
+        if self.count_publishers(topic):
+            return f"use_sim_time is true and {topic} has not begun: start the simulation, or let it go on"
+        return (
+            f"use_sim_time is true and nobody publishes {topic}: start the simulation, or set use_sim_time "
+            "to false"
+        )
 
     def reject(self, topic: str, reason: str) -> None:
         """Count a rejected message, and say why unless that was said before."""
@@ -248,6 +336,11 @@ class ManagedNode(LifecycleNode):
         if self.active:
             self._end()
 
+    def publish_end(self) -> None:
+        """Tell the others that this process ends on purpose."""
+        self._ended = True
+        self._beat()
+
     def destroy_node(self) -> None:
         """Let go of the node. LifecycleNode keeps its state machine, and with it the DDS participant."""
         super().destroy_node()
@@ -256,10 +349,17 @@ class ManagedNode(LifecycleNode):
     def _begin(self) -> None:
         self.start()
         self.active = True
-        self.say(Health.FINE)
+        with self._health_lock:
+            self._health = (Health.FINE, "", {})
+        self._beat()
+        while self._kept:
+            self._kept.pop(next(iter(self._kept)))()
 
     def _end(self) -> None:
         self.active = False
+        with self._health_lock:  # what was wrong goes with what did it
+            self._health = None
+        self._beat()
         self.stop()
 
     def _let_go(self) -> None:
@@ -267,6 +367,7 @@ class ManagedNode(LifecycleNode):
             self.close()
             self.tear_down()
         finally:
+            self._kept.clear()
             while self._made:
                 destroy, made = self._made.pop()
                 destroy(made)

@@ -98,7 +98,7 @@ class MonitorNode(ManagedNode):
             self.surprise.publish(Float32(data=error))
         reason = self.doubt.step(error, norm)
         doubtful = Health.HOLD if self.values["hold"] else Health.WARNING
-        self.say(doubtful if reason else Health.FINE, reason)
+        self.publish_health(doubtful if reason else Health.FINE, reason)
 
     def on_plan(self, message: JointTrajectory) -> None:
         """Note how long it took from the latent to the plan made from it."""

@@ -90,15 +90,14 @@ LIMITS = (
     ),
     Parameter("limits.high", NUMBERS, "Highest actions, likewise."),
 )
+JOINT_PREFIX = Parameter(
+    "joint_prefix",
+    "",
+    "What precedes the action names in the names of joint_states and of the trajectories that are sent; the "
+    "same in planner_node and command_node.",
+)
 MANAGED = (
     Parameter("autostart", True, "Configure and activate at start; else a lifecycle manager does it."),
-    Parameter(
-        "lease",
-        0.2,
-        "Seconds after which a node that died is missed; the same in all nodes.",
-        low=0.05,
-        high=10.0,
-    ),
 )
 
 PARAMETERS: dict[str, tuple[Parameter, ...]] = {
@@ -204,6 +203,13 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             "What the robot takes: a TwistStamped, a Float64MultiArray or a JointTrajectory.",
             choices=("twist", "velocities", "joint_trajectory"),
         ),
+        Parameter(
+            "lease",
+            0.7,
+            "Seconds without a health message after which a node is missed.",
+            low=0.3,
+            high=10.0,
+        ),
         PLAN_TIMEOUT,
         Parameter(
             "image_timeout",
@@ -245,6 +251,60 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             low=1,
             high=100000,
             changeable=True,
+        ),
+        JOINT_PREFIX,
+        Parameter(
+            "continuous_joints",
+            "",
+            "Joints without an end, separated by commas: their positions are unwrapped, while a jump of a "
+            "turn of another joint stops the robot.",
+        ),
+        Parameter(
+            "release_after",
+            0.5,
+            "Seconds of standing still after command/release, or after planning was disabled, until nothing "
+            "is sent any more.",
+            low=0.0,
+            high=60.0,
+            changeable=True,
+        ),
+        Parameter(
+            "ramp",
+            0.5,
+            "Seconds in which the actions grow to their planned size once the robot is taken over again.",
+            low=0.0,
+            high=60.0,
+            changeable=True,
+        ),
+        Parameter(
+            "override_time",
+            5.0,
+            "Seconds for which command/reset overrides a standstill that monitor_node asks for.",
+            low=0.0,
+            high=600.0,
+            changeable=True,
+        ),
+        Parameter(
+            "override_speed",
+            0.25,
+            "Share of the planned action that is sent meanwhile.",
+            low=0.0,
+            high=1.0,
+            changeable=True,
+        ),
+        Parameter(
+            "repeated_holds_window",
+            20.0,
+            "Seconds within which the third standstill that monitor_node asks for while the robot moves is a "
+            "fault.",
+            low=0.0,
+            high=3600.0,
+            changeable=True,
+        ),
+        Parameter(
+            "remember_stop",
+            True,
+            "Keep an emergency stop in a file under ROS_HOME (~/.ros), so that it outlives this process.",
         ),
         *LIMITS,
         Parameter(

@@ -97,7 +97,7 @@ class PlannerNode(ManagedNode):
         self.plans = self.publisher(JointTrajectory, "plan", RELIABLE)
         self.distances = self.publisher(Float32, "goal/distance", RELIABLE)
         self.subscribe(Image, "latent", self.on_latent, RELIABLE)
-        self.subscribe_latched(Image, "goal/latent", self.on_goal)
+        self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
         self.subscribe(JointState, "joint_states", self.on_joints, FRESH)
         self.serve(SetBool, "planner/enable", self.on_enable)
@@ -186,7 +186,7 @@ class PlannerNode(ManagedNode):
             self.enabled = request.data
             self.epoch += 1
             self.progress.start()
-        self.say(Health.FINE)
+        self.publish_health(Health.FINE)
         response.success = True
         response.message = "planning" if request.data else "not planning"
         return response
@@ -220,7 +220,7 @@ class PlannerNode(ManagedNode):
                 self.plans.publish(message)
             self.milliseconds.add(plan.milliseconds)
             self.counts["plans"] += 1
-        self.say(Health.HOLD if stuck else Health.FINE, stuck)
+        self.publish_health(Health.HOLD if stuck else Health.FINE, stuck)
         # Whoever hears the distance may count on everybody having the plan; a slow reader costs a moment.
         self.plans.wait_for_all_acked(ACKNOWLEDGE)
         self.distances.publish(Float32(data=plan.distance))
@@ -238,15 +238,17 @@ class PlannerNode(ManagedNode):
             if not self.active:
                 return
         if isinstance(error, NoPlanError):  # of this picture; the next one may do
-            self.say(Health.HOLD, f"no plan: {error}")
+            self.publish_health(Health.HOLD, f"no plan: {error}")
         else:
-            self.say(Health.FAULT, f"planning failed: {error}\n{text}")
+            self.publish_health(Health.FAULT, f"planning failed: {error}\n{text}")
 
     def watch_worker(self) -> None:
         """Say that a plan does not end."""
         timeout = self.values["hang_timeout"]
         if self.worker.busy() > timeout and self.health is not Health.FAULT:
-            self.say(Health.FAULT, f"a plan has not ended for {timeout:g} s\n{self.worker.stack()}")
+            self.publish_health(
+                Health.FAULT, f"a plan has not ended for {timeout:g} s\n{self.worker.stack()}"
+            )
 
     def figures(self) -> dict:
         """Return counts and how long planning takes."""

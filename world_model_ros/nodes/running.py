@@ -12,6 +12,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from world_model_ros.errors import UserError
+from world_model_ros.nodes.arguments import explain
 
 FAILED = 2  # exit code after an error that was said in a sentence
 LINGER = 0.3  # seconds in which others can read what a node said last
@@ -37,14 +38,18 @@ class Life:
 def run(make_node) -> NoReturn:
     """Run the node that ``make_node()`` returns, and leave the process with its exit code.
 
+    Raises UserError for a command line that ROS cannot read.
     A node has ``close()``: stop accepting, stop the worker, safe command last. It may have
     ``live(life)``, its own main loop, which returns an exit code. A managed node is configured and
     activated, unless its parameter autostart says no, and ends the process by its ``exit_code``.
     """
-    # rclpy's own handlers close the context before a node can send its safe command.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        # rclpy's own handlers close the context before a node can send its safe command.
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # RCLError is one
+        raise UserError(explain(error)) from None
     life = Life()
-    node = None
+    node = live = None
     code = 0
     try:
         node = make_node()
@@ -69,6 +74,8 @@ def run(make_node) -> NoReturn:
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.close()
+            if not live:
+                node.publish_end()
             # What was said last, a safe command or an answer, lies in shared memory that goes with the node.
             time.sleep(LINGER)
             node.destroy_node()

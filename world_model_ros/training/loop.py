@@ -115,11 +115,16 @@ class TrainingRun:
     def train(self, clips: Clips, validation: Clips, image: ImageSpec) -> None:
         """Train up to the last step, with a progress bar on terminals and lines elsewhere.
 
-        On SIGINT or SIGTERM the state is saved and TrainingInterruptedError raised. UserError where the loss
-        stops being finite; the last good state stays.
+        On SIGINT or SIGTERM the state is saved and TrainingInterruptedError raised. UserError where the
+        folder cannot be made, and where the loss stops being finite; the last good state stays.
         """
         settings = self.settings
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--run {self.folder} cannot be made ({error.strerror}): choose another place."
+            ) from None
         chosen = validation.some(_VALIDATION_CLIPS, settings.seed)
         begun = time.monotonic() - self.seconds
         saved, window = time.monotonic(), []

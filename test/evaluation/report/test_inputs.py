@@ -56,6 +56,7 @@ def test_damaged_results_are_named(small, tmp_path, capsys, name, content, sente
         (["--films", "-1"], "--films must not be negative"),
         (["--out", "/nowhere/report.html"], "there is no folder /nowhere"),
         (["--out", "/tmp"], "is a folder"),
+        (["--out", "/proc/report.html"], "nothing can be written in /proc"),
         (["--checkpoint", "/nowhere"], "no checkpoint at '/nowhere'"),
     ],
 )

@@ -1,0 +1,66 @@
+"""Who has let go of the robot, and how it is taken over again."""
+
+SECOND = 1_000_000_000
+
+
+class Release:
+    """Whether the robot is left to somebody else: after command/release, or once planning was disabled.
+
+    It is taken back by a reset, or when somebody enables planning again.
+    """
+
+    def __init__(self):
+        self.reason = ""  # why it is released; empty while it is not
+        self._by_planner = False
+        self._enabled: bool | None = None  # what planner_node reported last
+        self._calls: tuple[str, int] | None = None  # (instance, how often planning was enabled)
+
+    def ask(self) -> None:
+        """Release: a person asked for it."""
+        self._by_planner = False
+        self.reason = "command/release was called: call command/reset or planner/enable to take over again"
+
+    def take_back(self) -> None:
+        """Take the robot back."""
+        self.reason, self._by_planner = "", False
+
+    def planner(self, values: dict) -> None:
+        """Take what planner_node's health says: ``enabled``, ``enable_calls``, ``instance``."""
+        enabled, before = values.get("enabled"), self._enabled
+        if enabled not in ("true", "false"):
+            return
+        self._enabled = enabled == "true"
+        calls = values.get("enable_calls", "0")
+        now = (values.get("instance", ""), int(calls) if calls.isdecimal() else 0)
+        then, self._calls = self._calls or now, now
+        asked_for = now[1] > (then[1] if now[0] == then[0] else 0)
+        if before and not self._enabled and not self.reason:
+            self._by_planner = True
+            self.reason = "planning is disabled: call planner/enable to take over again"
+        elif self.reason and self._enabled and (asked_for or self._by_planner):
+            self.take_back()
+
+
+class Ramp:
+    """The share of an action that is played after a take-over: from nothing to all of it in ``seconds``."""
+
+    def __init__(self, seconds: float = 0.5):
+        self.seconds = seconds
+        self._pending = False
+        self._began: int | None = None
+
+    def arm(self) -> None:
+        """Let the next motion begin slowly."""
+        self._pending, self._began = True, None
+
+    def share(self, now: int, period: int) -> float:
+        """Return the share of the control step (``period`` ns) that begins at ``now``; it moves the robot."""
+        if not self._pending:
+            return 1.0
+        if self._began is None or now < self._began:
+            self._began = now
+        share = 1.0
+        if self.seconds > 0:
+            share = min(1.0, (now - self._began + period) / (self.seconds * SECOND))
+        self._pending = share < 1.0
+        return share

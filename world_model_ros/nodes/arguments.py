@@ -1,0 +1,183 @@
+"""What a node was started with, checked before ROS reads it: it ignores names that it does not know.
+
+No ROS in here.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from world_model_ros.errors import UserError
+from world_model_ros.nodes.parameters import NUMBERS, PARAMETERS
+
+# Parameters that every node has, from rclpy itself.
+BUILT_IN = re.compile(r"use_sim_time|start_type_description_service|qos_overrides\..*")
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal", "unset")
+SECTION = "ros__parameters"
+NEAR = 0.8  # how alike a section's name is to a node's name for it to be meant
+_WILD = ("*", "**")
+
+
+def check(node: str, words: list[str]) -> None:
+    """Raise UserError for command line ``words`` that ``node``, such as command_node, cannot go by."""
+    options = _ros_options(words)
+    name, namespace = node, "/"
+    for rule in options["remap"]:
+        target, _, value = rule.partition(":=")
+        whose, _, target = target.rpartition(":")
+        if whose in ("", node):
+            name = value if target in ("__node", "__name") else name
+            namespace = value if target == "__ns" else namespace
+    for level in options["log-level"]:
+        check_log_level(level.rpartition(":=")[2])
+    for rule in options["param"]:
+        parameter = rule.partition(":=")[0]
+        whose, _, parameter = parameter.rpartition(":")
+        if whose in ("", name):
+            _check_name(parameter, (node,), f"-p {rule}")
+            _check_list(parameter, _value(rule.partition(":=")[2]), (node,), "-p")
+    for file in options["params-file"]:
+        check_file(Path(file), {node: f"{namespace.rstrip('/')}/{name}"})
+
+
+def check_log_level(level: str) -> None:
+    """Raise UserError for a level that ROS does not know."""
+    if level.lower() not in LOG_LEVELS:
+        raise UserError(f"log_level is {level!r}: choose one of {', '.join(LOG_LEVELS[:-1])}.")
+
+
+def check_file(file: Path, nodes: dict[str, str]) -> None:
+    """Raise UserError for names in a parameter file that would be ignored.
+
+    ``nodes`` has node -> its full name, of those that are started with the file. A section with a wildcard
+    may have what any node of this package knows.
+    """
+    found = list(_sections(_read(file)))
+    for path, parameters in found:
+        where = f"{file}, section {path}"
+        name = path.rpartition("/")[2]
+        whose = [node for node, full in nodes.items() if _matches(path, full)]
+        if name in _WILD:
+            whose = list(PARAMETERS)
+        elif not whose:
+            _check_section(name, where)
+        for parameter, value in parameters.items() if whose else ():
+            _check_name(parameter, whose, where)
+            _check_list(parameter, value, whose, where)
+    for full in nodes.values():
+        named = [path for path, _ in found if path.rpartition("/")[2] == full.rpartition("/")[2]]
+        if named and not any(_matches(path, full) for path in named):
+            raise UserError(
+                f"{file} has no section for {full}, only {', '.join(named)}: name it "
+                f"/**/{full.rpartition('/')[2]}, which fits every namespace."
+            )
+
+
+def explain(error: Exception) -> str:
+    """Return rcl's complaint about the command line as a sentence."""
+    text = re.sub(r",? at /\S+:\d+", "", str(error)).removeprefix("failed to initialize rcl: ").rstrip(" ,.")
+    if "same type" in text:
+        text += ": write every number of a list with a decimal point, such as 0.0"
+    return f"{text}."
+
+
+def _ros_options(words: list[str]) -> dict[str, list[str]]:
+    """Return the values of the options between --ros-args and --."""
+    short = {"-p": "param", "-r": "remap"}
+    found: dict[str, list[str]] = {name: [] for name in ("param", "remap", "params-file", "log-level")}
+    inside, rest = False, iter(words)
+    for word in rest:
+        if word in ("--ros-args", "--"):
+            inside = word == "--ros-args"
+            continue
+        name = short.get(word, word.removeprefix("--"))
+        if inside and name in found:
+            found[name].append(next(rest, ""))
+    return found
+
+
+def _value(text: str):
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _read(file: Path) -> dict:
+    import yaml
+
+    try:
+        tree = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read the parameter file {file}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        problem = getattr(error, "problem", None) or "it is not text"
+        raise UserError(f"the parameter file {file}{line} is not YAML: {problem}.") from None
+    return tree if isinstance(tree, dict) else {}
+
+
+def _sections(tree: dict, above: str = "") -> Iterator[tuple[str, dict]]:
+    """Yield the full name and the {parameter: value} of every section."""
+    for key, value in tree.items():
+        path = f"{above}/{str(key).strip('/')}"
+        if isinstance(value, dict):
+            if isinstance(value.get(SECTION), dict):
+                yield path, dict(_flat(value[SECTION]))
+            yield from _sections({k: v for k, v in value.items() if k != SECTION}, path)
+
+
+def _flat(tree: dict, above: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _matches(path: str, full: str) -> bool:
+    """Return whether a section is for the node with this full name."""
+    parts = {"**": r"(/[^/]+)*", "*": r"/[^/]+"}
+    pattern = "".join(parts.get(part, "/" + re.escape(part)) for part in path.strip("/").split("/"))
+    return re.fullmatch(pattern, full) is not None
+
+
+def _check_section(name: str, where: str) -> None:
+    """Refuse a section whose name is nearly a node's; other nodes may have theirs in the same file."""
+    if name in PARAMETERS:
+        return
+    near = difflib.get_close_matches(name, PARAMETERS, 1, NEAR)
+    near = near or [node for node in PARAMETERS if name == node.removesuffix("_node")]
+    if near:
+        raise UserError(
+            f"{where}: there is no {name}, did you mean {near[0]}? Where it is a node of another package, "
+            "give its section a file of its own."
+        )
+
+
+def _check_name(parameter: str, whose, where: str) -> None:
+    known = {p.name for node in whose for p in PARAMETERS[node]}
+    if parameter in known or BUILT_IN.fullmatch(parameter):
+        return
+    others = [node for node, of in PARAMETERS.items() if any(p.name == parameter for p in of)]
+    if others:
+        raise UserError(
+            f"{where}: {', '.join(whose)} has no parameter {parameter}, {', '.join(others)} has: "
+            "move it there."
+        )
+    near = difflib.get_close_matches(parameter, known, 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}."
+    raise UserError(f"{where}: there is no parameter {parameter}, {hint}")
+
+
+def _check_list(parameter: str, value, whose, where: str) -> None:
+    """Refuse a list with both kinds of numbers, which ROS cannot read."""
+    known = {p.name: p for node in whose for p in PARAMETERS[node]}.get(parameter)
+    if known is None or known.default is not NUMBERS or not isinstance(value, list):
+        return
+    if any(isinstance(number, int) for number in value):
+        raise UserError(f"{where}: {known.problem(value)}.")
