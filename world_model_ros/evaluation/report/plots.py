@@ -181,18 +181,18 @@ def surprise_scores(scores: dict, threshold: float | None) -> Plot:
     """Draw the surprise of every kind of step: one dot a step, the median, the threshold."""
     kinds = list(scores)
     everything = np.concatenate([np.asarray(scores[k], float) for k in kinds])
-    floor = max(1e-6, float(everything[everything > 0].min())) if np.any(everything > 0) else 1e-6
+    lowest = max(1e-6, float(everything[everything > 0].min())) if np.any(everything > 0) else 1e-6
 
     def draw(figure):
         axes = figure.subplots()
         rng = np.random.default_rng(0)
         for row, kind in enumerate(kinds):
-            values = np.maximum(_some(np.asarray(scores[kind], float)), floor)
+            values = np.maximum(_some(np.asarray(scores[kind], float)), lowest)
             colour = SERIES[5] if kind == "normal" else SERIES[0]
             heights = row + rng.uniform(-0.24, 0.24, len(values))
             axes.plot(values, heights, ".", ms=4.5, mew=0, alpha=0.5, color=colour)
             if len(values):
-                median = max(floor, float(np.median(scores[kind])))
+                median = max(lowest, float(np.median(scores[kind])))
                 axes.plot([median, median], [row - 0.34, row + 0.34], color=INK, lw=1.6)
         if threshold is not None:
             axes.axvline(threshold, color=BAD, lw=1)
