@@ -68,6 +68,7 @@ setup(
     maintainer="world_model_ros developers",
     maintainer_email="world-model-ros@users.noreply.github.com",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={f"{NAME}.evaluation.report": ["*.j2"]},
     data_files=data_files,
     zip_safe=False,
     python_requires=">=3.10",
@@ -80,6 +81,8 @@ setup(
         "tqdm",
         "pybullet",
         "matplotlib",
+        "Jinja2",
+        "scikit-learn",
     ],
     extras_require={
         "test": ["pytest==8.3.5", "pytest-timeout", "hypothesis", "ruff", "PyYAML"],

@@ -1,28 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
+from sklearn.neural_network import MLPRegressor
 
+from world_model_ros.errors import UserError
 from world_model_ros.evaluation.knowledge import probe, quantities
 from world_model_ros.evaluation.open_loop import open_loop, straightness
-from world_model_ros.evaluation.probes import MLP, Ridge, correlation, r2
+from world_model_ros.evaluation.probes import LinearProbe, MLPProbe, correlation
 
 
 def parts(x, y, fitted, checked):
     return x[:fitted], y[:fitted], x[fitted:checked], y[fitted:checked]
-
-
-def test_r2_by_hand():
-    true = np.array([[1.0, 0.0], [2.0, 2.0], [3.0, 4.0]])
-    predicted = np.array([[1.0, 2.0], [2.0, 2.0], [2.0, 2.0]])
-    # first: 1 - 1 / 2; second: the mean everywhere, 0
-    assert r2(true, predicted) == pytest.approx(0.25)
-    assert r2(true, true) == 1.0
-    assert r2(true, -true) < 0
-
-
-def test_r2_refuses_what_never_changes():
-    with pytest.raises(ValueError, match="never changes"):
-        r2(np.ones((5, 1)), np.zeros((5, 1)))
 
 
 def test_correlation_by_hand():
@@ -30,26 +19,24 @@ def test_correlation_by_hand():
     # scale and offset do not matter, the sign does, a constant says nothing
     assert correlation(true, 5 - 2 * true) == pytest.approx(-1)
     assert correlation(true, true * [3.0, 0.0] + 7) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="never changes"):
-        correlation(np.ones((5, 1)), np.zeros((5, 1)))
 
 
-def test_ridge_recovers_a_linear_map():
+def test_linear_probe_recovers_a_linear_map():
     rng = np.random.default_rng(0)
     x = rng.normal(3.0, 2.0, (400, 8))
     x[:, 3] = 7.0  # a feature that never changes
     y = x @ rng.normal(size=(8, 2)) + np.array([5.0, -1.0])
-    ridge = Ridge(*parts(x, y, 200, 300))
-    np.testing.assert_allclose(ridge.predict(x[300:]), y[300:], atol=1e-2)
+    probed = LinearProbe(*parts(x, y, 200, 300))
+    np.testing.assert_allclose(probed.predict(x[300:]), y[300:], atol=1e-2)
 
 
-def test_ridge_chooses_its_strength_on_the_validation_rows():
+def test_linear_probe_chooses_its_strength_on_the_validation_rows():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(260, 100))
     noise = x[:, :1] * 0.3 + rng.normal(size=(260, 1))
     clear = x[:, :1]
-    strong = Ridge(*parts(x, noise, 110, 200))
-    weak = Ridge(*parts(x, clear, 110, 200))
+    strong = LinearProbe(*parts(x, noise, 110, 200))
+    weak = LinearProbe(*parts(x, clear, 110, 200))
     assert strong.strength > weak.strength
 
 
@@ -58,18 +45,37 @@ def test_mlp_finds_what_a_line_cannot():
     x = rng.uniform(-1, 1, (1500, 4))
     y = np.stack([x[:, 0] ** 2, np.abs(x[:, 1])], axis=1)
     data = parts(x, y, 1000, 1250)
-    assert r2(y[1250:], Ridge(*data).predict(x[1250:])) < 0.1
-    assert r2(y[1250:], MLP(*data).predict(x[1250:])) > 0.9
+    assert r2_score(y[1250:], LinearProbe(*data).predict(x[1250:])) < 0.1
+    assert r2_score(y[1250:], MLPProbe(*data).predict(x[1250:])) > 0.9
 
 
 def test_mlp_is_the_same_for_the_same_seed():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(300, 3)), rng.normal(size=(300, 1))
     data = parts(x, y, 200, 250)
-    first = MLP(*data, seed=4).predict(x)
-    torch.rand(7)
-    assert np.array_equal(first, MLP(*data, seed=4).predict(x))
-    assert not np.array_equal(first, MLP(*data, seed=5).predict(x))
+    first = MLPProbe(*data, seed=4).predict(x)
+    np.random.rand(7)
+    assert np.array_equal(first, MLPProbe(*data, seed=4).predict(x))
+    assert not np.array_equal(first, MLPProbe(*data, seed=5).predict(x))
+
+
+def test_ctrl_c_ends_the_fit(monkeypatch):
+    """scikit-learn makes a warning of it and goes on."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MLPRegressor, "_backprop", interrupted)
+    x, y = np.eye(30), np.eye(30)[:, :2]
+    with pytest.raises(KeyboardInterrupt):
+        MLPProbe(*parts(x, y, 20, 30))
+
+
+def test_a_quantity_that_never_changes_is_refused():
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    still = {"end effector": np.ones((60, 2))}
+    with pytest.raises(UserError, match="end effector never changes"):
+        probe({"latent": rows}, {"end effector": rows[:, :2]}, np.arange(60) > 40, {"latent": rows}, still, 0)
 
 
 def test_probes_find_what_is_planted_and_nothing_in_noise():

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
 from world_model_ros.cli import main
 from world_model_ros.data.episodes import EpisodeFile
-from world_model_ros.evaluation.probes import Ridge, r2
+from world_model_ros.evaluation.probes import LinearProbe
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.training.metrics import known_by_heart
@@ -48,7 +49,7 @@ def test_motion_lies_along_straight_lines_where_it_is_asked_for(data, tmp_path, 
             latents = model.encode(normalise_pixels(pixels, spec.image)).double().numpy()
         parts = [half for values in (latents, places) for half in np.split(values, 2)]
         (x, x_check), (y, y_check) = parts[:2], parts[2:]
-        found[motion] = r2(y_check, Ridge(x, y, x, y).predict(x_check))
+        found[motion] = r2_score(y_check, LinearProbe(x, y, x, y).predict(x_check))
         assert spec.training["motion"] == motion
         assert "motion" not in " ".join(model.state_dict())
     assert found[1.0] > 0.9

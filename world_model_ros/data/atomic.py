@@ -71,10 +71,13 @@ def _unwritable(path: Path, error: OSError, safe: str) -> UserError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file. Raises UserError where the disk does not take it."""
+    """Write a text file, UTF-8, whole or not at all. Raises UserError where the disk does not take it."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(text)
+        temporary.write_text(text, "utf-8")
         os.replace(temporary, path)
     except OSError as error:
         raise _unwritable(path, error, "nothing was stored") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from world_model_ros.data.atomic import write_text
 from world_model_ros.errors import UserError
 from world_model_ros.jsonable import json_text
 
@@ -28,10 +29,4 @@ def write_json(path: Path, values: dict) -> None:
 
     Infinite numbers and NaN, which JSON does not know, become null. Raises UserError where the disk refuses.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(json_text(values, indent=2) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} could not be written ({error}): choose another place.") from None
+    write_text(path, json_text(values, indent=2) + "\n")

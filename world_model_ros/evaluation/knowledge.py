@@ -11,7 +11,7 @@ from tqdm import tqdm
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.open_loop import open_loop, straightness
-from world_model_ros.evaluation.probes import MLP, Ridge, correlation, r2
+from world_model_ros.evaluation.probes import LinearProbe, MLPProbe, correlation
 from world_model_ros.evaluation.recordings import (
     FRESH_KNOWLEDGE,
     Recording,
@@ -139,8 +139,16 @@ def probe(
     """Return R2 by probe, input and quantity, the linear probe's r likewise, points of the MLP for a plot.
 
     fitted and judged hold the inputs (N, D) by name, targets and truth the quantities (N, 2) of the same
-    rows; ``validation`` (N,) marks the rows of ``fitted`` that choose strength and stopping.
+    rows; ``validation`` (N,) marks the rows of ``fitted`` that choose strength and stopping. UserError where
+    a quantity is constant in the rows to judge by.
     """
+    from sklearn.metrics import r2_score
+
+    constant = [name for name, values in truth.items() if np.any(values.std(0) <= 0)]
+    if constant:
+        raise UserError(
+            f"{' and '.join(constant)} never changes in the episodes to judge by: give more, or others."
+        )
     names = list(targets)
     y = np.concatenate([targets[name] for name in names], axis=1)
     results: dict = {"linear": {}, "mlp": {}}
@@ -148,10 +156,10 @@ def probe(
     for name in tqdm(fitted, desc="probe", unit="input", leave=False, disable=None):
         x = fitted[name].astype(np.float64)
         parts = x[~validation], y[~validation], x[validation], y[validation]
-        for kind, regression in (("linear", Ridge(*parts)), ("mlp", MLP(*parts, seed))):
+        for kind, regression in (("linear", LinearProbe(*parts)), ("mlp", MLPProbe(*parts, seed))):
             predicted = regression.predict(judged[name].astype(np.float64))
             columns = dict(zip(names, np.split(predicted, len(names), axis=1), strict=True))
-            results[kind][name] = {q: r2(truth[q], columns[q]) for q in names}
+            results[kind][name] = {q: float(r2_score(truth[q], columns[q])) for q in names}
             if kind == "linear":
                 correlations[name] = {q: correlation(truth[q], columns[q]) for q in names}
             if kind == "mlp" and name == "latent":

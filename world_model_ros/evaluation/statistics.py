@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion (95 % by default).
@@ -20,10 +22,4 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
 
 def percentile(values, q: float) -> float | None:
     """Return the q-th percentile, linearly interpolated; None of nothing."""
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    position = (len(ordered) - 1) * q / 100
-    low = math.floor(position)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+    return float(np.percentile(values, q)) if len(values) else None

@@ -130,16 +130,16 @@ def summary(results: dict) -> str:
 
 
 def auroc(events: np.ndarray, normal: np.ndarray) -> float:
-    """Return the chance that an event scores higher than a normal step, a tie counting half.
+    """Return the probability that an event scores higher than a normal step, a tie counting half.
 
-    The area under the ROC curve is the rank statistic of Mann and Whitney. NaN where either is empty.
+    The area under the ROC curve. NaN where either is empty or not all scores are finite.
     """
-    if len(events) == 0 or len(normal) == 0:
+    from sklearn.metrics import roc_auc_score
+
+    scores = np.concatenate([events, normal])
+    if len(events) == 0 or len(normal) == 0 or not np.all(np.isfinite(scores)):
         return float("nan")
-    ordered = np.sort(normal)
-    below = np.searchsorted(ordered, events, side="left")
-    up_to = np.searchsorted(ordered, events, side="right")
-    return float((below + up_to).mean() / (2 * len(normal)))
+    return float(roc_auc_score(np.arange(len(scores)) < len(events), scores))
 
 
 def score_events(

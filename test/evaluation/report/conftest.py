@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from world_model_ros.cli import main
-from world_model_ros.evaluation.report import imagination, rollouts
+from world_model_ros.evaluation.report import pictures
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +15,8 @@ def small(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(checkpoint, folder / "<b>bad & worse")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imagination, "BANK", 42)
-        patch.setattr(rollouts, "SIZE", 64)
+        patch.setattr(pictures, "BANK", 42)
+        patch.setattr(pictures, "SIZE", 64)
         yield folder
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.report import report, rollouts, sections
+from world_model_ros.evaluation.report import pictures, report, sections
 from world_model_ros.evaluation.report.inputs import Result, read_inputs
 from world_model_ros.evaluation.report.shapes import check_results
 from world_model_ros.model.config import read_spec
@@ -96,7 +96,7 @@ def result(protocol, **changes):
 @pytest.mark.parametrize("protocol", GOOD)
 def test_good_results_pass(protocol):
     check_results(result(protocol), None)
-    rollouts.read_script("reach", "x", result("random"))
+    pictures.read_script("reach", "x", result("random"))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_what_is_wrong_with_a_file_is_said_by_name(protocol, changes, said):
 
     def read():
         check_results(found)
-        rollouts.read_script("reach", "x", found)
+        pictures.read_script("reach", "x", found)
 
     with pytest.raises(UserError, match=rf"results/some.json does not hold what a report needs \({said}"):
         read()
@@ -146,7 +146,7 @@ def test_a_mistake_of_ours_is_not_blamed_on_a_file(small, tmp_path, monkeypatch,
     def mistaken(*_):
         raise KeyError("of ours")
 
-    monkeypatch.setattr(sections, "surprise_section", mistaken)
+    monkeypatch.setattr(sections, "surprise", mistaken)
     with pytest.raises(KeyError, match="of ours"):
         make(small, "--results", tmp_path, name="never.html")
 
@@ -187,10 +187,11 @@ def test_an_interrupt_leaves_no_page(small, monkeypatch, capsys, make):
     assert not (small / "never.html").exists()
 
 
-def test_without_matplotlib_the_remedy_is_named(small, monkeypatch, capsys, make):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+@pytest.mark.parametrize(("module", "package"), [("matplotlib.figure", "matplotlib"), ("jinja2", "Jinja2")])
+def test_without_a_library_the_remedy_is_named(small, monkeypatch, capsys, make, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
     assert make(small, name="never.html") == 2
-    assert "pip install matplotlib" in capsys.readouterr().err
+    assert f"pip install {package}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("lr", "kept"), [(1e-3, True), (2e-3, False)])

@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 from world_model_ros.evaluation.problems import make_problems
+from world_model_ros.evaluation.report.report import render
 from world_model_ros.jsonable import json_text
 from world_model_ros.sim.worlds import make_world
 
@@ -23,13 +26,14 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.loads, self.ids, self.tags, self.words = [], [], [], [], []
+        self.open, self.loads, self.ids, self.tags, self.words, self.attributes = [], [], [], [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag, attributes, closed=False):
         self.tags.append(tag)
+        self.attributes.append((tag, dict(attributes)))
         for name, value in attributes:
             if name in ("src", "srcset", "href", "xlink:href", "poster", "data", "action"):
                 self.loads.append(value)
@@ -120,6 +124,7 @@ def write_results(folder):
             "auroc": {"teleport": 0.9, HOSTILE: float("nan")},
             "threshold": 3.0,
             "false_alarms": {"steps": 60, "alarms": 1},
+            "holds": {"steps": 70, "holds": 2},
             "detected": {"teleport": 0.5},
             "medians": {"normal": 1.0, "teleport": 2.0},
             "scores": scores,
@@ -156,7 +161,7 @@ def bare(small, make):
 
 
 LIVE = {"rollouts", "imagination", "open-loop"}
-SECTIONS = LIVE | {"success", "knowledge", "surprise", "robustness", "learning"}
+SECTIONS = LIVE | {"success", "probing", "surprise", "robustness", "learning"}
 
 
 def test_page_needs_no_network_and_is_well_formed(full):
@@ -178,7 +183,7 @@ def test_ids_are_unique_and_references_lead_somewhere(full):
 def test_sections_appear_with_their_inputs(full):
     assert set(Page(full).ids) >= SECTIONS
     assert "Not measured yet" not in full
-    words = "".join(Page(full).words).replace("\u00a0", " ")
+    words = " ".join("".join(Page(full).words).split())
     assert "80 % [38, 96] of 5 random problems, planning while moving; random actions solve 20 %" in words
     assert "step" in words
     assert "Problem 0" in words
@@ -186,7 +191,7 @@ def test_sections_appear_with_their_inputs(full):
 
 def test_sections_without_input_become_a_command(bare):
     assert set(Page(bare).ids) & SECTIONS == LIVE - {"rollouts"}
-    words = "".join(Page(bare).words)
+    words = " ".join("".join(Page(bare).words).split())
     for protocol in ("random", "knowledge", "surprise", "robustness"):
         assert f"--protocol {protocol} --json results/{protocol}.json" in words
     assert "nearest neighbour, not a decoder" in words
@@ -195,9 +200,17 @@ def test_sections_without_input_become_a_command(bare):
 def test_what_files_say_is_escaped(full):
     assert "<script>" not in full
     assert "<b>bad" not in full
+    assert not [
+        name for _, attributes in Page(full).attributes for name in attributes if name.startswith("on")
+    ]
     words = "".join(Page(full).words)
     assert words.count(HOSTILE) >= 5
     assert "<b>bad & worse" in words
+
+
+def test_the_holds_of_the_monitor_stand_beside_the_false_alarms(full):
+    words = " ".join("".join(Page(full).words).split())
+    assert "1 of 60 normal steps; monitor_node would have stopped the robot 2 times." in words
 
 
 def test_what_is_left_out_is_said(full):
@@ -216,3 +229,41 @@ def test_light_and_dark_come_from_the_page(full):
     assert "prefers-color-scheme: dark" in full
     assert "stroke: var(--c0)" in full
     assert not re.findall(r"#00000[1-5]|#00001[0-5]", full)
+
+
+def test_every_picture_says_what_it_shows(full):
+    for tag, attributes in Page(full).attributes:
+        if tag == "img":
+            assert attributes["alt"]
+        if attributes.get("role") == "img":
+            assert attributes["aria-label"]
+
+
+def test_the_same_page_is_made_of_the_same_input(small, make, bare):
+    """But for the command and the time: plots take no random ids."""
+    assert make(small, "--films", 0, name="bare.html") == 0
+    again = (small / "bare.html").read_text()
+    assert again.split('<section id="how">')[0] == bare.split('<section id="how">')[0]
+
+
+def test_a_name_that_the_template_does_not_get_is_an_error():
+    with pytest.raises(UndefinedError):
+        render(name="x")
+
+
+def test_a_hostile_verdict_and_training_are_escaped(small, make, tmp_path):
+    folder = tmp_path / "<b>bad & worse"
+    shutil.copytree(small / "<b>bad & worse", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["training"] |= {
+        "worthiness": {"fit": False, "verdict": HOSTILE},
+        "command": HOSTILE,
+        "commit": HOSTILE,
+    }
+    config["training"] |= {"steps": HOSTILE, "episodes": 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert make(tmp_path, "--films", 0) == 0
+    text = (tmp_path / "report.html").read_text()
+    assert "<script>" not in text
+    assert 'class="verdict bad"' in text
+    assert "".join(Page(text).words).count(HOSTILE) == 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from world_model_ros.evaluation.report import imagination, page, plots, report, rollouts
+from world_model_ros.evaluation.report import pictures, plots, report
 from world_model_ros.evaluation.report.inputs import Result
 
 pytest.importorskip("matplotlib")
@@ -19,7 +19,7 @@ def test_a_long_film_of_full_size_stays_within_its_share(largest):
         20, 0
     ).repeat(20, 1)
     frames = [np.roll(scene, 2 * k, 1) for k in range(101)]
-    film = rollouts._animation(frames, 50)
+    film = pictures.encode_webp(frames, pictures._QUALITY, duration=50, loop=0)
     assert film[:4] == b"RIFF"
     assert len(film) * 4 / 3 < largest / 9
 
@@ -30,7 +30,7 @@ def test_measured_problems_that_ended_otherwise_are_found():
         "outcomes": [{"index": i, "success": i not in (1, 7, 8)} for i in range(9)],
     }
     measured = Result(Path("random.json"), values, datetime.now())
-    script = rollouts.read_script("reach", "x", measured, 6)
+    script = pictures.read_script("reach", "x", measured, 6)
     assert [p.index for p in script.first] == [0, 1, 2, 3, 4, 5]
     assert {reached: [p.index for p in found] for reached, found in script.others.items()} == {
         False: [7, 8],
@@ -38,25 +38,33 @@ def test_measured_problems_that_ended_otherwise_are_found():
     }
 
 
-def test_a_verdict_is_shown_in_its_colour():
-    shown = report._verdict({"fit": False, "verdict": "not fit <to> plan with"})
-    assert 'class="verdict bad"' in shown
-    assert "not fit &lt;to&gt; plan with." in shown
-    assert report._verdict(None) is None
-    assert report._verdict("yes") is None
+def test_a_verdict_has_its_colour():
+    shown = report.verdict({"fit": False, "verdict": "not ready to plan with."})
+    assert shown == {"words": "not ready to plan with", "colour": "bad"}
+    assert report.verdict({"fit": True, "verdict": "ready"})["colour"] == "good"
+    assert report.verdict({"verdict": "unknown"})["colour"] == ""
+    assert report.verdict(None) is None
+    assert report.verdict("yes") is None
 
 
 def test_imagination_finds_the_frame_itself():
     frames = np.arange(5, dtype=np.uint8)[:, None, None, None] + np.zeros((5, 4, 4, 3), np.uint8)
     bank = torch.eye(5)
-    found = imagination._nearest(bank[[3, 1]] + 0.01, frames, bank)
+    found = pictures.nearest(bank[[3, 1]] + 0.01, frames, bank)
     assert [f[0, 0, 0] for f in found] == [3, 1]
 
 
 def test_angles_are_compared_around_the_circle():
     points = {"block angle": {"true": [[179.0], [-170.0]], "predicted": [[-179.0], [175.0]]}}
-    assert plots.scatter(points).startswith("<svg")
+    drawn = plots.scatter(points)
+    assert drawn.svg.startswith("<svg")
+    assert drawn.svg.rstrip().endswith("</svg>")
+    assert "<metadata" not in drawn.svg
 
 
-def test_text_is_escaped_once():
-    assert page.text(page.text("<&>")) == "&lt;&amp;&gt;"
+def test_numbers_and_rates_that_are_missing_are_a_dash():
+    assert report.number(1.25, "%.1f s") == "1.2 s"
+    assert report.percent(0.25, (0.1, 0.456)) == "25\u00a0% [10, 46]".replace(" ", "\u00a0")
+    for missing in (None, float("nan"), "many", True):
+        assert report.number(missing, "%.1f") == "–"
+        assert report.percent(missing) == "–"

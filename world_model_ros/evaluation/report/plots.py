@@ -1,12 +1,9 @@
-"""Plots as inline SVG that takes its colours from the page, so that light and dark both fit."""
+"""Plots as SVG that takes its colours from the page, so that light and dark both fit."""
 
 import io
-import re
+from typing import NamedTuple
 
 import numpy as np
-
-from world_model_ros.errors import UserError
-from world_model_ros.evaluation.report.page import Html, text
 
 # What is drawn in these colours becomes the page's variables.
 INK, MUTED, LINE, GOOD, BAD = "#000001", "#000002", "#000003", "#000004", "#000005"
@@ -50,17 +47,14 @@ _WIDTH = 10.0  # inches; the page scales it
 _MOST_POINTS = 400  # of a curve or a cloud
 
 
-def require_matplotlib() -> None:
-    """Raise UserError where matplotlib is not installed."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "the report draws with matplotlib: install it with `pip install matplotlib`."
-        ) from None
+class Plot(NamedTuple):
+    """A drawing for the page, and what it shows in words."""
+
+    svg: str
+    label: str
 
 
-def learning_curves(training: list[dict], validation: list[dict]) -> Html:
+def learning_curves(training: list[dict], validation: list[dict]) -> Plot:
     """Draw the lines of metrics.jsonl: prediction against copying, spread and rank, the regulariser."""
 
     def draw(figure):
@@ -83,11 +77,16 @@ def learning_curves(training: list[dict], validation: list[dict]) -> Html:
             axes.set_xlabel("step")
             axes.locator_params(axis="x", nbins=4)
 
-    return _svg(draw, 2.5, "Learning curves: error of one step, its ratio to copying, effective rank, SIGReg")
+    return _plot(
+        "learning",
+        draw,
+        2.5,
+        "Learning curves: error of one step, its ratio to copying, effective rank, SIGReg",
+    )
 
 
-def probe_bars(probes: dict) -> Html:
-    """Draw R2 by quantity and input, a panel a kind of probe; ``probes`` as in results of `knowledge`."""
+def probe_bars(probes: dict) -> Plot:
+    """Draw R2 by quantity and input, a panel a kind of probe; ``probes`` as in results of probing."""
     kinds = list(probes)
 
     def draw(figure):
@@ -112,11 +111,13 @@ def probe_bars(probes: dict) -> Html:
         panels[0].set_ylabel("R²")
         panels[-1].legend(ncols=len(probes[kinds[0]]), loc="lower right", bbox_to_anchor=(1.01, 1))
 
-    return _svg(draw, 2.9, "R squared of probes by quantity, from latents, pixels and an untrained encoder")
+    return _plot(
+        "probes", draw, 2.9, "R squared of probes by quantity, from latents, pixels and an untrained encoder"
+    )
 
 
-def scatter(points: dict) -> Html:
-    """Draw true against predicted, a panel a quantity; ``points`` as in results of `knowledge`."""
+def scatter(points: dict) -> Plot:
+    """Draw true against predicted, a panel a quantity; ``points`` as in results of probing."""
 
     def draw(figure):
         panels = figure.subplots(1, max(3, len(points)), squeeze=False)[0]
@@ -143,18 +144,18 @@ def scatter(points: dict) -> Html:
             axes.set_xlabel(f"true, {'degrees' if angle else 'cm'}")
             axes.set_ylabel("read from the latent")
 
-    return _svg(draw, 3.1, "True quantities against those that the MLP probe reads from latents")
+    return _plot("scatter", draw, 3.1, "True quantities against those that the MLP probe reads from latents")
 
 
-def open_loop(steps, error, copy, period: float) -> Html:
-    """Draw the error of imagination and of copying over ``steps`` model steps of ``period`` s."""
+def open_loop(steps, error, copy, period: float) -> Plot:
+    """Draw the open-loop error and that of copying over ``steps`` model steps of ``period`` s."""
 
     ratio = np.asarray(error, float) / np.maximum(copy, 1e-12)
 
     def draw(figure):
         errors, ratios = figure.subplots(1, 2)
         errors.plot(steps, copy, "o-", ms=3, color=SERIES[5], label="copying the last frame")
-        errors.plot(steps, error, "o-", ms=3, color=SERIES[0], label="the model, not looking")
+        errors.plot(steps, error, "o-", ms=3, color=SERIES[0], label="the model, open-loop")
         errors.set_title("Squared error of the latent")
         errors.set_ylim(bottom=0)
         errors.legend()
@@ -173,25 +174,25 @@ def open_loop(steps, error, copy, period: float) -> Html:
             axes.set_xlabel(f"model steps ahead, {period:g} s each")
             axes.set_xticks(steps)
 
-    return _svg(draw, 2.6, "Error of imagination against copying, by steps ahead")
+    return _plot("open-loop", draw, 2.6, "Open-loop error against copying, by steps ahead")
 
 
-def surprise_scores(scores: dict, threshold: float | None) -> Html:
+def surprise_scores(scores: dict, threshold: float | None) -> Plot:
     """Draw the surprise of every kind of step: one dot a step, the median, the threshold."""
     kinds = list(scores)
     everything = np.concatenate([np.asarray(scores[k], float) for k in kinds])
-    floor = max(1e-6, float(everything[everything > 0].min())) if np.any(everything > 0) else 1e-6
+    lowest = max(1e-6, float(everything[everything > 0].min())) if np.any(everything > 0) else 1e-6
 
     def draw(figure):
         axes = figure.subplots()
         rng = np.random.default_rng(0)
         for row, kind in enumerate(kinds):
-            values = np.maximum(_some(np.asarray(scores[kind], float)), floor)
+            values = np.maximum(_some(np.asarray(scores[kind], float)), lowest)
             colour = SERIES[5] if kind == "normal" else SERIES[0]
             heights = row + rng.uniform(-0.24, 0.24, len(values))
             axes.plot(values, heights, ".", ms=4.5, mew=0, alpha=0.5, color=colour)
             if len(values):
-                median = max(floor, float(np.median(scores[kind])))
+                median = max(lowest, float(np.median(scores[kind])))
                 axes.plot([median, median], [row - 0.34, row + 0.34], color=INK, lw=1.6)
         if threshold is not None:
             axes.axvline(threshold, color=BAD, lw=1)
@@ -210,18 +211,18 @@ def surprise_scores(scores: dict, threshold: float | None) -> Html:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("surprise: squared error of the predicted latent")
 
-    return _svg(draw, 0.7 + 0.36 * len(kinds), "Surprise of single steps, by what happened in them")
+    return _plot(
+        "scores", draw, 0.7 + 0.36 * len(kinds), "Surprise of single steps, by what happened in them"
+    )
 
 
-def surprise_over_time(first: int, scores, event_frame: int, threshold: float | None, period: float) -> Html:
-    """Draw the surprise of the frames from ``first`` on; the event is seen in ``event_frame``."""
+def surprise_over_time(first: int, scores, seen: int, threshold: float | None, period: float) -> Plot:
+    """Draw the surprise of the frames from ``first`` on; the violation is first seen in frame ``seen``."""
     times = period * (first + np.arange(len(scores)))
 
     def draw(figure):
         axes = figure.subplots()
-        axes.axvspan(
-            period * (event_frame - 1), period * event_frame, color=BAD, alpha=0.14, lw=0, label="the event"
-        )
+        axes.axvspan(period * (seen - 1), period * seen, color=BAD, alpha=0.14, lw=0, label="the violation")
         axes.plot(times, scores, "o-", ms=3.5, color=SERIES[0], label="surprise")
         if threshold is not None:
             axes.axhline(threshold, color=BAD, lw=1, label="threshold")
@@ -230,37 +231,30 @@ def surprise_over_time(first: int, scores, event_frame: int, threshold: float | 
         axes.set_xlim(0, times[-1] + period / 2)
         axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
 
-    return _svg(draw, 2.2, "Surprise over one episode with an event in it")
+    return _plot("over-time", draw, 2.2, "Surprise over one episode with a violation in it")
 
 
-def _svg(draw, height: float, label: str) -> Html:
-    """Let ``draw`` fill a figure; return it as inline SVG with the page's colours and fonts."""
+def _plot(name: str, draw, height: float, label: str) -> Plot:
+    """Let ``draw`` fill a figure of ``height`` inches; its ids are the plot's own."""
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": label}):
+    name = f"plot-{name}"
+    with matplotlib.rc_context({**_STYLE, "svg.id": name, "svg.hashsalt": name}):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        FigureCanvasAgg(figure)
         figure.patch.set_visible(False)
         draw(figure)
-        buffer = io.StringIO()
-        figure.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    drawn = buffer.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
+        figure.draw_without_rendering()  # now it has all its ticks
+        for number, artist in enumerate(figure.findobj()):
+            artist.set_gid(f"{name}-{number}")
+        file = io.StringIO()
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", metadata=no_metadata)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]  # HTML has no place for the XML declaration and the DOCTYPE before it
     for colour, variable in _VARIABLES.items():
-        drawn = drawn.replace(colour, variable)
-    drawn = re.sub(r"\s*<metadata>.*?</metadata>", "", drawn, flags=re.S)
-    drawn = drawn.replace("'DejaVu Sans'", "system-ui, sans-serif").replace(
-        "DejaVu Sans", "system-ui, sans-serif"
-    )
-    # Groups are numbered anew in every plot: on one page their names would clash, and nothing refers to them.
-    drawn = re.sub(r'(<\w+) id="[^"]*_\d+"', r"\1", drawn)
-    size = re.search(r'viewBox="[^"]+"', drawn).group()
-    start = f'<svg class="plot" role="img" aria-label="{text(label)}" {size} xmlns:xlink="http://www.w3.org/1999/xlink">'
-    return Html(start + drawn[drawn.index(">") + 1 :])
+        svg = svg.replace(colour, variable)
+    return Plot(svg, label)
 
 
 def _logarithmic(axes, name: str, minor: tuple[int, ...] = ()) -> None:

@@ -71,6 +71,7 @@ SHAPES = {
         "medians?": Each(NUMBER),
         "counts?": Each(int),
         "false_alarms?": {"alarms": int, "steps": int},
+        "holds?": {"holds": int, "steps": int},
         "example?": {"step": int, "first_frame": int, "scores": [NUMBER], "seed": [int]},
     },
 }
