@@ -13,9 +13,11 @@ model keeps what is true of them, and every message that command_node sends is h
 WORLD_MODEL_ROS_SAFETY_RUNS says how many runs each of the tests makes.
 """
 
+import functools
 import os
 import re
 import signal
+import sys
 import time
 import uuid
 
@@ -105,6 +107,7 @@ class Rig:
         self.last_health = -1.0
         self.says = ("go_on", "")
         self.due = time.monotonic()
+        self.failures = []  # in words
         self.runs = []  # how many rules each run had
         self.lost = {"command_node": 0.0}
         self.nodes = {}
@@ -213,6 +216,23 @@ tame = st.floats(-0.35, 0.35).map(lambda value: round(value, 2))
 steps = st.integers(1, 30)
 
 
+def noted(method):
+    """Keep what a method fails with: hypothesis tries again, and tells of another failure instead."""
+
+    @functools.wraps(method)
+    def noting(self, *arguments, **options):
+        try:
+            return method(self, *arguments, **options)
+        except AssertionError as error:
+            said = f"{error}\nafter {', '.join(self.history)}"
+            if not self.failed:
+                self.rig.failures.append(said)
+            self.failed = True
+            raise
+
+    return noting
+
+
 class SafetyMachine(RuleBasedStateMachine):
     """What is true of the nodes of ``rig``, and what they say and send."""
 
@@ -220,7 +240,7 @@ class SafetyMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.rules = 0
+        self.rules, self.history, self.failed = 0, [], False
         self.stops = []  # [from, to, processor time that command_node had waited]: no moving command
         self.silences = []  # [from, to]: no command at all
         self.motion = []  # when moving commands were sent
@@ -264,6 +284,7 @@ class SafetyMachine(RuleBasedStateMachine):
         label = self.call(GetState, f"{name}/get_state").current_state.label
         return name == "command_node" or label == "active"
 
+    @noted
     def step(self, count=1):
         """Let control steps pass, and look at what was sent."""
         for _ in range(count):
@@ -330,6 +351,7 @@ class SafetyMachine(RuleBasedStateMachine):
             if time.monotonic() >= end:
                 return
 
+    @noted
     def until(self, condition, seconds, again=None):
         """Let control steps pass until something is so."""
         end = time.monotonic() + seconds
@@ -490,8 +512,10 @@ class SafetyMachine(RuleBasedStateMachine):
             return not holds and self.released is not True
         return bool(named & (holds | self.may_hold()))
 
+    @noted
     def settle(self, seconds=SOON):
         """Wait until status says what is true; the time for which command_node had no processor is added."""
+        self.history.append(sys._getframe(2).f_code.co_name)
         began, waited, count = time.monotonic(), self.rig.waited(), self.count
         while not self.true():
             late = time.monotonic() - began > seconds + max(0.0, self.rig.waited() - waited)
@@ -784,7 +808,11 @@ def drive(rig, runs):
         print_blob=False,
     )
     began = time.monotonic()
-    run_state_machine_as_test(Machine, settings=options)
+    try:
+        run_state_machine_as_test(Machine, settings=options)
+    except BaseException:
+        print("\n".join(f"failure {number}: {said}" for number, said in enumerate(rig.failures, start=1)))
+        raise
     whole = [rules for rules in rig.runs if rules >= 10]
     print(
         f"{rig.interface}, {'simulated' if rig.simulated else 'real'} time: {len(rig.runs)} runs, "
