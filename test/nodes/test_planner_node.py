@@ -1,5 +1,8 @@
 """The planner: goals, enabling, diagnostics; latents it cannot use."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -88,6 +91,26 @@ def test_latents_of_another_model_are_rejected_with_the_remedy(planner, observer
     assert plans == []
     feed.goals.publish(latent(2, 1.0))
     observer.until(lambda: plans, again=feed.next)
+
+
+@pytest.mark.fault
+def test_fault_45_a_camera_that_sees_nothing_usual_gives_no_goal(processes, observer, checkpoint, tmp_path):
+    from std_srvs.srv import Trigger
+
+    folder = shutil.copytree(checkpoint, tmp_path / "with_norms")
+    config = json.loads((folder / "config.json").read_text())
+    config["thresholds"] |= {"norm_low": 2.0, "norm_high": 3.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    processes.node("planner_node", config=False, checkpoint=folder)
+    feed, answers = Feed(observer), []
+
+    def seen():
+        feed.next()  # a latent of norm 0.8
+        answers.append(observer.call(Trigger, "planner/goal_from_camera"))
+
+    observer.until(lambda: answers and "no latent yet" not in answers[-1].message, again=seen)
+    assert not answers[-1].success
+    assert "like none seen in training" in answers[-1].message
 
 
 def test_what_the_camera_sees_becomes_the_goal(planner, observer):

@@ -14,6 +14,14 @@ class DoubtRules:
     calm: int = 3
 
 
+def usual_norms(low: float | None, high: float | None) -> tuple[float, float] | None:
+    """Return the latent norms that are taken for usual, given those of held-out data; None without them."""
+    if low is None or high is None:
+        return None
+    margin = NORM_MARGIN * (high - low)
+    return low - margin, high + margin
+
+
 class Doubt:
     """One verdict a model step, from the one-step error and the latent's norm.
 
@@ -30,10 +38,7 @@ class Doubt:
     ):
         self.rules = rules or DoubtRules()
         self.threshold = threshold
-        self.shell = None
-        if norm_low is not None and norm_high is not None:
-            margin = NORM_MARGIN * (norm_high - norm_low)
-            self.shell = (norm_low - margin, norm_high + margin)
+        self.shell = usual_norms(norm_low, norm_high)
         self.counts = {"surprises": 0, "off_the_shell": 0}
         self.reason = ""  # why the robot should be kept still; empty: no reason
         self._bad = self._good = 0

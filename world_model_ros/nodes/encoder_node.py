@@ -8,7 +8,7 @@ import torch
 from sensor_msgs.msg import CompressedImage, Image
 
 from world_model_ros.control.camera import CameraState
-from world_model_ros.control.doubt import Doubt
+from world_model_ros.control.doubt import usual_norms
 from world_model_ros.control.frames import FrameGate, FrameRules
 from world_model_ros.control.health import Health
 from world_model_ros.control.images import (
@@ -79,7 +79,7 @@ class EncoderNode(ManagedNode):
         encode = torch.nn.Sequential(model.encoder, model.projector)  # lets the predictor go
         self.encode = encode.to(self.device)
         limits = self.spec.thresholds
-        self.norms = Doubt(None, limits.norm_low, limits.norm_high).shell  # that are usual, or None
+        self.norms = usual_norms(limits.norm_low, limits.norm_high)
         self.frame_shape = None  # of the camera's first frame
         self.latents = self.publisher(Image, "latent", RELIABLE)
         self.goals = self.publisher(Image, "goal/latent", LATCHED)

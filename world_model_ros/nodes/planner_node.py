@@ -11,9 +11,10 @@ from std_msgs.msg import Float32
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from world_model_ros.control.doubt import usual_norms
 from world_model_ros.control.goals import GoalInUse
 from world_model_ros.control.health import Health
-from world_model_ros.control.images import ImageRejectedError
+from world_model_ros.control.images import ImageRejectedError, check_goal_norm
 from world_model_ros.control.joints import match_joints
 from world_model_ros.control.limits import narrowed
 from world_model_ros.control.progress import Progress
@@ -92,7 +93,9 @@ class PlannerNode(ManagedNode):
         model = model.to(choose_device(self.values["device"], "the parameter device"))
         self.planner = RecedingHorizonPlanner(model, self.spec, self.config())
         self.planner.warm_up()
-        self.progress.reached = self.spec.thresholds.goal_reached
+        limits = self.spec.thresholds
+        self.progress.reached = limits.goal_reached
+        self.norms = usual_norms(limits.norm_low, limits.norm_high)
         self.period = round(self.spec.period * 1e9)
         buffer = ActionBuffer(self.period, max(self.period, round(self.values["plan_timeout"] * 1e9)))
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
@@ -230,10 +233,16 @@ class PlannerNode(ManagedNode):
 
     def on_goal_from_camera(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Make what the camera sees now the goal."""
-        response.success = self.latent is not None
-        if response.success:
-            self.take_goal(self.latent)
-        response.message = "goal taken" if response.success else "no latent yet: is encoder_node running?"
+        response.success, response.message = False, "no latent yet: is encoder_node running?"
+        if self.latent is None:
+            return response
+        try:
+            check_goal_norm(float(np.linalg.norm(self.latent)), self.norms)
+        except ImageRejectedError as reason:
+            response.message = f"the camera's picture is no goal: {reason}"
+            return response
+        self.take_goal(self.latent)
+        response.success, response.message = True, "goal taken"
         return response
 
     def plan(self, job: Job) -> None:
