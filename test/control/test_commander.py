@@ -271,7 +271,7 @@ def test_fault_21_a_node_that_is_gone_stops_the_robot_and_its_return_goes_on(ben
         bench.report(name)
     bench.run()
     del bench.nodes["planner_node"]
-    assert all(d.moving for d in bench.ticks(13, plan=0.1))
+    assert all(d.moving for d in bench.ticks(4, plan=0.1))
     decision = bench.ticks(2, plan=0.1)[-1]
     assert decision.state is State.HOLD
     assert still(decision)
@@ -444,7 +444,7 @@ def test_fault_55_a_lasting_fault_is_back_with_the_next_heartbeat_and_nothing_mo
     bench.tick(plan=0.1)
     lasting = bench.nodes.pop("planner_node")
     bench.commander.reset()
-    decisions = bench.ticks(10, plan=0.1)
+    decisions = bench.ticks(4, plan=0.1)
     assert {d.state for d in decisions[1:]} == {State.WAITING}
     assert "planner_node has not reported since the reset" in decisions[-1].reason
     bench.nodes["planner_node"] = lasting
@@ -459,7 +459,7 @@ def test_fault_43_another_command_node_stops_ours_until_it_is_silent(bench):
     assert decision.state is State.HOLD
     assert "another command_node" in decision.reason
     assert still(decision)
-    assert bench.ticks(15, plan=0.1)[-1].moving
+    assert bench.ticks(21, plan=0.1)[-1].moving
 
 
 @pytest.mark.fault

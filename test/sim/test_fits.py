@@ -69,13 +69,6 @@ def test_the_simulation_does_not_start_with_a_checkpoint_of_other_actions(spec, 
     other = dataclasses.replace(spec, action=dataclasses.replace(spec.action, frame="tool0"))
     (folder / "config.json").write_text(other.to_json())
     (folder / "model.safetensors").touch()
-    values = {
-        "goals": "0",
-        "task": "reach",
-        "gui": "false",
-        "seed": "1",
-        "real_time_factor": "1.0",
-        "checkpoint": str(folder),
-    }
+    values = starter.DEFAULTS | {"checkpoint": str(folder)}
     with pytest.raises(UserError, match="frame 'tool0' in the checkpoint and 'panda_link0' in reach"):
         starter.check(values)

@@ -49,8 +49,7 @@ def _nodes(checkpoint: str, task: str) -> Iterator[dict[str, subprocess.Popen]]:
 
     environment.prepare(local=True)
     os.environ["ROS_DOMAIN_ID"] = str(_DOMAINS[os.getpid() % len(_DOMAINS)])
-    values = {"goals": "0", "task": task, "gui": "false", "seed": "0", "real_time_factor": "1.0"}
-    values["checkpoint"] = checkpoint
+    values = starter.DEFAULTS | {"task": task, "checkpoint": checkpoint}
     starter.check(values)
     processes = {}
     try:

@@ -25,6 +25,17 @@ POLL = 0.02
 _PR_SET_PDEATHSIG = 1
 
 
+DEFAULTS = {  # of sim.launch.py, as words
+    "goals": "0",
+    "task": "reach",
+    "gui": "false",
+    "seed": "0",
+    "real_time_factor": "1.0",
+    "camera_rate": "0.0",
+    "camera_jitter": "0.0",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sim``; launch's spelling goals:=5 is understood too."""
     parser.add_argument("--goals", type=int, default=0, help="goals to try before ending; 0 goes on for ever")
