@@ -13,6 +13,8 @@ REQUIRED = $(BIN)/python -c 'import sys, setuptools, distutils.core as d; \
 PURELIB = import sysconfig; print(sysconfig.get_paths()["purelib"])
 
 JAZZY := .venv-jazzy
+# Most tests wait for processes that start: three at once keep two cores busy.
+TESTS_AT_ONCE ?= 3
 
 .PHONY: setup sim test test-jazzy lint clean
 .DELETE_ON_ERROR:
@@ -54,7 +56,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal
 
 # ROS 2 Jazzy in an environment of its own, which only borrows torch.
 $(JAZZY)/.installed: $(VENV)/.installed constraints-jazzy.txt
@@ -69,7 +71,7 @@ $(JAZZY)/.installed: $(VENV)/.installed constraints-jazzy.txt
 	@touch $@
 
 test-jazzy: setup $(JAZZY)/.installed
-	$(JAZZY)/bin/python -m pytest test/nodes test/launch
+	$(JAZZY)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal test/nodes test/launch
 
 clean:
 	rm -rf $(VENV) $(JAZZY) build install log .pytest_cache .ruff_cache .hypothesis

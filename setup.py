@@ -85,7 +85,7 @@ setup(
         "scikit-learn",
     ],
     extras_require={
-        "test": ["pytest==8.3.5", "pytest-timeout", "hypothesis", "ruff", "PyYAML"],
+        "test": ["pytest==8.3.5", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "PyYAML"],
         # ROS 2 itself for machines without it; a sourced ROS 2 brings its own.
         "ros": [
             "ros-rclpy[fastrtps]==9.1.2",

@@ -36,8 +36,8 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 ROOT = Path(__file__).resolve().parents[1]
-# Linux hands out the ports of domains above 101 to anybody.
-DOMAINS = range(5, 102)
+# Linux hands out the ports of domains above 101 to anybody; the benchmark takes the last ones below.
+DOMAINS = range(5, 90)
 ASK_AGAIN = 10.0  # seconds without a service's answer
 PATIENCE = 60.0  # seconds for anything to come up on a busy machine
 

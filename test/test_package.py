@@ -26,6 +26,7 @@ KEYS = {
     "python3-pybullet-pip",
     "python3-pytest",
     "python3-pytest-timeout",
+    "python3-pytest-xdist",
     "python3-sklearn",
     "python3-torch",
     "python3-tqdm",
