@@ -153,7 +153,7 @@ def test_a_clock_that_runs_ahead_of_a_frame_on_its_way_is_no_camera_that_stops(b
         bench.steady += 20 * MS
         bench.joints()
         assert bench.commander.tick(bench.now, bench.steady).state is State.RUNNING
-    bench.steady += 20 * MS
+    bench.steady += 200 * MS
     decision = bench.commander.tick(bench.now, bench.steady)
     assert decision.state is State.HOLD
     assert "camera/image_raw" in decision.reason

@@ -27,6 +27,15 @@ def test_a_person_releases_until_somebody_enables_planning_or_takes_back(release
     assert not release.reason
 
 
+def test_an_enable_from_before_the_release_that_is_heard_after_it_takes_nothing_back(release):
+    release.planner(health(True, 3))
+    release.ask()
+    release.planner(health(True, 4))
+    assert release.reason
+    release.planner(health(True, 5))
+    assert not release.reason
+
+
 def test_disabling_planning_releases_and_enabling_takes_back(release):
     release.planner(health(False, 0))  # never enabled: nothing has moved
     assert not release.reason

@@ -78,6 +78,7 @@ class CommanderMachine(RuleBasedStateMachine):
         self.hung = set(NODES)  # until they are there
         self.enabled, self.calls, self.goal = True, 0, True
         self.enabled_heard = None
+        self.just_released = False  # an enable that is heard next came before
         self.rival = -math.inf
         self.moving = self.fault = self.stopped = False
         self.released = ""  # by whom
@@ -132,7 +133,8 @@ class CommanderMachine(RuleBasedStateMachine):
             values |= {"enabled": str(self.enabled).lower(), "enable_calls": str(self.calls)}
             values |= {"goal": str(self.goal).lower()}
             before, self.enabled_heard = self.enabled_heard, (self.enabled, self.calls)
-            grew = before is not None and self.calls > before[1]
+            grew = before is not None and self.calls > before[1] and not self.just_released
+            self.just_released = False
             was_enabled = self.played if before is None else before[0]
             if was_enabled and not self.enabled and not self.released:
                 self.released, self.released_at = "planner", self.age
@@ -351,6 +353,7 @@ class CommanderMachine(RuleBasedStateMachine):
         if not self.released:
             self.released_at = self.age
         self.released, self.starts = "person", []
+        self.just_released = True
 
     @rule()
     def emergency_stop(self):

@@ -33,6 +33,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from world_model_ros.control.health import LONGEST_LEASE
+
 pytestmark = pytest.mark.ros
 RUNS = int(os.environ.get("WORLD_MODEL_ROS_SAFETY_RUNS", "4"))
 RULES = 12  # in each run
@@ -517,6 +519,8 @@ class SafetyMachine(RuleBasedStateMachine):
         """Wait until status says what is true; the time for which command_node had no processor is added."""
         self.history.append(sys._getframe(2).f_code.co_name)
         began, waited, count = time.monotonic(), self.rig.waited(), self.count
+        if self.away or self.rig.says[0] is None:  # the lease grows where heartbeats came late
+            seconds += LONGEST_LEASE
         while not self.true():
             late = time.monotonic() - began > seconds + max(0.0, self.rig.waited() - waited)
             told = f"not true {time.monotonic() - began:.1f} s and {self.count - count} control steps later"

@@ -19,7 +19,7 @@ from world_model_ros.control.release import Ramp, Release
 from world_model_ros.control.staleness import FrameRate, Freshness
 from world_model_ros.planning.action_buffer import ActionBuffer
 
-ON_ITS_WAY = 0.1  # seconds of real time within which no frame is missed under a simulated clock
+ON_ITS_WAY = 0.25  # seconds of real time within which no frame is missed under a simulated clock
 CLOCK_HOLD = 1.0  # seconds of standing still after the clock was set: plans on the way are for the old time
 ENCODER, PLANNER, MONITOR, COMMAND = "encoder_node", "planner_node", "monitor_node", "command_node"
 

@@ -16,8 +16,11 @@ class Release:
         self._calls: tuple[str, int] | None = None  # (instance, how often planning was enabled)
 
     def ask(self) -> None:
-        """Release: a person asked for it."""
-        self._by_planner = False
+        """Release: a person asked for it.
+
+        A call of planner/enable that the next health message tells of for the first time came before.
+        """
+        self._by_planner, self._calls = False, None
         self.reason = "command/release was called: call command/reset or planner/enable to take over again"
 
     def take_back(self) -> None:

@@ -72,7 +72,7 @@ class ManagedNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self.report, clock=steady)
         # In the executor's thread, so that a callback that hangs stops it.
-        self.create_timer(HEARTBEAT, self._beat, clock=steady)
+        self.create_timer(HEARTBEAT, self.beat, clock=steady)
 
     # What nodes fill in.
 
@@ -236,14 +236,14 @@ class ManagedNode(LifecycleNode):
                 self.get_logger().error(reason)
             else:
                 self.get_logger().warning(reason)
-        self._beat()
+        self.beat()
 
     @property
     def health(self) -> Health:
         """What was said last."""
         return Health.FINE if self._health is None else self._health[0]
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
         """Publish the health message that holds now."""
         values = self.health_values()
         with self._health_lock:  # what is published last is what was said last
@@ -339,7 +339,7 @@ class ManagedNode(LifecycleNode):
     def publish_end(self) -> None:
         """Tell the others that this process ends on purpose."""
         self._ended = True
-        self._beat()
+        self.beat()
 
     def destroy_node(self) -> None:
         """Let go of the node. LifecycleNode keeps its state machine, and with it the DDS participant."""
@@ -351,7 +351,7 @@ class ManagedNode(LifecycleNode):
         self.active = True
         with self._health_lock:
             self._health = (Health.FINE, "", {})
-        self._beat()
+        self.beat()
         while self._kept:
             self._kept.pop(next(iter(self._kept)))()
 
@@ -359,7 +359,7 @@ class ManagedNode(LifecycleNode):
         self.active = False
         with self._health_lock:  # what was wrong goes with what did it
             self._health = None
-        self._beat()
+        self.beat()
         self.stop()
 
     def _let_go(self) -> None:

@@ -212,6 +212,7 @@ class PlannerNode(ManagedNode):
             if not request.data:
                 self.goal.end()
         self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
+        self.beat()  # before the answer: what is asked of command_node next comes after this
         response.success, response.message = True, self.doing()
         return response
 
