@@ -452,6 +452,18 @@ def test_fault_55_a_lasting_fault_is_back_with_the_next_heartbeat_and_nothing_mo
 
 
 @pytest.mark.fault
+def test_fault_53_no_plan_is_played_while_planning_is_disabled(bench):
+    bench.report("planner_node", enabled="false", enable_calls="0")
+    assert bench.ticks(3)[-1].state is State.READY
+    decision = bench.ticks(3, plan=0.1)[-1]
+    assert decision.state is State.RELEASED
+    assert "planning is disabled" in decision.reason
+    assert decision.action is None
+    bench.report("planner_node", enabled="true", enable_calls="1")
+    assert bench.ticks(3, plan=0.1)[-1].moving
+
+
+@pytest.mark.fault
 def test_fault_43_another_command_node_stops_ours_until_it_is_silent(bench):
     bench.run()
     bench.commander.report("command_node", bench.steady, Health.FINE)

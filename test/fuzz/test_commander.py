@@ -304,7 +304,10 @@ class CommanderMachine(RuleBasedStateMachine):
         problem = self.commander.plan(NAMES, self.now + delay, actions)
         assert bool(problem) == (not actions or not np.isfinite(actions).all())
         if not problem and not self.fault and not self.released:
-            self.starts.append(self.now + delay)
+            if self.enabled_heard is not None and not self.enabled_heard[0]:
+                self.released, self.released_at = "planner", self.age
+            else:
+                self.starts.append(self.now + delay)
 
     @rule(
         names=st.lists(st.text(max_size=3), max_size=3),

@@ -182,8 +182,11 @@ class Commander:
             problem = "the plan holds numbers that are not finite"
         if problem:
             self.counts["rejected_plans"] += 1
-        elif not (self._fault or self.release_state.reason or self._clock_hold):
-            self.buffer.put(start, actions)
+        elif not (self._fault or self.release_state.reason):
+            if self.sources.values(PLANNER).get("enabled") == "false":
+                self.release_state.disabled()  # the plan is late, or not planner_node's
+            elif not self._clock_hold:
+                self.buffer.put(start, actions)
         return problem
 
     # What people ask for.

@@ -23,6 +23,11 @@ class Release:
         self._by_planner, self._calls = False, None
         self.reason = "command/release was called: call command/reset or planner/enable to take over again"
 
+    def disabled(self) -> None:
+        """Release: planning is disabled, and no plan may be played."""
+        self._by_planner = True
+        self.reason = "planning is disabled: call planner/enable to take over again"
+
     def take_back(self) -> None:
         """Take the robot back."""
         self.reason, self._by_planner = "", False
@@ -42,8 +47,7 @@ class Release:
         then, self._calls = self._calls or now, now
         asked_for = now[1] > (then[1] if now[0] == then[0] else 0)
         if before and not self._enabled and not self.reason:
-            self._by_planner = True
-            self.reason = "planning is disabled: call planner/enable to take over again"
+            self.disabled()
         elif self.reason and self._enabled and (asked_for or self._by_planner):
             self.take_back()
 
