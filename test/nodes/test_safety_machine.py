@@ -549,6 +549,13 @@ class SafetyMachine(RuleBasedStateMachine):
         self.until(lambda: button.get_subscription_count() > 0, PATIENCE)
         sent, waited = time.time_ns(), self.rig.waited()
         button.publish(Bool(data=data))
+        if data and quality == "best effort":
+            # The message is lost where the reader does not know its publisher yet: such a button repeats it.
+            end = time.monotonic() + (PATIENCE if self.active else SOON)
+            while self.rig.status()[0] != "FAULT" and time.monotonic() < end:
+                self.step()
+                sent, waited = time.time_ns(), self.rig.waited()
+                button.publish(Bool(data=data))
         return button, sent, waited
 
     @rule(quality=st.sampled_from(QUALITIES), times=st.integers(1, 2))
