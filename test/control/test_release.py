@@ -68,6 +68,15 @@ def test_a_planner_that_was_started_again_does_not_end_a_persons_release(release
     assert not release.reason
 
 
+def test_a_planner_that_was_started_again_enabled_does_not_end_a_release_by_disabling(release):
+    release.planner(health(True, 5))
+    release.planner(health(False, 5))
+    release.planner(health(True, 0, instance="b"))
+    assert "planning is disabled" in release.reason
+    release.planner(health(True, 1, instance="b"))
+    assert not release.reason
+
+
 @pytest.mark.parametrize("values", [{}, {"enabled": "perhaps"}, {"enabled": "true", "enable_calls": "x"}])
 def test_another_planners_health_changes_nothing(release, values):
     release.ask()

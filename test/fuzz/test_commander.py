@@ -138,7 +138,7 @@ class CommanderMachine(RuleBasedStateMachine):
             was_enabled = self.played if before is None else before[0]
             if was_enabled and not self.enabled and not self.released:
                 self.released, self.released_at = "planner", self.age
-            elif self.released and self.enabled and (grew or self.released == "planner"):
+            elif self.released and self.enabled and grew:
                 self.take_over()
         self.look()
         self.heard[name] = self.awake
@@ -330,6 +330,7 @@ class CommanderMachine(RuleBasedStateMachine):
 
     @rule()
     def everybody_is_well_again(self):
+        self.calls += not self.enabled
         self.enabled, self.goal = True, True
         for name in NODES:
             self.say(name, Health.FINE)
@@ -363,6 +364,8 @@ class CommanderMachine(RuleBasedStateMachine):
         self.commander.emergency_stop()
         self.fault = self.stopped = True
         self.starts = []
+        if self.released:  # the stop is sent all the same, for a moment
+            self.released_at = self.age
 
     @rule()
     def reset(self):

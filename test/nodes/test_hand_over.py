@@ -172,3 +172,34 @@ def test_fault_53_nothing_is_sent_last_where_somebody_else_commands(any_robot, o
     observer.until(lambda: node.poll() is not None, again=any_robot.drive)
     observer.repeat(lambda: None, 5)
     assert len(any_robot.commands) == count
+
+
+def test_fault_53_a_release_outlives_the_process(any_robot, observer, start_command, ask):
+    node = start_command(any_robot)
+    any_robot.get_moving()
+    assert ask.trigger("command/release").success
+    observer.until(lambda: any_robot.state() == "RELEASED", again=any_robot.drive)
+    node.send_signal(signal.SIGKILL)
+    node.wait()
+    any_robot.status.clear()
+    start_command(any_robot)
+    any_robot.commands.clear()
+    observer.until(lambda: any_robot.state() == "RELEASED", again=any_robot.drive)
+    observer.repeat(any_robot.drive, 20)
+    assert not any_robot.commands
+    assert ask.trigger("command/reset").success
+    any_robot.get_moving()
+
+
+def test_fault_53_a_stop_is_sent_to_a_released_robot_too(any_robot, observer, start_command, ask):
+    start_command(any_robot)
+    any_robot.get_moving()
+    assert ask.trigger("command/release").success
+    observer.until(lambda: any_robot.state() == "RELEASED", again=any_robot.drive)
+    observer.repeat(any_robot.drive, 30)
+    any_robot.commands.clear()
+    assert ask.trigger("command/emergency_stop").success
+    observer.until(lambda: len(any_robot.commands) > 2, again=any_robot.drive)
+    assert not any(map(any_robot.moves, any_robot.commands))
+    observer.until(lambda: "nothing is sent" in any_robot.reason(), again=any_robot.drive)
+    assert any_robot.state() == "FAULT"

@@ -112,7 +112,7 @@ class Commander:
         """Start over as after coming up; a fault stays, and so does what the other nodes reported."""
         self.clock.forget()
         self.collector.forget()
-        self.ever_moved = False
+        self.ever_moved = self._moving = self._silent = False
         self._clock_hold: tuple[int, str] | None = None
         self._forget_inputs()
 
@@ -160,7 +160,7 @@ class Commander:
     ) -> None:
         """Take the health message of another node; one of COMMAND is another process that commands."""
         if name == COMMAND:
-            if state != "ended":
+            if state == "active":
                 self.rivals.report(steady / SECOND)
             return
         self.sources.report(name, steady / SECOND, health, reason, state, values)
@@ -194,6 +194,8 @@ class Commander:
     def emergency_stop(self, reason: str = "emergency stop") -> None:
         """Stand still from now on, until ``reset``."""
         self._enter_fault(f"{reason}: call command/reset to go on")
+        if self.release_state.reason:  # a stop is sent all the same, for a moment
+            self._rested_since = self._age
 
     def release(self) -> None:
         """Stop, and then send nothing: another node may command the robot."""
@@ -308,6 +310,8 @@ class Commander:
             return State.FAULT, self._fault, None
         if self.release_state.reason:
             return State.RELEASED, self.release_state.reason, None
+        if self.rivals.elsewhere:
+            return State.HOLD, f"{self.rivals.elsewhere} commands this robot too: end one of them", None
         if self.rivals.present(self._steady / SECOND):
             return State.HOLD, "another command_node commands this robot: end one of them", None
         missing = self._missing()
@@ -355,6 +359,8 @@ class Commander:
         stale = self.collector.stale(self._age, round(SECOND * self.rules.joint_timeout))
         if stale:
             which = f" ({', '.join(stale)})" if self.collector.names else ""
+            if self.collector.problem:
+                return f"joint_states{which} cannot be used: {self.collector.problem}"
             return f"joint_states stopped{which}: standing still until they are back"
         self._frames.needed = self.rules.fresh_frames
         on_its_way = self.clock.limit is None and self._steady - self._frame_at < ON_ITS_WAY * SECOND

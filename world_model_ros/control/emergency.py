@@ -1,4 +1,4 @@
-"""The emergency stop: latched, and kept in a small file, so that it outlives the process."""
+"""What outlives the process of command_node, each in a small file: an emergency stop, and a release."""
 
 import os
 from pathlib import Path
@@ -6,52 +6,52 @@ from pathlib import Path
 AFTER_RESTART = "emergency stop (from before this process was started)"
 
 
-def stop_file(node: str, environment=os.environ) -> Path:
-    """Return where the stop of a node, by its fully qualified name, is kept."""
+def state_file(node: str, state: str, environment=os.environ) -> Path:
+    """Return where a state of a node (its fully qualified name), such as "stopped", is kept."""
     home = environment.get("ROS_HOME") or Path.home() / ".ros"
     domain = environment.get("ROS_DOMAIN_ID") or "0"
     name = node.strip("/").replace("/", ".")
-    return Path(home).expanduser() / "world_model_ros" / f"{domain}.{name}.stopped"
+    return Path(home).expanduser() / "world_model_ros" / f"{domain}.{name}.{state}"
 
 
-class EmergencyStop:
-    """Pressed until it is reset, by whatever process; ``path`` None keeps no file."""
+class Kept:
+    """A state that holds until it is ended, by whatever process; ``path`` None keeps no file."""
 
     def __init__(self, path: Path | None = None):
         self._path = path
-        self.reason = ""  # why the robot is stopped; empty while it is not
+        self._written = False
         try:
-            if path is not None and path.exists():
-                self.reason = AFTER_RESTART
-        except OSError:  # nobody can say that it was not pressed
-            self.reason = AFTER_RESTART
+            self.there = path is not None and path.exists()
+        except OSError:  # nobody can say that it does not hold
+            self.there = True
 
-    def press(self) -> str:
-        """Stop; return why it cannot be kept beyond this process, or ""."""
-        self.reason = "emergency stop"
-        if self._path is None:
+    def begin(self) -> str:
+        """Let it hold; return why it cannot be kept beyond this process, or ""."""
+        self.there = True
+        if self._path is None or self._written:  # a button that is held repeats what it says
             return ""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            written = self._path.with_suffix(f".{os.getpid()}")
+            written = self._path.with_name(f"{self._path.name}.{os.getpid()}")
             with written.open("w") as file:
-                file.write("An emergency stop: command/reset removes this file.\n")
+                file.write(
+                    "Kept for a command_node that is started again; command/reset removes this file.\n"
+                )
                 file.flush()
                 os.fsync(file.fileno())
             written.replace(self._path)
+            self._written = True
         except OSError as error:
-            return f"the emergency stop is forgotten when command_node ends: {self._path}: {error.strerror}"
+            return f"this is forgotten when command_node ends: {self._path}: {error.strerror}"
         return ""
 
-    def reset(self) -> str:
-        """Let go; return why the file stays, or ""."""
-        self.reason = ""
+    def end(self) -> str:
+        """Let it hold no more; return why the file stays, or ""."""
+        self.there = self._written = False
         if self._path is None:
             return ""
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            return f"the emergency stop comes back when command_node is started again: {self._path}: " + str(
-                error.strerror
-            )
+            return f"this comes back when command_node is started again: {self._path}: {error.strerror}"
         return ""

@@ -68,7 +68,9 @@ class Sources:
         """Take a node's health message; ``values`` are its further pairs."""
         self.look(steady)
         source = self._sources.setdefault(name, Source())
-        if source.heard is not None and source.state == "active":
+        if (values or {}).get("instance") != source.values.get("instance"):
+            source.gaps.clear()  # the silence between two processes is no lateness
+        elif source.heard is not None and source.state == "active":
             source.gaps.append((self._awake, self._awake - source.heard))
         while source.gaps and source.gaps[0][0] < self._awake - MEMORY:
             source.gaps.popleft()
@@ -147,6 +149,7 @@ class Rivals:
 
     def __init__(self):
         self._heard = -math.inf
+        self.elsewhere = ""  # one that publishes the same command topic from another namespace
 
     def report(self, steady: float) -> None:
         """Note the heartbeat of another instance."""

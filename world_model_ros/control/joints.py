@@ -67,6 +67,7 @@ class JointCollector:
         self._publishers: list = [None] * len(self.names)
         self._suspect: tuple[int, int, str] | None = None  # (since, for how long, why)
         self._foreign: tuple[str, ...] = ()  # names of others' joints
+        self.problem = ""  # why the newest message about our joints is not used, or a part of it
         self.restart()
 
     def restart(self) -> None:
@@ -82,12 +83,16 @@ class JointCollector:
         whatever it says of others.
         """
         names, positions = list(names), list(positions)
-        if not self.names:
-            return self._add_any(now, names, positions)
         ours = [name for name in names if name in self.wanted]
-        if not ours:
+        if self.names and not ours:
             self._foreign = tuple(names)
             return ""
+        add = self._add_ours if self.names else self._add_any
+        self.problem = add(now, steady, names, positions, publisher)
+        return self.problem
+
+    def _add_ours(self, now: int, steady: int, names: list, positions: list, publisher) -> str:
+        ours = [name for name in names if name in self.wanted]
         if len(names) != len(positions):
             return f"joint_states has {len(names)} names and {len(positions)} values"
         counts = Counter(ours)
@@ -104,7 +109,7 @@ class JointCollector:
                 problem = "joint_states holds numbers that are not finite"
         return problem
 
-    def _add_any(self, now: int, names: list, positions: list) -> str:
+    def _add_any(self, now: int, steady: int, names: list, positions: list, publisher) -> str:  # noqa: ARG002
         # Nothing is computed from them, but a robot that reports nonsense is not to be moved. A base may
         # report velocities alone.
         if positions and len(names) != len(positions):
@@ -162,6 +167,8 @@ class JointCollector:
         """Return why not every joint was reported, for people."""
         if self.complete:
             return ""
+        if self.problem:
+            return f"no joint_states that can be used yet: {self.problem}"
         if not self.names:
             return "no joint_states yet"
         absent = [self.prefix + name for i, name in enumerate(self.names) if i not in self._heard]

@@ -11,7 +11,7 @@ class Release:
 
     def __init__(self):
         self.reason = ""  # why it is released; empty while it is not
-        self._by_planner = False
+        self.by_person = False  # rather than by disabled planning
         self._enabled: bool | None = None  # what planner_node reported last
         self._calls: tuple[str, int] | None = None  # (instance, how often planning was enabled)
 
@@ -20,17 +20,17 @@ class Release:
 
         A call of planner/enable that the next health message tells of for the first time came before.
         """
-        self._by_planner, self._calls = False, None
+        self.by_person, self._calls = True, None
         self.reason = "command/release was called: call command/reset or planner/enable to take over again"
 
     def disabled(self) -> None:
         """Release: planning is disabled, and no plan may be played."""
-        self._by_planner = True
+        self.by_person = False
         self.reason = "planning is disabled: call planner/enable to take over again"
 
     def take_back(self) -> None:
         """Take the robot back."""
-        self.reason, self._by_planner = "", False
+        self.reason, self.by_person = "", False
 
     def planner(self, values: dict, played: bool = False) -> None:
         """Take what planner_node's health says: ``enabled``, ``enable_calls``, ``instance``.
@@ -48,7 +48,9 @@ class Release:
         asked_for = now[1] > (then[1] if now[0] == then[0] else 0)
         if before and not self._enabled and not self.reason:
             self.disabled()
-        elif self.reason and self._enabled and (asked_for or self._by_planner):
+        elif (
+            self.reason and self._enabled and asked_for
+        ):  # a planner_node that was started again is no person
             self.take_back()
 
 

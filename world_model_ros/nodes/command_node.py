@@ -13,7 +13,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from world_model_ros.control.clocks import ClockWatch
 from world_model_ros.control.commander import COMMAND, ENCODER, MONITOR, PLANNER, Commander, Rules, State
-from world_model_ros.control.emergency import EmergencyStop, stop_file
+from world_model_ros.control.emergency import AFTER_RESTART, Kept, state_file
 from world_model_ros.control.health import Health
 from world_model_ros.control.interfaces import check_interface, warn_interface
 from world_model_ros.control.joints import JointCollector, split_names
@@ -32,6 +32,7 @@ from world_model_ros.planning.action_buffer import ActionBuffer
 ACKNOWLEDGE = Duration(seconds=0.3)  # for the last command, when ending
 WATCH_CLOCK = 0.1  # seconds of real time between two looks at a simulated clock
 CLOCK_LEAP = 2  # control steps by which the clock may run away from real time between two looks
+TOGETHER = 10_000_000  # ns within which both clocks are read
 QUIET = 1_000_000_000  # ns without a rejection, until joint_states count as fine again
 
 
@@ -41,8 +42,10 @@ class CommandNode(ManagedNode):
     def __init__(self):
         self.commander: Commander | None = None
         super().__init__("command_node")
-        remembered = stop_file(self.get_fully_qualified_name()) if self.values["remember_stop"] else None
-        self.emergency = EmergencyStop(remembered)
+        self.stopped, self.handed_over = (
+            Kept(state_file(self.get_fully_qualified_name(), state) if self.values["remember_stop"] else None)
+            for state in ("stopped", "released")
+        )
         self.simulated = self.get_parameter("use_sim_time").value
         # From the beginning: a stop that comes before the node is configured must not be forgotten.
         self.subscribe_command(Bool, "command/emergency_stop", self.on_stop_message, always=True)
@@ -100,8 +103,10 @@ class CommandNode(ManagedNode):
         )
         clock = ClockWatch(None if self.simulated else CLOCK_LEAP * self.period)
         self.commander = Commander(limits, ActionBuffer(self.period, timeout), self.rules(), collector, clock)
-        if self.emergency.reason:
-            self.commander.emergency_stop(self.emergency.reason)
+        if self.stopped.there:
+            self.commander.emergency_stop(AFTER_RESTART)
+        if self.handed_over.there:
+            self.commander.release()
         self.commands = Commands(action, interface, self.spec.period, limits, prefix)
         self.tick_ms, self.tick_rate = Percentiles(), Rate()
         self.last_time, self.waking = 0, time.monotonic()  # of the clock, and when it last moved
@@ -167,7 +172,10 @@ class CommandNode(ManagedNode):
 
     def clocks(self) -> tuple[int, int]:
         """Return the node's time and a steady one, both in nanoseconds."""
-        return self.get_clock().now().nanoseconds, time.monotonic_ns()
+        while True:
+            before, now, steady = time.monotonic_ns(), self.get_clock().now().nanoseconds, time.monotonic_ns()
+            if steady - before < TOGETHER:  # else a busy computer let time pass between the two
+                return now, steady
 
     def on_plan(self, message: JointTrajectory) -> None:
         """Take a plan, or say once why not."""
@@ -205,7 +213,7 @@ class CommandNode(ManagedNode):
             self.commander.emergency_stop()
         if self.active:
             self.tick()
-        if problem := self.emergency.press():
+        if problem := self.stopped.begin():
             self.get_logger().warning(problem)
         response.success, response.message = True, "stopped until command/reset"
         return response
@@ -213,8 +221,9 @@ class CommandNode(ManagedNode):
     def on_reset(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Clear a fault, and take a released robot back."""
         response.success, response.message = True, "reset"
-        if problem := self.emergency.reset():
-            self.get_logger().warning(problem)
+        for kept in (self.stopped, self.handed_over):
+            if problem := kept.end():
+                self.get_logger().warning(problem)
         if self.commander is not None:
             response.message = self.commander.reset()
             self.commands.forget()
@@ -226,6 +235,8 @@ class CommandNode(ManagedNode):
         response.message = "command_node is not configured: it sends nothing"
         if response.success:
             self.commander.release()
+            if problem := self.handed_over.begin():
+                self.get_logger().warning(problem)
             after = self.values["release_after"]
             response.message = f"nothing is sent after {after:g} s at rest, until command/reset"
         return response
@@ -238,6 +249,8 @@ class CommandNode(ManagedNode):
         woken = time.monotonic()
         self.tick_rate.heard(woken)
         decision = self.commander.tick(now, steady)
+        if self.handed_over.there and not self.commander.release_state.by_person:
+            self.handed_over.end()  # planning was enabled again
         if decision.changed:
             self.publish_status(decision.state, decision.reason)
         # The label first: what the command brings about must not overtake it. Where nothing is sent the
@@ -277,10 +290,7 @@ class CommandNode(ManagedNode):
         if now != self.last_time:
             self.last_time, self.waking = now, real
         elif real - self.waking > self.values["clock_timeout"]:
-            if now == 0:
-                self.waking = math.inf  # said once
-                self.publish_status(State.WAITING, "use_sim_time is set, and nobody publishes /clock")
-            elif self.commander.moving:
+            if self.commander.moving:
                 self.commander.settle()
                 self.get_logger().warning(
                     f"the clock has stood for {self.values['clock_timeout']:g} s: is /clock published? "
@@ -288,16 +298,21 @@ class CommandNode(ManagedNode):
                 )
                 self.publish_status(State.WAITING, "the clock stands")
                 self.send(now, np.zeros(self.spec.action.dim), moving=False)
+            elif now == 0:
+                self.waking = math.inf  # said once
+                self.publish_status(State.WAITING, "use_sim_time is set, and nobody publishes /clock")
 
     def watch(self):
         """Say who else commands the robot, and whether anybody listens."""
         topic = self.out.topic_name
         state, reason = self.commander.state
+        others = other_publishers(self, topic)
+        # Another stack whose names are in another namespace; its heartbeats are not heard here.
+        self.commander.rivals.elsewhere = next((o for o in others if o.endswith(f"/{self.get_name()}")), "")
         if state is State.FAULT:
             return Health.FAULT, reason
-        others = ", ".join(other_publishers(self, topic))
         if others and state is not State.RELEASED:
-            return self.warn(f"{topic} is also published by {others}: two masters, end one of them")
+            return self.warn(f"{topic} is also published by {', '.join(others)}: end one of them")
         if not self.out.get_subscription_count():
             return self.warn(f"nobody listens to {topic}: start the robot's controller, or remap the topic")
         self.complaints.fine("command topic")

@@ -26,6 +26,8 @@ def declare(node: Node, name: str, refuse=lambda _: "", changed=lambda: None) ->
                 return SetParametersResult(successful=False, reason=problem)
         declared = len(values) == len(known)
         problem = refuse(changes) if declared else ""
+        if declared and any(p.name == "use_sim_time" for p in parameters):
+            problem = "use_sim_time cannot be changed while the node runs: start it again"
         if problem:
             return SetParametersResult(successful=False, reason=problem)
         if declared and changes:

@@ -88,7 +88,7 @@ LIMITS = (
         "Lowest actions, a number each, where the robot allows less than the checkpoint's; the same in "
         "planner_node and command_node.",
     ),
-    Parameter("limits.high", NUMBERS, "Highest actions, likewise."),
+    Parameter("limits.high", NUMBERS, "Highest actions, a number each."),
 )
 JOINT_PREFIX = Parameter(
     "joint_prefix",
@@ -319,7 +319,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             NUMBERS,
             "Lowest joint positions, in rad; needed for the joint_trajectory interface.",
         ),
-        Parameter("limits.position_high", NUMBERS, "Highest joint positions, likewise."),
+        Parameter("limits.position_high", NUMBERS, "Highest joint positions, in rad."),
     ),
     "monitor_node": (
         *MANAGED,
