@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from world_model_ros.control.clocks import ClockWatch
 from world_model_ros.control.commander import Commander, Rules, State
-from world_model_ros.control.health import GONE, Health
+from world_model_ros.control.health import GONE, LONGEST_LOOK, Health
 from world_model_ros.control.joints import JointCollector
 from world_model_ros.control.limits import Limits
 from world_model_ros.control.poses import LEASH, PoseKeeper
@@ -149,7 +149,7 @@ class CommanderMachine(RuleBasedStateMachine):
 
     def look(self):
         if self.last_awake is not None:
-            self.awake += min((self.steady - self.last_awake) / SECOND, 0.1)
+            self.awake += min((self.steady - self.last_awake) / SECOND, LONGEST_LOOK)
         self.last_awake = self.steady
 
     def take_over(self):

@@ -5,7 +5,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-LONGEST_LOOK = 0.1  # seconds that may pass between two looks; what is longer is our own lateness
+LONGEST_LOOK = 0.2  # seconds that may pass between two looks; what is longer is our own lateness
 MEMORY = 10.0  # seconds that a late heartbeat is remembered
 PATIENCE = 3.0  # a node is missed after this many of its longest recent silences
 LONGEST_LEASE = 2.0  # seconds
