@@ -464,6 +464,40 @@ def test_fault_53_no_plan_is_played_while_planning_is_disabled(bench):
 
 
 @pytest.mark.fault
+def test_fault_53_a_stop_goes_out_before_the_silence_however_short_the_rest_is(make_bench):
+    bench = make_bench(rules=Rules(release_after=0.0)).run()
+    bench.commander.release()
+    assert still(bench.tick())
+    assert bench.tick().action is None
+    bench.commander.emergency_stop()
+    assert still(bench.tick())
+    assert bench.tick().action is None
+    assert bench.commander.state[0] is State.FAULT
+
+
+@pytest.mark.fault
+def test_fault_41_a_stop_reaches_a_released_robot_that_this_process_never_moved(bench):
+    bench.commander.release()
+    assert bench.ticks(3)[-1].action is None
+    bench.commander.emergency_stop()
+    assert all(still(decision) for decision in bench.ticks(3))
+    assert bench.ticks(12)[-1].action is None
+
+
+@pytest.mark.fault
+def test_fault_41_after_a_time_in_which_a_stop_may_have_been_lost_a_person_decides(make_bench):
+    bench = make_bench(real=True).run()
+    bench.now += 1200 * MS
+    bench.steady += 1200 * MS
+    decision = bench.tick(plan=0.1)
+    assert decision.state is State.FAULT
+    assert "did not run for 1.2 s" in decision.reason or "did not run for 1.3 s" in decision.reason
+    assert still(decision)
+    bench.commander.reset()
+    assert bench.ticks(4, plan=0.1)[-1].moving
+
+
+@pytest.mark.fault
 def test_fault_43_another_command_node_stops_ours_until_it_is_silent(bench):
     bench.run()
     bench.commander.report("command_node", bench.steady, Health.FINE)

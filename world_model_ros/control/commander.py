@@ -20,6 +20,7 @@ from world_model_ros.control.staleness import FrameRate, Freshness
 from world_model_ros.planning.action_buffer import ActionBuffer
 
 ON_ITS_WAY = 0.25  # seconds of real time within which no frame is missed under a simulated clock
+STALLED = 1.0  # seconds of real time between two control steps after which messages may have been lost
 CLOCK_HOLD = 1.0  # seconds of standing still after the clock was set: plans on the way are for the old time
 ENCODER, PLANNER, MONITOR, COMMAND = "encoder_node", "planner_node", "monitor_node", "command_node"
 
@@ -112,7 +113,8 @@ class Commander:
         """Start over as after coming up; a fault stays, and so does what the other nodes reported."""
         self.clock.forget()
         self.collector.forget()
-        self.ever_moved = self._moving = self._silent = False
+        self.ever_moved = self._moving = self._silent = self._stop_due = False
+        self._ticked: int | None = None  # when the last control step began, on the steady clock
         self._clock_hold: tuple[int, str] | None = None
         self._forget_inputs()
 
@@ -195,7 +197,7 @@ class Commander:
         """Stand still from now on, until ``reset``."""
         self._enter_fault(f"{reason}: call command/reset to go on")
         if self.release_state.reason:  # a stop is sent all the same, for a moment
-            self._rested_since = self._age
+            self._rested_since, self._stop_due = self._age, True
 
     def release(self) -> None:
         """Stop, and then send nothing: another node may command the robot."""
@@ -260,6 +262,13 @@ class Commander:
     def tick(self, now: int, steady: int) -> Decision:
         """Decide for the control step that begins at ``now``."""
         self._at(now, steady)
+        stalled = 0 if self._ticked is None or self.clock.limit is None else steady - self._ticked
+        self._ticked = steady
+        if stalled > STALLED * SECOND and self._played and not self._fault:
+            self._enter_fault(
+                f"command_node did not run for {stalled / SECOND:.1f} s, and may have missed an emergency stop: "
+                "look at the robot, then call command/reset"
+            )
         self.sources.look(steady / SECOND)
         self.buffer.forget_before(now)
         state, reason, planned = self._judge(now)
@@ -273,13 +282,15 @@ class Commander:
             self._clamped_in_a_row = 0
         silent = False
         if state is not State.RUNNING:
-            silent = bool(self.release_state.reason) and self._rested()
+            # Between a motion, or an emergency stop, and the silence at least one stop goes out.
+            due = self._moving or self._stop_due
+            silent = bool(self.release_state.reason) and self._rested() and not due
             # Before anything has moved there is nothing to stop, and another controller may be at work.
             stopping = state is State.FAULT or (state in (State.HOLD, State.RELEASED) and self._played)
             action = still if not silent and (stopping or self._moving) else None
         if silent and state is State.FAULT:
             reason += " (released: nothing is sent)"
-        self._moving = state is State.RUNNING
+        self._moving, self._stop_due = state is State.RUNNING, False
         self.ever_moved = self.ever_moved or self._moving
         self._previous = still if action is None else action
         return self._decide(action, state, reason, silent)

@@ -211,7 +211,8 @@ class CommandNode(ManagedNode):
         """Stand still at once, and until reset."""
         if self.commander is not None:
             self.commander.emergency_stop()
-        if self.active:
+        # A button that is held repeats what it says, and the robot stands already.
+        if self.active and not (self.stopped.there and self.commander.state[0] is State.FAULT):
             self.tick()
         if problem := self.stopped.begin():
             self.get_logger().warning(problem)
@@ -238,7 +239,9 @@ class CommandNode(ManagedNode):
             if problem := self.handed_over.begin():
                 self.get_logger().warning(problem)
             after = self.values["release_after"]
-            response.message = f"nothing is sent after {after:g} s at rest, until command/reset"
+            response.message = (
+                f"nothing is sent after {after:g} s at rest, until command/reset or planner/enable"
+            )
         return response
 
     def tick(self) -> None:
