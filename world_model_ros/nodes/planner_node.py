@@ -1,6 +1,7 @@
 """planner_node: latents to plans, one a model step, made while the block before is running."""
 
 import threading
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from world_model_ros.control.doubt import usual_norms
 from world_model_ros.control.goals import GoalInUse
 from world_model_ros.control.health import Health
 from world_model_ros.control.images import ImageRejectedError, check_goal_norm
-from world_model_ros.control.joints import match_joints
+from world_model_ros.control.joints import JointCollector, match_joints
 from world_model_ros.control.limits import narrowed
 from world_model_ros.control.progress import Progress
 from world_model_ros.control.statistics import Percentiles
@@ -27,7 +28,7 @@ from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.plans import plan_message
-from world_model_ros.nodes.qos import FRESH, HISTORY, RELIABLE
+from world_model_ros.nodes.qos import HISTORY, JOINTS, RELIABLE
 from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.planning.action_buffer import ActionBuffer
 from world_model_ros.planning.receding import NoPlanError, RecedingHorizonPlanner
@@ -37,6 +38,9 @@ from world_model_ros.planning.timeline import ModelStep, Timeline
 ACKNOWLEDGE = Duration(seconds=0.05)
 STOP_SECONDS = 1.0  # for the plan in flight, when ending
 WATCHDOG = 0.2  # seconds between two looks at the worker
+JOINTS_KEPT = 500_000_000  # ns that a measured position may be integrated from
+QUIET = 1_000_000_000  # ns without a rejection, until joint_states count as fine again
+GOAL_AGE = 1.0  # seconds that what the camera sees may be old to become a goal
 LOST_DEVICE = 3  # exit code: only a new process can use the GPU again
 OPEN = (  # where zero
     "horizon",
@@ -101,13 +105,15 @@ class PlannerNode(ManagedNode):
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
         self.plans = self.publisher(JointTrajectory, "plan", RELIABLE)
         self.distances = self.publisher(Float32, "goal/distance", RELIABLE)
-        self.joints_named = tuple(self.values["joint_prefix"] + name for name in self.spec.action.names)
+        names = self.spec.action.names if self.spec.action.kind == "joint_velocity" else ()
+        self.joints = JointCollector(names, self.values["joint_prefix"])
+        self.rejected_joints = -QUIET
         # What went out comes first: a latent is handed over with what led to it. No latent may be lost, as
         # the nearest one counts.
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
         self.subscribe(Image, "latent", self.on_latent, HISTORY)
         self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
-        self.subscribe(JointState, "joint_states", self.on_joints, FRESH)
+        self.subscribe(JointState, "joint_states", self.on_joints, JOINTS)
         self.serve(SetBool, "planner/enable", self.on_enable)
         self.serve(Trigger, "planner/goal_from_camera", self.on_goal_from_camera)
         self.timer(WATCHDOG, self.watch_worker, steady=True)
@@ -124,7 +130,8 @@ class PlannerNode(ManagedNode):
             self.epoch += 1
             self.timeline.reset()
         self.latent: np.ndarray | None = None
-        self.joints: np.ndarray | None = None
+        self.latent_came = 0.0  # seconds of steady time
+        self.joints.forget()
         self._planned = None  # (step, goal) of the worker's last plan
         self.too_slow = ""  # why this camera cannot be driven with
         self.planner.reset()
@@ -147,7 +154,7 @@ class PlannerNode(ManagedNode):
         latent = self.checked(message, "latent")
         if latent is None:
             return
-        self.latent = latent
+        self.latent, self.latent_came = latent, time.monotonic()
         with self.lock:
             self.submit(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
             before, self.too_slow = self.too_slow, self.timeline.too_slow
@@ -159,7 +166,8 @@ class PlannerNode(ManagedNode):
     def submit(self, step: ModelStep | None) -> None:
         """Have a model step planned for, with the lock held."""
         if step is not None and self.enabled and self.goal.latent is not None and not self.too_slow:
-            self.worker.submit(Job(self.epoch, self.goal.latent, step, self.joints))
+            joints = self.joints.positions(time.monotonic_ns(), JOINTS_KEPT)
+            self.worker.submit(Job(self.epoch, self.goal.latent, step, joints))
 
     def on_goal(self, message: Image) -> None:
         """Take a goal; where it is another one, the plan in flight is discarded."""
@@ -193,14 +201,15 @@ class PlannerNode(ManagedNode):
 
     def on_joints(self, message: JointState) -> None:
         """Keep the measured positions that a joint-velocity plan integrates from."""
-        if self.spec.action.kind != "joint_velocity":
+        if not self.joints.names:
             return
-        try:
-            self.joints = match_joints(self.joints_named, message.name, message.position)
+        steady = time.monotonic_ns()
+        problem = self.joints.add(steady, steady, message.name, message.position)
+        if problem:
+            self.rejected_joints = steady
+            self.reject("joint_states", problem)
+        elif steady - self.rejected_joints > QUIET:
             self.accept("joint_states")
-        except ValueError as error:
-            self.joints = None
-            self.reject("joint_states", str(error))
 
     def on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Start or stop planning."""
@@ -236,6 +245,12 @@ class PlannerNode(ManagedNode):
         """Make what the camera sees now the goal."""
         response.success, response.message = False, "no latent yet: is encoder_node running?"
         if self.latent is None:
+            return response
+        age = time.monotonic() - self.latent_came
+        if age > GOAL_AGE:
+            response.message = (
+                f"the newest latent came {age:.1f} s ago: see that the camera and encoder_node are running"
+            )
             return response
         try:
             check_goal_norm(float(np.linalg.norm(self.latent)), self.norms)
