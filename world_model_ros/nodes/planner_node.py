@@ -124,7 +124,7 @@ class PlannerNode(ManagedNode):
         if self.worker is not None and self.worker.alive:
             # Two workers must not use one planner, and what hangs may never come back.
             raise UserError(
-                f"a plan of before has not ended for {self.worker.busy():.0f} s: restart planner_node."
+                f"the last plan has not ended for {self.worker.busy():.0f} s: restart planner_node."
             )
         with self.lock:
             self.epoch += 1
@@ -133,6 +133,9 @@ class PlannerNode(ManagedNode):
         self.latent_came = 0.0  # seconds of steady time
         self.joints.forget()
         self._planned = None  # (step, goal) of the worker's last plan
+        self.job_epoch = 0  # of the worker's job
+        self.report_due = False  # the worker has something new for the diagnostics
+        self.hung = False  # that a plan does not end was said, and nothing of the worker since
         self.too_slow = ""  # why this camera cannot be driven with
         self.planner.reset()
         self.worker = Worker(self.plan, self.failed, "planner")
@@ -263,6 +266,7 @@ class PlannerNode(ManagedNode):
 
     def plan(self, job: Job) -> None:
         """Plan one model step and publish it; runs in the worker thread."""
+        self.job_epoch = job.epoch
         before, goal = self._planned or (None, None)
         new_goal = goal is not job.goal
         if new_goal:
@@ -277,7 +281,7 @@ class PlannerNode(ManagedNode):
         message = plan_message(step, plan.actions, job.joints, self.spec)
         stuck = self.progress.step(step.start, plan.distance)
         with self.lock:
-            if job.epoch != self.epoch:
+            if job.epoch != self.epoch or not self.active:
                 self.counts["discarded"] += 1
                 return
             if stuck:
@@ -287,12 +291,14 @@ class PlannerNode(ManagedNode):
                 self.plans.publish(message)
             self.milliseconds.add(plan.milliseconds)
             self.counts["plans"] += 1
-        self.publish_health(Health.HOLD if stuck else Health.FINE, stuck)
+            # With the lock held: what the executor says next must not be overwritten.
+            self.hung = False
+            self.publish_health(Health.HOLD if stuck else Health.FINE, stuck)
         # Whoever hears the distance may count on everybody having the plan; a slow reader costs a moment.
         self.plans.wait_for_all_acked(ACKNOWLEDGE)
         self.distances.publish(Float32(data=plan.distance))
         if new_goal:
-            self.report()
+            self.report_due = True  # reporting is for the executor's thread
 
     def failed(self, error: Exception, text: str) -> None:
         """Say why there is no plan; runs in the worker thread."""
@@ -302,20 +308,31 @@ class PlannerNode(ManagedNode):
             self.exit_code = LOST_DEVICE
             return
         with self.lock:
-            if not self.active:
+            no_plan = isinstance(error, NoPlanError)  # of this picture; the next one may do
+            if not self.active or (no_plan and self.job_epoch != self.epoch):
                 return
-        if isinstance(error, NoPlanError):  # of this picture; the next one may do
-            self.publish_health(Health.HOLD, f"no plan: {error}")
-        else:
-            self.publish_health(Health.FAULT, f"planning failed: {error}\n{text}")
+            self.hung = False
+            if no_plan:
+                self.publish_health(Health.HOLD, f"no plan: {error}")
+            else:
+                self.publish_health(Health.FAULT, f"planning failed: {error}\n{text}")
 
     def watch_worker(self) -> None:
-        """Say that a plan does not end."""
+        """Say that a plan does not end, and that it has ended; report what the worker has new."""
+        if self.report_due:
+            self.report_due = False
+            self.report()
         timeout = self.values["hang_timeout"]
-        if self.worker.busy() > timeout and self.health is not Health.FAULT:
-            self.publish_health(
-                Health.FAULT, f"a plan has not ended for {timeout:g} s\n{self.worker.stack()}"
-            )
+        with self.lock:
+            if self.worker.busy() > timeout:
+                if self.health is not Health.FAULT:
+                    self.hung = True
+                    self.publish_health(
+                        Health.FAULT, f"a plan has not ended for {timeout:g} s\n{self.worker.stack()}"
+                    )
+            elif self.hung:  # it ended without a word: its goal held no more
+                self.hung = False
+                self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
 
     def figures(self) -> dict:
         """Return counts and how long planning takes."""
