@@ -229,3 +229,42 @@ Node.report, Node.publish_health = report, publish_health
     assert "health planner True" in said
     # Where the executor could come in between, its word would be overwritten.
     assert "health planner False" not in said
+
+
+def test_fault_35_a_time_in_which_the_robot_was_kept_still_is_no_lack_of_progress(
+    processes, checkpoint, feed, observer
+):
+    from sensor_msgs.msg import JointState
+
+    processes.node("planner_node", config=False, checkpoint=checkpoint, progress_timeout=2.0)
+    executed = observer.node.create_publisher(JointState, "command/executed", 50)
+    observer.until(executed.get_subscription_count)
+    action = [0.0, 0.0]
+
+    def again():
+        feed.next()
+        for time in range(feed.time, feed.time + BLOCK, 50_000_000):
+            message = JointState(name=["linear_x", "linear_y"], velocity=action)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(time, 1_000_000_000)
+            executed.publish(message)
+
+    def stuck():
+        return "no progress" in feed.health[-1].message
+
+    observer.until(lambda: feed.latents.get_subscription_count() and feed.goals.get_subscription_count())
+    again()
+    feed.goals.publish(feed.message(1.0))
+    observer.until(lambda: feed.plans, again=again)
+    count, end = len(feed.plans), due(feed.plans[-1]) + 24 * BLOCK  # 6 s
+    observer.until(lambda: stuck() or due(feed.plans[-1]) > end, again=again)
+    assert not stuck()
+    assert len(feed.plans) > count
+    action[0] = 0.1
+    observer.until(stuck, again=again)
+    action[0] = 0.0  # command_node keeps the robot still for it, which is no reason to go on
+    ended = feed.time
+    feed.health.clear()
+    observer.repeat(again, 12)
+    observer.until(lambda: len(feed.health) > 10)
+    assert all("no progress" in message.message for message in feed.health)
+    assert max(map(due, feed.plans)) <= ended + BLOCK

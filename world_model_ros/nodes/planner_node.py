@@ -18,7 +18,7 @@ from world_model_ros.control.health import Health
 from world_model_ros.control.images import ImageRejectedError, check_goal_norm
 from world_model_ros.control.joints import JointCollector, match_joints
 from world_model_ros.control.limits import narrowed
-from world_model_ros.control.progress import Progress
+from world_model_ros.control.progress import Progress, nobody_tried
 from world_model_ros.control.statistics import Percentiles
 from world_model_ros.control.worker import Worker
 from world_model_ros.errors import UserError
@@ -274,12 +274,16 @@ class PlannerNode(ManagedNode):
             self.progress.start()
         with self.lock:  # the plan before this one is known by now
             step = self.timeline.refreshed(job.step)
+            heard = step.previous is not None and bool(self.timeline.executed)
         follows = before is not None and before.stamp == step.previous
         passed = 1 if before is None else max(1, round((step.due - before.due) / self.timeline.length))
         self._planned = (step, job.goal)
         plan = self.planner.plan(step.latent, step.executed if follows else None, step.running, passed)
         message = plan_message(step, plan.actions, job.joints, self.spec)
-        stuck = self.progress.step(step.start, plan.distance)
+        if nobody_tried(step.executed, step.known, heard):
+            stuck = self.progress.pause(step.start)
+        else:
+            stuck = self.progress.step(step.start, plan.distance)
         with self.lock:
             if job.epoch != self.epoch or not self.active:
                 self.counts["discarded"] += 1
