@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from world_model_ros.control.progress import Progress
+from world_model_ros.control.progress import Progress, nobody_tried
 
 STEP = 250_000_000
 
@@ -58,3 +59,36 @@ def test_a_clock_set_back_begins_anew(progress):
 
 def test_zero_goes_on_for_ever():
     assert walk(Progress(0.0), [10.0] * 1000) == [""] * 1000
+
+
+def test_a_time_in_which_the_robot_may_not_move_does_not_count(progress):
+    assert walk(progress, [10.0] * 5) == [""] * 5
+    for i in range(5, 5 + 124):  # 31 s
+        assert progress.pause(i * STEP) == ""
+    assert walk(progress, [10.0] * 4, 129) == [""] * 4
+    assert walk(progress, [10.0] * 2, 133)[-1]
+
+
+def test_a_pause_that_comes_first_and_a_clock_set_back_in_one_change_nothing(progress):
+    progress.pause(1000 * STEP)
+    assert walk(progress, [10.0] * 9, 1001) == [""] * 9
+    progress.pause(5 * STEP)
+    assert walk(progress, [10.0] * 9, 6) == [""] * 9
+    assert walk(progress, [10.0] * 2, 15)[-1]
+
+
+def test_that_the_robot_stands_still_once_planning_has_ended_is_no_reason_to_begin_again(progress):
+    assert walk(progress, [10.0] * 12)[-1]
+    assert all(progress.pause(i * STEP) for i in range(12, 100))
+    assert walk(progress, [10.0], 100)[-1]
+    progress.start()
+    assert progress.pause(101 * STEP) == ""
+
+
+def test_nobody_tried_where_only_zeros_or_nothing_went_out():
+    zeros, some = np.zeros((5, 2)), np.full((5, 2), 0.1)
+    assert nobody_tried(zeros, True, True)
+    assert nobody_tried(None, False, True)  # a released robot: nothing is sent
+    assert not nobody_tried(some, True, True)
+    assert not nobody_tried(zeros, False, True)  # a part of it is not known
+    assert not nobody_tried(None, False, False)  # nobody says what goes out

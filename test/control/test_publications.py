@@ -35,6 +35,13 @@ def test_what_was_overtaken_counts_unless_only_the_newest_does():
     assert newest.new(info(7), True)
 
 
+def test_a_wall_clock_set_back_loses_no_publication_where_they_are_numbered():
+    newest = Publications()
+    assert newest.new(info(100, number=1), True)
+    assert newest.new(info(50, number=3), True)
+    assert not newest.new(info(70, number=2), True)  # it was overtaken
+
+
 def test_the_memory_is_bounded():
     known = Publications()
     for sent in range(1, 5 * REMEMBERED):

@@ -6,13 +6,17 @@ import pytest
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
 BLOCK = 250_000_000
 NODE = """
-import sys, threading
-sys.argv = ["planner_node", "--ros-args", "-p", "checkpoint:=%s", "-p", "hang_timeout:=0.5"]
+import os, sys, threading
+sys.argv = ["planner_node", "--ros-args", "-p", "checkpoint:=%s", "-p", "hang_timeout:=%s"]
 from world_model_ros.nodes import environment
 environment.prepare()
 import torch
 from world_model_ros.nodes import planner_node, running
-from world_model_ros.planning.receding import Plan, RecedingHorizonPlanner
+from world_model_ros.planning.receding import NoPlanError, Plan, RecedingHorizonPlanner
+def wait_for(path):
+    while not os.path.exists(path):
+        threading.Event().wait(0.02)
+%s
 calls = []
 real = RecedingHorizonPlanner.plan
 def plan(self, *inputs):
@@ -72,8 +76,8 @@ def feed(observer):
     return Feed(observer)
 
 
-def start(processes, checkpoint, what):
-    return processes.start("-c", NODE % (checkpoint, what))
+def start(processes, checkpoint, what, hang_timeout=0.5, first=""):
+    return processes.start("-c", NODE % (checkpoint, hang_timeout, first, what))
 
 
 def test_fault_17_planning_that_raises_is_a_fault_with_its_traceback(processes, checkpoint, feed, observer):
@@ -153,8 +157,114 @@ def test_fault_17_a_node_whose_plan_hangs_is_not_activated_beside_it(
     observer.until(lambda: feed.asks() == "fault", again=feed.next)
     assert ask.change_state("planner_node", "deactivate")
     assert not ask.change_state("planner_node", "activate")  # two workers would use one planner
-    assert "has not ended for" in node.log.read_text()
+    assert "the last plan has not ended for" in node.log.read_text()
     assert "restart planner_node" in node.log.read_text()
     observer.until(lambda: ask.change_state("planner_node", "activate"))
     count = len(feed.plans)
     observer.until(lambda: feed.asks() == "go_on" and len(feed.plans) > count, again=feed.next)
+
+
+def enable(observer, value):
+    from std_srvs.srv import SetBool
+
+    assert observer.call(SetBool, "planner/enable", SetBool.Request(data=value)).success
+
+
+def test_fault_17_a_plan_that_ends_after_all_is_no_fault_any_more(
+    processes, checkpoint, feed, observer, tmp_path
+):
+    ends = tmp_path / "ends"
+    start(processes, checkpoint, f'wait_for("{ends}")')
+    feed.begin()
+    observer.until(lambda: feed.asks() == "fault", again=feed.next)
+    enable(observer, False)  # so that the plan is discarded, and no other one follows
+
+    def values():
+        return {v.key: v.value for v in feed.health[-1].values}
+
+    observer.until(lambda: values()["enabled"] == "false" and feed.asks() == "fault")
+    ends.touch()
+    observer.until(lambda: feed.asks() == "go_on", seconds=20)
+    feed.health.clear()
+    observer.until(lambda: len(feed.health) > 10)
+    assert {feed.asks(i) for i in range(10)} == {"go_on"}
+
+
+def test_fault_13_a_step_without_a_plan_is_not_told_once_planning_is_disabled(
+    processes, checkpoint, feed, observer, ask, tmp_path
+):
+    begun, ends = tmp_path / "begun", tmp_path / "ends"
+    what = f'open("{begun}", "w"); wait_for("{ends}"); raise NoPlanError("too late")'
+    start(processes, checkpoint, what, hang_timeout=100.0)
+    feed.begin()
+    observer.until(begun.exists, again=feed.next)
+    enable(observer, False)
+    ends.touch()
+    observer.until(lambda: int(ask.diagnosis("planner_node")[2].get("failures", 0)) > 0)
+    count = len(feed.health)
+    observer.until(lambda: len(feed.health) > count + 3)
+    assert not [message for message in feed.health if "too late" in message.message]
+
+
+def test_the_worker_publishes_health_under_the_lock_and_leaves_reports_to_the_executor(
+    processes, checkpoint, feed, observer, ask
+):
+    first = """
+def report(self):
+    print("report", threading.current_thread().name, flush=True)
+    real_report(self)
+def publish_health(self, *inputs, **values):
+    print("health", threading.current_thread().name, self.lock.locked(), flush=True)
+    real_publish_health(self, *inputs, **values)
+Node = planner_node.PlannerNode
+real_report, real_publish_health = Node.report, Node.publish_health
+Node.report, Node.publish_health = report, publish_health
+"""
+    node = start(processes, checkpoint, 'raise NoPlanError("of this picture")', 100.0, first)
+    feed.begin()
+    observer.until(lambda: feed.asks() == "hold", again=feed.next)
+    observer.until(lambda: "planning_ms_p50" in ask.diagnosis("planner_node")[2], again=feed.next)
+    said = node.log.read_text()
+    assert "report planner" not in said
+    assert "health planner True" in said
+    # Where the executor could come in between, its word would be overwritten.
+    assert "health planner False" not in said
+
+
+def test_fault_35_a_time_in_which_the_robot_was_kept_still_is_no_lack_of_progress(
+    processes, checkpoint, feed, observer
+):
+    from sensor_msgs.msg import JointState
+
+    processes.node("planner_node", config=False, checkpoint=checkpoint, progress_timeout=2.0)
+    executed = observer.node.create_publisher(JointState, "command/executed", 50)
+    observer.until(executed.get_subscription_count)
+    action = [0.0, 0.0]
+
+    def again():
+        feed.next()
+        for time in range(feed.time, feed.time + BLOCK, 50_000_000):
+            message = JointState(name=["linear_x", "linear_y"], velocity=action)
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(time, 1_000_000_000)
+            executed.publish(message)
+
+    def stuck():
+        return "no progress" in feed.health[-1].message
+
+    observer.until(lambda: feed.latents.get_subscription_count() and feed.goals.get_subscription_count())
+    again()
+    feed.goals.publish(feed.message(1.0))
+    observer.until(lambda: feed.plans, again=again)
+    count, end = len(feed.plans), due(feed.plans[-1]) + 24 * BLOCK  # 6 s
+    observer.until(lambda: stuck() or due(feed.plans[-1]) > end, again=again)
+    assert not stuck()
+    assert len(feed.plans) > count
+    action[0] = 0.1
+    observer.until(stuck, again=again)
+    action[0] = 0.0  # command_node keeps the robot still for it, which is no reason to go on
+    ended = feed.time
+    feed.health.clear()
+    observer.repeat(again, 12)
+    observer.until(lambda: len(feed.health) > 10)
+    assert all("no progress" in message.message for message in feed.health)
+    assert max(map(due, feed.plans)) <= ended + BLOCK

@@ -131,3 +131,53 @@ def test_what_the_camera_sees_becomes_the_goal(planner, observer):
     observer.until(lambda: any(answers), again=seen)
     observer.until(lambda: distances, again=feed.next)
     assert distances[0].data == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_latent_of_long_ago_becomes_no_goal(planner, observer):
+    from std_srvs.srv import Trigger
+
+    feed, answers = Feed(observer), []
+
+    def ask():
+        answers.append(observer.call(Trigger, "planner/goal_from_camera"))
+        return answers[-1]
+
+    observer.until(lambda: ask().success, again=feed.next)
+    observer.until(lambda: not ask().success, seconds=20)  # the camera gives nothing any more
+    assert answers[-1].message.startswith("the newest latent came 1.")
+    assert "the camera and encoder_node are running" in answers[-1].message
+    observer.until(lambda: ask().success, again=feed.next)
+
+
+@pytest.mark.fault
+def test_fault_51_joints_that_publishers_share_are_collected_with_an_age_each(
+    processes, observer, arm_checkpoint
+):
+    from diagnostic_msgs.msg import DiagnosticStatus
+    from sensor_msgs.msg import JointState
+    from trajectory_msgs.msg import JointTrajectory
+
+    plans = observer.collect(JointTrajectory, "plan")
+    health = observer.collect(DiagnosticStatus, "planner_node/health")
+    node = processes.node("planner_node", config=False, checkpoint=arm_checkpoint)
+    feed = Feed(observer)
+    places = {"joint1": 1.0, "joint2": 2.0, "finger": float("nan")}
+    publishers = {name: observer.node.create_publisher(JointState, "joint_states", 10) for name in places}
+    observer.until(lambda: feed.latents.get_subscription_count() and feed.goals.get_subscription_count())
+    observer.until(lambda: all(p.get_subscription_count() for p in publishers.values()))
+    feed.goals.publish(latent(1, 1.0))
+
+    def again():
+        for name, place in places.items():
+            publishers[name].publish(JointState(name=[name], position=[place]))
+        feed.next()
+
+    observer.until(lambda: len(plans) > 5, again=again)
+    first = plans[-1].points[0]
+    np.testing.assert_allclose(first.positions, [1.0, 2.0], atol=0.3)
+    assert "rejected" not in node.log.read_text()
+    del places["joint2"]
+    observer.until(lambda: "no usable joint_states" in health[-1].message, again=again)
+    count = len(plans)
+    places["joint2"] = 2.0
+    observer.until(lambda: len(plans) > count, again=again)

@@ -1,8 +1,19 @@
 """Whether the robot comes nearer to its goal at all."""
 
+import numpy as np
+
 SECOND = 1_000_000_000
 NEARER = 0.98  # of the best distance so far: less is no progress
 PAUSE = 2 * SECOND  # between two steps: what lies between is not counted, as nobody tried
+
+
+def nobody_tried(executed: np.ndarray | None, known: bool, heard: bool) -> bool:
+    """Return whether the robot was kept still, or left to somebody else, in the block that has ended.
+
+    executed (block, dim): what went out in it, None for nothing. known: whether that is all of it. heard:
+    whether command_node says what goes out, so that nothing heard is nothing sent.
+    """
+    return heard if executed is None else known and not np.any(executed)
 
 
 class Progress:
@@ -18,6 +29,16 @@ class Progress:
         self._best: float | None = None
         self._since = self._last = 0
 
+    def pause(self, now: int) -> str:
+        """Do not count the time from the last step, or pause, to ``now``: nobody tried.
+
+        Return why planning should end, where that was so before; it is no reason to begin again that the
+        robot stands still since then.
+        """
+        self._since += max(0, now - self._last)
+        self._last = now
+        return self._ended(now)
+
     def step(self, now: int, distance: float) -> str:
         """Take the distance at ``now``; return why planning should end, or ""."""
         if now - self._last > PAUSE:
@@ -27,6 +48,9 @@ class Progress:
         if nearer or (self.reached is not None and distance <= self.reached):
             self._best = distance if self._best is None else min(distance, self._best)
             self._since = now
+        return self._ended(now)
+
+    def _ended(self, now: int) -> str:
         if not self.timeout or now - self._since <= self.timeout * SECOND:
             return ""
         return (

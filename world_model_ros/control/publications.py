@@ -12,7 +12,7 @@ class Publications:
 
     def __init__(self):
         self._known: dict[tuple, None] = {}  # in the order they came
-        self._newest: dict[bytes, int] = {}  # publisher -> when its newest publication was sent
+        self._newest: dict[bytes, int] = {}  # publisher -> the number, or the time, of its newest publication
 
     def new(self, info: dict, newest: bool = False) -> bool:
         """Return whether this publication is to be handed on.
@@ -23,14 +23,16 @@ class Publications:
         if not sent:
             return True
         publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))
-        identity = (publisher, sent, info.get("publication_sequence_number"))
+        number = info.get("publication_sequence_number")
+        identity = (publisher, sent, number)
         if identity in self._known:
             return False
         _remember(self._known, identity, None)
         if newest and publisher:
-            if sent < self._newest.get(publisher, sent):
+            order = sent if number is None else number  # the time is wall time, which may be set back
+            if order < self._newest.get(publisher, order):
                 return False
-            _remember(self._newest, publisher, sent)
+            _remember(self._newest, publisher, order)
         return True
 
 

@@ -1,6 +1,7 @@
 """planner_node: latents to plans, one a model step, made while the block before is running."""
 
 import threading
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +16,9 @@ from world_model_ros.control.doubt import usual_norms
 from world_model_ros.control.goals import GoalInUse
 from world_model_ros.control.health import Health
 from world_model_ros.control.images import ImageRejectedError, check_goal_norm
-from world_model_ros.control.joints import match_joints
+from world_model_ros.control.joints import JointCollector, match_joints
 from world_model_ros.control.limits import narrowed
-from world_model_ros.control.progress import Progress
+from world_model_ros.control.progress import Progress, nobody_tried
 from world_model_ros.control.statistics import Percentiles
 from world_model_ros.control.worker import Worker
 from world_model_ros.errors import UserError
@@ -27,7 +28,7 @@ from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.plans import plan_message
-from world_model_ros.nodes.qos import FRESH, HISTORY, RELIABLE
+from world_model_ros.nodes.qos import HISTORY, JOINTS, RELIABLE
 from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.planning.action_buffer import ActionBuffer
 from world_model_ros.planning.receding import NoPlanError, RecedingHorizonPlanner
@@ -37,6 +38,9 @@ from world_model_ros.planning.timeline import ModelStep, Timeline
 ACKNOWLEDGE = Duration(seconds=0.05)
 STOP_SECONDS = 1.0  # for the plan in flight, when ending
 WATCHDOG = 0.2  # seconds between two looks at the worker
+JOINTS_KEPT = 500_000_000  # ns that a measured position may be integrated from
+QUIET = 1_000_000_000  # ns without a rejection, until joint_states count as fine again
+GOAL_AGE = 1.0  # seconds that what the camera sees may be old to become a goal
 LOST_DEVICE = 3  # exit code: only a new process can use the GPU again
 OPEN = (  # where zero
     "horizon",
@@ -101,13 +105,15 @@ class PlannerNode(ManagedNode):
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
         self.plans = self.publisher(JointTrajectory, "plan", RELIABLE)
         self.distances = self.publisher(Float32, "goal/distance", RELIABLE)
-        self.joints_named = tuple(self.values["joint_prefix"] + name for name in self.spec.action.names)
+        names = self.spec.action.names if self.spec.action.kind == "joint_velocity" else ()
+        self.joints = JointCollector(names, self.values["joint_prefix"])
+        self.rejected_joints = -QUIET
         # What went out comes first: a latent is handed over with what led to it. No latent may be lost, as
         # the nearest one counts.
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
         self.subscribe(Image, "latent", self.on_latent, HISTORY)
         self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
-        self.subscribe(JointState, "joint_states", self.on_joints, FRESH)
+        self.subscribe(JointState, "joint_states", self.on_joints, JOINTS)
         self.serve(SetBool, "planner/enable", self.on_enable)
         self.serve(Trigger, "planner/goal_from_camera", self.on_goal_from_camera)
         self.timer(WATCHDOG, self.watch_worker, steady=True)
@@ -118,14 +124,18 @@ class PlannerNode(ManagedNode):
         if self.worker is not None and self.worker.alive:
             # Two workers must not use one planner, and what hangs may never come back.
             raise UserError(
-                f"a plan of before has not ended for {self.worker.busy():.0f} s: restart planner_node."
+                f"the last plan has not ended for {self.worker.busy():.0f} s: restart planner_node."
             )
         with self.lock:
             self.epoch += 1
             self.timeline.reset()
         self.latent: np.ndarray | None = None
-        self.joints: np.ndarray | None = None
+        self.latent_came = 0.0  # seconds of steady time
+        self.joints.forget()
         self._planned = None  # (step, goal) of the worker's last plan
+        self.job_epoch = 0  # of the worker's job
+        self.report_due = False  # the worker has something new for the diagnostics
+        self.hung = False  # that a plan does not end was said, and nothing of the worker since
         self.too_slow = ""  # why this camera cannot be driven with
         self.planner.reset()
         self.worker = Worker(self.plan, self.failed, "planner")
@@ -147,7 +157,7 @@ class PlannerNode(ManagedNode):
         latent = self.checked(message, "latent")
         if latent is None:
             return
-        self.latent = latent
+        self.latent, self.latent_came = latent, time.monotonic()
         with self.lock:
             self.submit(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
             before, self.too_slow = self.too_slow, self.timeline.too_slow
@@ -159,7 +169,8 @@ class PlannerNode(ManagedNode):
     def submit(self, step: ModelStep | None) -> None:
         """Have a model step planned for, with the lock held."""
         if step is not None and self.enabled and self.goal.latent is not None and not self.too_slow:
-            self.worker.submit(Job(self.epoch, self.goal.latent, step, self.joints))
+            joints = self.joints.positions(time.monotonic_ns(), JOINTS_KEPT)
+            self.worker.submit(Job(self.epoch, self.goal.latent, step, joints))
 
     def on_goal(self, message: Image) -> None:
         """Take a goal; where it is another one, the plan in flight is discarded."""
@@ -193,14 +204,15 @@ class PlannerNode(ManagedNode):
 
     def on_joints(self, message: JointState) -> None:
         """Keep the measured positions that a joint-velocity plan integrates from."""
-        if self.spec.action.kind != "joint_velocity":
+        if not self.joints.names:
             return
-        try:
-            self.joints = match_joints(self.joints_named, message.name, message.position)
+        steady = time.monotonic_ns()
+        problem = self.joints.add(steady, steady, message.name, message.position)
+        if problem:
+            self.rejected_joints = steady
+            self.reject("joint_states", problem)
+        elif steady - self.rejected_joints > QUIET:
             self.accept("joint_states")
-        except ValueError as error:
-            self.joints = None
-            self.reject("joint_states", str(error))
 
     def on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Start or stop planning."""
@@ -237,6 +249,12 @@ class PlannerNode(ManagedNode):
         response.success, response.message = False, "no latent yet: is encoder_node running?"
         if self.latent is None:
             return response
+        age = time.monotonic() - self.latent_came
+        if age > GOAL_AGE:
+            response.message = (
+                f"the newest latent came {age:.1f} s ago: see that the camera and encoder_node are running"
+            )
+            return response
         try:
             check_goal_norm(float(np.linalg.norm(self.latent)), self.norms)
         except ImageRejectedError as reason:
@@ -248,6 +266,7 @@ class PlannerNode(ManagedNode):
 
     def plan(self, job: Job) -> None:
         """Plan one model step and publish it; runs in the worker thread."""
+        self.job_epoch = job.epoch
         before, goal = self._planned or (None, None)
         new_goal = goal is not job.goal
         if new_goal:
@@ -255,14 +274,18 @@ class PlannerNode(ManagedNode):
             self.progress.start()
         with self.lock:  # the plan before this one is known by now
             step = self.timeline.refreshed(job.step)
+            heard = step.previous is not None and bool(self.timeline.executed)
         follows = before is not None and before.stamp == step.previous
         passed = 1 if before is None else max(1, round((step.due - before.due) / self.timeline.length))
         self._planned = (step, job.goal)
         plan = self.planner.plan(step.latent, step.executed if follows else None, step.running, passed)
         message = plan_message(step, plan.actions, job.joints, self.spec)
-        stuck = self.progress.step(step.start, plan.distance)
+        if nobody_tried(step.executed, step.known, heard):
+            stuck = self.progress.pause(step.start)
+        else:
+            stuck = self.progress.step(step.start, plan.distance)
         with self.lock:
-            if job.epoch != self.epoch:
+            if job.epoch != self.epoch or not self.active:
                 self.counts["discarded"] += 1
                 return
             if stuck:
@@ -272,12 +295,14 @@ class PlannerNode(ManagedNode):
                 self.plans.publish(message)
             self.milliseconds.add(plan.milliseconds)
             self.counts["plans"] += 1
-        self.publish_health(Health.HOLD if stuck else Health.FINE, stuck)
+            # With the lock held: what the executor says next must not be overwritten.
+            self.hung = False
+            self.publish_health(Health.HOLD if stuck else Health.FINE, stuck)
         # Whoever hears the distance may count on everybody having the plan; a slow reader costs a moment.
         self.plans.wait_for_all_acked(ACKNOWLEDGE)
         self.distances.publish(Float32(data=plan.distance))
         if new_goal:
-            self.report()
+            self.report_due = True  # reporting is for the executor's thread
 
     def failed(self, error: Exception, text: str) -> None:
         """Say why there is no plan; runs in the worker thread."""
@@ -287,20 +312,31 @@ class PlannerNode(ManagedNode):
             self.exit_code = LOST_DEVICE
             return
         with self.lock:
-            if not self.active:
+            no_plan = isinstance(error, NoPlanError)  # of this picture; the next one may do
+            if not self.active or (no_plan and self.job_epoch != self.epoch):
                 return
-        if isinstance(error, NoPlanError):  # of this picture; the next one may do
-            self.publish_health(Health.HOLD, f"no plan: {error}")
-        else:
-            self.publish_health(Health.FAULT, f"planning failed: {error}\n{text}")
+            self.hung = False
+            if no_plan:
+                self.publish_health(Health.HOLD, f"no plan: {error}")
+            else:
+                self.publish_health(Health.FAULT, f"planning failed: {error}\n{text}")
 
     def watch_worker(self) -> None:
-        """Say that a plan does not end."""
+        """Say that a plan does not end, and that it has ended; report what the worker has new."""
+        if self.report_due:
+            self.report_due = False
+            self.report()
         timeout = self.values["hang_timeout"]
-        if self.worker.busy() > timeout and self.health is not Health.FAULT:
-            self.publish_health(
-                Health.FAULT, f"a plan has not ended for {timeout:g} s\n{self.worker.stack()}"
-            )
+        with self.lock:
+            if self.worker.busy() > timeout:
+                if self.health is not Health.FAULT:
+                    self.hung = True
+                    self.publish_health(
+                        Health.FAULT, f"a plan has not ended for {timeout:g} s\n{self.worker.stack()}"
+                    )
+            elif self.hung:  # it ended without a word: its goal held no more
+                self.hung = False
+                self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
 
     def figures(self) -> dict:
         """Return counts and how long planning takes."""
