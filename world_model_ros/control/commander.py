@@ -266,8 +266,8 @@ class Commander:
         self._ticked = steady
         if stalled > STALLED * SECOND and self._played and not self._fault:
             self._enter_fault(
-                f"command_node did not run for {stalled / SECOND:.1f} s, and may have missed an emergency stop: "
-                "look at the robot, then call command/reset"
+                f"command_node did not run for {stalled / SECOND:.1f} s and may have missed an emergency "
+                "stop: look at the robot, then call command/reset"
             )
         self.sources.look(steady / SECOND)
         self.buffer.forget_before(now)
