@@ -183,8 +183,10 @@ def test_fault_53_a_release_outlives_the_process(any_robot, observer, start_comm
     node.wait()
     any_robot.status.clear()
     start_command(any_robot)
-    any_robot.commands.clear()
+    any_robot.commands.clear()  # of the killed one a stop may still be on its way
     observer.until(lambda: any_robot.state() == "RELEASED", again=any_robot.drive)
+    assert not any(map(any_robot.moves, any_robot.commands))
+    any_robot.commands.clear()
     observer.repeat(any_robot.drive, 20)
     assert not any_robot.commands
     assert ask.trigger("command/reset").success

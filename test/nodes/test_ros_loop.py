@@ -53,7 +53,7 @@ def test_one_plan_a_model_step_and_a_line_a_goal(processes, observer, checkpoint
             said[start + i * 50_000_000] = list(point.velocities)
     done = {nanoseconds(m.header.stamp): list(m.velocity) for m in executed}
     both = sorted(set(said) & set(done))
-    assert len(both) >= 0.95 * len(said)
+    assert len(said) - len(both) <= 15  # of the first plan that came late, and of the last two
     assert sum(said[t] != done[t] for t in both) <= 5, log  # the first block, likewise
 
 

@@ -11,6 +11,7 @@ import pytest
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
 ROUNDS = int(os.environ.get("WORLD_MODEL_ROS_STOP_ROUNDS", "3"))
 LIMIT = 0.15  # seconds from a stop to the last command that moves the robot
+TRIES, AGAIN = 3, 5.0  # of one stop by topic, and seconds between two
 KEEP_ALIVE = 0.1  # seconds for which `ros2 topic pub --once` stays after it has published
 
 
@@ -102,12 +103,22 @@ def test_fault_41_every_stop_stops_whoever_sends_it(
         **{"command.interface": interface} | (ends if interface == "joint_trajectory" else {}),
     )
     arm = Arm(robot, observer, interface)
-    delays, lost = [], []
+    delays, lost, tries = [], [], 0
     for _ in range(ROUNDS):
         arm.get_moving()
         before = waited(node)
         if how == "topic":
-            sent = publish_once(domain, arm)
+            # A program that is gone a moment after it published may not have been discovered by a busy one.
+            for _ in range(TRIES):
+                sent, published = publish_once(domain, arm), time.monotonic()
+                tries += 1
+                observer.until(
+                    lambda p=published: "emergency stop" in robot.reason() or time.monotonic() > p + AGAIN,
+                    again=arm.drive,
+                )
+                if "emergency stop" in robot.reason():
+                    break
+                before = waited(node)
         else:
             sent = time.time_ns()
             assert ask.trigger("command/emergency_stop").success
@@ -118,6 +129,6 @@ def test_fault_41_every_stop_stops_whoever_sends_it(
         assert ask.trigger("command/reset").success
     print(
         f"{interface}, by {how}: {len(delays)} of {ROUNDS} stops, last motion at most {max(delays):.3f} s "
-        f"later, without a processor for at most {max(lost):.3f} s"
+        f"later, without a processor for at most {max(lost):.3f} s; published {tries} times"
     )
     assert all(delay <= LIMIT + without for delay, without in zip(delays, lost, strict=True)), (delays, lost)
