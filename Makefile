@@ -13,8 +13,8 @@ REQUIRED = $(BIN)/python -c 'import sys, setuptools, distutils.core as d; \
 PURELIB = import sysconfig; print(sysconfig.get_paths()["purelib"])
 
 JAZZY := .venv-jazzy
-# Most tests wait for processes that start: three at once keep two cores busy.
-TESTS_AT_ONCE ?= 3
+# Most tests wait for processes that start: one at a time leaves the cores idle.
+TESTS_AT_ONCE ?= 2
 
 .PHONY: setup sim test test-jazzy lint clean
 .DELETE_ON_ERROR:
