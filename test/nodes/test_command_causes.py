@@ -70,10 +70,17 @@ def test_fault_54_a_node_that_hangs_without_dying_is_missed(any_robot, observer,
 def test_fault_54_a_real_node_that_hangs_is_missed_and_one_that_was_ended_is_named(
     robot, observer, start_command, processes, checkpoint
 ):
+    from diagnostic_msgs.msg import DiagnosticStatus
+
     start_command(robot)
     monitor = processes.node("monitor_node", config=False, checkpoint=checkpoint)
-    observer.until(lambda: observer.node.count_publishers("surprise") > 0, again=robot.drive)
+    health = observer.collect(DiagnosticStatus, "monitor_node/health")
+    observer.until(
+        lambda: any(v.key == "state" and v.value == "active" for m in health[-1:] for v in m.values),
+        again=robot.drive,
+    )
     robot.get_moving()
+    observer.repeat(robot.drive, 10)  # so that command_node has heard it too
     monitor.send_signal(signal.SIGSTOP)
     holds(robot, "monitor_node does not respond")
     monitor.send_signal(signal.SIGCONT)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from world_model_ros.nodes import environment
+
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
 SECOND = 1_000_000_000
 
@@ -213,7 +215,8 @@ def test_a_camera_whose_frames_get_lost_is_named_with_the_remedy(processes, chec
     assert ask.diagnosis("encoder_node")[0] == b"\x01"
     log = node.log.read_text()
     assert log.count("get lost on the way") == 1
-    assert "from /lossy_camera get lost on the way: start the camera with FASTDDS" in log
+    remedy = f"start the camera with {environment.profile_variable()}"
+    assert f"from /lossy_camera get lost on the way: {remedy}" in log
     assert camera.poll() is None
 
 
