@@ -81,7 +81,8 @@ def start(processes, checkpoint, what, hang_timeout=0.5, first=""):
 
 
 def test_fault_17_planning_that_raises_is_a_fault_with_its_traceback(processes, checkpoint, feed, observer):
-    node = start(processes, checkpoint, 'raise RuntimeError("the wheels came off")')
+    broken = 'raise RuntimeError("the wheels came off")'
+    node = start(processes, checkpoint, broken, hang_timeout=30.0)
     feed.begin()
     observer.until(lambda: feed.asks() == "fault", again=feed.next)
     assert "the wheels came off" in feed.health[-1].message
