@@ -1,7 +1,6 @@
 """Real ROS 2 for tests: every test has a domain of its own on this machine only."""
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import random
@@ -18,10 +17,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from test.fork_server import ForkServer, end_with_parent
 from world_model_ros.nodes import environment
 
 environment.prepare(local=True)
 # HYPOTHESIS_PROFILE=thorough, or --hypothesis-profile=thorough, looks longer and elsewhere each time.
+EXAMPLES = int(os.environ.get("WORLD_MODEL_ROS_EXAMPLES", "1000"))
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(
     "quick",
@@ -32,12 +33,18 @@ settings.register_profile(
     suppress_health_check=SLOW,
 )
 settings.register_profile(
-    "thorough", max_examples=1000, stateful_step_count=60, deadline=None, suppress_health_check=SLOW
+    "thorough", max_examples=EXAMPLES, stateful_step_count=60, deadline=None, suppress_health_check=SLOW
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 ROOT = Path(__file__).resolve().parents[1]
 # Linux hands out the ports of domains above 101 to anybody; the benchmark takes the last ones below.
 DOMAINS = range(5, 90)
+ALWAYS = {  # in the environment of processes
+    # A sourced ROS 2 is in there too.
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+}
 ASK_AGAIN = 10.0  # seconds without a service's answer
 PATIENCE = 60.0  # seconds for anything to come up on a busy machine
 
@@ -150,40 +157,30 @@ class Domain(int):
         os.close(self.lock)
 
 
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-PR_SET_PDEATHSIG = 1
-
-
-def end_with_parent():
-    """Let a process end with this one, also where this one is killed and leaves nothing in order."""
-    if LIBC is not None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class Processes:
     """Starts programs of this package, and leaves none behind."""
 
-    def __init__(self, folder, domain):
-        self.folder, self.domain = folder, domain
+    def __init__(self, folder, domain, server=None):
+        self.folder, self.domain, self.server = folder, domain, server
         self.mark = uuid.uuid4().hex
-        self.environment = os.environ | {
-            "ROS_DOMAIN_ID": str(domain),
-            # What nodes remember and log stays in the test's folder.
-            "ROS_HOME": str(folder / "ros"),
-            "ROS_LOG_DIR": str(folder / "ros" / "log"),
-            # A sourced ROS 2 is in there too.
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-            "WORLD_MODEL_ROS_TEST": self.mark,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
+        self.environment = (
+            os.environ
+            | ALWAYS
+            | {
+                "ROS_DOMAIN_ID": str(domain),
+                # What nodes remember and log stays in the test's folder.
+                "ROS_HOME": str(folder / "ros"),
+                "ROS_LOG_DIR": str(folder / "ros" / "log"),
+                "WORLD_MODEL_ROS_TEST": self.mark,
+            }
+        )
         self.started = []
 
     def start(self, *words):
         """Run ``python <words>``; its output goes to ``process.log``."""
         path = self.folder / f"{len(self.started)}.log"
         with path.open("wb") as file:
-            process = subprocess.Popen(
+            process = self.fork(words, file) or subprocess.Popen(
                 [sys.executable, *words],
                 cwd=ROOT,
                 env=self.environment,
@@ -197,6 +194,12 @@ class Processes:
         process.log = path
         self.started.append(process)
         return process
+
+    def fork(self, words, file):
+        """Start a node, or a script of a test, by the fork server; return None where there is none."""
+        if self.server is None or words[:2] == ("-m", "world_model_ros") or words[0] not in ("-m", "-c"):
+            return None
+        return self.server().start(words, self.environment, file.fileno(), self.domain.lock)
 
     def sim(self, *options):
         """Run the sim verb."""
@@ -219,6 +222,8 @@ class Processes:
                     found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
+        # Of a fork /proc tells what its server was started with.
+        found |= {p.pid: " ".join(p.args) for p in self.started if p.poll() is None}
         return {pid: line for pid, line in found.items() if line}
 
     def alive(self):
@@ -279,10 +284,25 @@ def domain():
     claimed.release()
 
 
+@pytest.fixture(scope="session")
+def fork_server():
+    """Return a function that returns the ForkServer, which begins with the first call."""
+    servers = []
+
+    def get():
+        if not servers:
+            servers.append(ForkServer(os.environ | ALWAYS))
+        return servers[0]
+
+    yield get if sys.platform == "linux" else None
+    for server in servers:
+        server.close()
+
+
 @pytest.fixture
-def processes(tmp_path, domain):
+def processes(tmp_path, domain, fork_server):
     """Return a Processes in this test's domain."""
-    started = Processes(tmp_path, domain)
+    started = Processes(tmp_path, domain, fork_server)
     yield started
     started.end()
 
@@ -321,6 +341,12 @@ class Observer:
     def spin(self, seconds):
         """Hear one message, or wait for it as long."""
         self.executor.spin_once(timeout_sec=seconds)
+
+    def spin_while(self, condition, seconds):
+        """Hear messages while ``condition()``, for some seconds at most."""
+        end = time.monotonic() + seconds
+        while condition() and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.05)
 
     def repeat(self, action, times):
         """Call ``action()`` this often, 20 times a second, and return its results."""

@@ -127,6 +127,14 @@ def test_fault_50_two_publishers_that_contradict_each_other_are_named_while_they
     assert reports.positions().tolist() == [0.5, 0.0]
 
 
+@pytest.mark.fault
+def test_fault_50_where_messages_do_not_tell_their_publisher_all_of_them_are_named():
+    reports = Reports(publishers=lambda: ["/arm", "/simulator"])
+    reports.add(["a", "b"], [0.5, 0.0])
+    reports.add(["a", "b"], [0.0, 0.0])
+    assert "/arm and /simulator contradict each other" in reports.collector.suspect(reports.now)
+
+
 def test_publishers_that_agree_but_for_a_delay_do_not_contradict_each_other(reports):
     for step in range(100):
         reports.add(["a", "b"], [0.002 * step, 0.0], "/arm")

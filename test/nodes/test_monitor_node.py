@@ -195,16 +195,20 @@ def test_fault_57_steps_of_a_camera_off_the_grid_are_judged(processes, doubtful,
     def figures():
         return ask.diagnosis("monitor_node")[2]
 
-    def frames():
-        for _ in range(3):  # what a busy monitor cannot take in is lost
-            camera.frame()
+    observer.until(lambda: world.surprises, again=camera.frame)
+    begin, early = (world.time - camera.begin) // BLOCK, len(world.surprises)
+    missed = int(figures()["steps_not_judged"])
 
-    observer.until(lambda: int(figures().get("steps_judged", 0)) >= 60, again=frames)
-    judged, missed = int(figures()["steps_judged"]), int(figures()["steps_not_judged"])
-    assert missed <= 0.25 * judged, figures()["not_judged_why"]
+    def behind():  # more steps are there than a busy monitor has judged
+        return len(world.surprises) - early < (world.time - camera.begin) // BLOCK - begin - 2
+
+    while len(world.surprises) < 60:
+        camera.frame()
+        observer.spin_while(behind, 5.0)
+    observer.until(lambda: int(figures().get("steps_judged", 0)) >= 60)
+    assert int(figures()["steps_not_judged"]) - missed <= 2, figures()["not_judged_why"]
     assert float(figures()["camera_hz"]) == pytest.approx(rate, rel=0.1)
-    if missed < 0.04 * judged:
-        assert ask.diagnosis("monitor_node")[0] == b"\x00"
+    assert ask.diagnosis("monitor_node")[0] == b"\x00"
 
 
 @pytest.mark.fault

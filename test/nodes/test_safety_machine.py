@@ -34,6 +34,7 @@ from hypothesis.stateful import (
 )
 
 from world_model_ros.control.health import LONGEST_LEASE
+from world_model_ros.control.poses import LEASH
 
 pytestmark = pytest.mark.ros
 RUNS = int(os.environ.get("WORLD_MODEL_ROS_SAFETY_RUNS", "4"))
@@ -46,7 +47,6 @@ SOON = 1.0  # seconds within which status must be true again, beside SOON_STEPS 
 SOON_STEPS = 40
 PATIENCE = 60.0  # seconds for what has no limit of its own, on a busy machine
 LEASE = 0.6  # seconds after which a node that is silent is missed
-LEASH = 0.5  # seconds at full speed that a plan's positions may be ahead of the measured ones
 NAMES = {"twist": ("linear_x", "linear_y"), "joint_trajectory": ("joint1", "joint2")}
 JOINTS = {"twist": ("wheel1", "wheel2"), "joint_trajectory": ("joint1", "joint2")}
 CAUSES = {  # what is true -> a word of the sentence that names it
@@ -264,7 +264,7 @@ class SafetyMachine(RuleBasedStateMachine):
         self.away, self.unseen = set(), set()  # nodes that hang or are dead; those command_node never heard
         self.acked = self.count = 0
         self.moving_at = None
-        rig.poses.clear()
+        rig.poses[:] = [(t, -1, pose) for t, _, pose in rig.poses]  # of the run before
         rig.due = time.monotonic()
         rig.say("go_on")
         for name, node in rig.nodes.items():
@@ -461,8 +461,10 @@ class SafetyMachine(RuleBasedStateMachine):
         """Return the poses that command_node may have known of when it sent something."""
         real = 0.05 if self.rig.simulated else 0.3
         last = self.acked - 4 if self.rig.simulated else self.count
-        found = [pose for t, n, pose in self.rig.poses if n >= last or t > moment - real * SECOND]
-        return found or [pose for _, _, pose in self.rig.poses[-2:]]
+        known = [n >= last or t > moment - real * SECOND for t, n, _ in self.rig.poses]
+        first = known.index(True) if True in known else len(known)
+        # Joints that are lost leave a gap: until the next ones are heard, the last ones before it are known.
+        return [pose for _, _, pose in self.rig.poses[max(0, first - 2) :]]
 
     # What status says.
 

@@ -49,13 +49,15 @@ class JointCollector:
     names: the joints (dim,), of which joint_states has ``prefix`` + name. continuous: those without an end,
     whose positions are unwrapped. speed (dim,): how fast they may move, in rad/s. Without names (a robot
     whose actions are no joints') only that something is published counts. Times are integer nanoseconds.
+    publishers() names all that publish joint_states, for messages that do not tell whose they are.
     """
 
-    def __init__(self, names=(), prefix: str = "", continuous=(), speed=None):
+    def __init__(self, names=(), prefix: str = "", continuous=(), speed=None, publishers=tuple):
         self.names = tuple(names)
         self.prefix = prefix
         self.wanted = {prefix + name: i for i, name in enumerate(self.names)}
         self.continuous = frozenset(continuous)
+        self._all_publishers = publishers
         self._speed = np.full(len(self.names), math.inf) if speed is None else np.asarray(speed, np.float64)
         self.forget()
 
@@ -145,7 +147,11 @@ class JointCollector:
                 f"joint_states: {name} jumped by {leap:.2f} rad, about a turn: name it in the parameter "
                 "continuous_joints if it has no end"
             )
-        return f"joint_states: {name} jumped, faster than it can move"
+        told = f"joint_states: {name} jumped, faster than it can move"
+        everybody = self._all_publishers() if publisher is None else ()
+        if len(everybody) > 1:
+            told += f", or {' and '.join(everybody)} contradict each other"
+        return told
 
     def suspect(self, now: int) -> str:
         """Return why the positions are not believed now, or ""."""

@@ -6,7 +6,9 @@ import numpy as np
 
 from world_model_ros.control.limits import Limits
 
-LEASH = 0.5  # seconds at full speed that the plan's positions may be ahead of the measured ones
+# Seconds at full speed that the plan's positions may be ahead of the measured ones: joints follow a position
+# command a few control steps late, and led from where they are measured they would never come to full speed.
+LEASH = 0.2
 DRIFT = 0.05  # rad at most that a held joint may sink before the lower place is held
 
 

@@ -95,11 +95,13 @@ class CommandNode(ManagedNode):
         self.period = round(self.spec.period * 1e9)
         timeout = max(self.period, round(self.values["plan_timeout"] * 1e9))
         names, prefix = action.names if action.kind == "joint_velocity" else (), self.values["joint_prefix"]
+        self.joint_publishers = PublisherNames(self, self.resolve_topic_name("joint_states"))
         collector = JointCollector(
             names,
             prefix,
             split_names(self.values["continuous_joints"]),
             np.maximum(-limits.low, limits.high)[: len(names)],
+            self.joint_publishers.everybody,
         )
         clock = ClockWatch(None if self.simulated else CLOCK_LEAP * self.period)
         self.commander = Commander(limits, ActionBuffer(self.period, timeout), self.rules(), collector, clock)
@@ -115,8 +117,7 @@ class CommandNode(ManagedNode):
         self.executed = self.publisher(JointState, "command/executed", HISTORY)
         self.status = self.publisher(String, "status", LATCHED)
         self.subscribe(JointTrajectory, "plan", self.on_plan, RELIABLE)
-        joints = self.subscribe(JointState, "joint_states", self.on_joints, JOINTS, with_info=True)
-        self.joint_publishers = PublisherNames(self, joints.topic_name)
+        self.subscribe(JointState, "joint_states", self.on_joints, JOINTS, with_info=True)
         self.subscribe(Image, "latent", self.on_latent, RELIABLE)
         for name in (ENCODER, PLANNER, MONITOR, COMMAND):
             self.subscribe_health(name)

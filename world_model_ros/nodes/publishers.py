@@ -38,6 +38,11 @@ class PublisherNames:
             self._look_up()
         return self._names.get(gid)
 
+    def everybody(self) -> list[str]:
+        """Return the names of all nodes that publish the topic, as far as they are known."""
+        infos = filter(_known, self._node.get_publishers_info_by_topic(self._topic))
+        return sorted(set(map(_name, infos)))
+
     def _look_up(self) -> None:
         infos = list(filter(_known, self._node.get_publishers_info_by_topic(self._topic)))
         present = {bytes(info.endpoint_gid)[:GID]: _name(info) for info in infos}
