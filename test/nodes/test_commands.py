@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not here: make setup installs it, or source one")
 from world_model_ros.control.limits import Limits
+from world_model_ros.control.poses import LEASH
 from world_model_ros.model.config import ActionSpec
 from world_model_ros.nodes.commands import Commands
 
@@ -44,7 +45,7 @@ def test_a_plan_goes_on_from_where_it_led_not_from_what_lags_behind(commands):
 def test_a_blocked_arm_is_not_sent_ever_further(commands):
     for _ in range(100):
         message = commands.message(0, np.array([1.0, 0.0]), True, MEASURED)
-    assert points(message)[0][0] == pytest.approx([0.5 + 0.5 + 0.05, -1.0])
+    assert points(message)[0][0] == pytest.approx([0.5 + LEASH + 0.05, -1.0])
 
 
 def test_standing_still_keeps_what_was_measured_when_it_began(commands):

@@ -554,6 +554,8 @@ class SafetyMachine(RuleBasedStateMachine):
         button = self.rig.node.create_publisher(Bool, "command/emergency_stop", profile)
         self.until(lambda: button.get_subscription_count() > 0, PATIENCE)
         sent, waited = time.time_ns(), self.rig.waited()
+        if data:
+            self.end(self.silences, sent)  # standing still may be commanded again
         button.publish(Bool(data=data))
         if data and quality == "best effort":
             # The message is lost where the reader does not know its publisher yet: such a button repeats it.
@@ -592,6 +594,7 @@ class SafetyMachine(RuleBasedStateMachine):
     def stop_by_service(self):
         from std_srvs.srv import Trigger
 
+        self.end(self.silences, time.time_ns())
         assert self.call(Trigger, "command/emergency_stop").success
         self.begin_stop(time.time_ns(), None)
         self.settle()
