@@ -72,7 +72,7 @@ def test_alternating_takes_turns_and_leaves_the_first_one_out():
     found = timing.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert calls == ["a", "b"] * 3
     assert {name: values.shape for name, values in found.items()} == {"a": (2,), "b": (2,)}
-    assert timing.percentiles(np.array([1.0, 2.0, 3.0]))["p50_ms"] == 2
+    assert statistics.percentiles(np.array([1.0, 2.0, 3.0]))["p50_ms"] == 2
 
 
 @pytest.mark.skipif(PEER, reason="stable-worldmodel is installed")

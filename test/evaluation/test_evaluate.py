@@ -18,7 +18,7 @@ from world_model_ros.evaluation import evaluate
 from world_model_ros.evaluation.problems import save_problems
 from world_model_ros.evaluation.report.inputs import Result
 from world_model_ros.evaluation.report.pictures import read_script
-from world_model_ros.planning.settings import PlannerConfig
+from world_model_ros.planning.config import PlannerConfig
 
 SMALL = ["--samples", "8", "--elites", "2", "--iterations", "1"]
 

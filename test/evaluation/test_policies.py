@@ -4,10 +4,10 @@ import pytest
 from world_model_ros.evaluation.policies import PlannerPolicy, RepeatPolicy
 from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.planning.action_buffer import ActionBuffer
-from world_model_ros.planning.receding import Plan
-from world_model_ros.planning.settings import PlannerConfig
+from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.planner import Plan
 from world_model_ros.planning.timeline import Timeline
+from world_model_ros.safety.action_buffer import ActionBuffer
 
 PERIOD, BLOCK = 50_000_000, 5  # ns, control steps
 PLAN_TIMEOUT = 500_000_000  # of planner_node and command_node, in config/sim.yaml

@@ -5,9 +5,9 @@ from sklearn.metrics import r2_score
 from sklearn.neural_network import MLPRegressor
 
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.knowledge import probe, quantities
 from world_model_ros.evaluation.open_loop import open_loop, straightness
 from world_model_ros.evaluation.probes import LinearProbe, MLPProbe, correlation
+from world_model_ros.evaluation.probing import probe, quantities
 
 
 def parts(x, y, fitted, checked):

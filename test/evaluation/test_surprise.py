@@ -7,7 +7,6 @@ import pytest
 
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation import surprise
-from world_model_ros.evaluation.events import Episode, Event, explore, kinds, make_event, replay
 from world_model_ros.evaluation.surprise import (
     auroc,
     corrupted,
@@ -16,6 +15,7 @@ from world_model_ros.evaluation.surprise import (
     measure,
     summary,
 )
+from world_model_ros.evaluation.violations import Episode, Event, explore, kinds, make_event, replay
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.model.config import Thresholds
 from world_model_ros.sim.block import clearance

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from world_model_ros.planning.action_buffer import MAX_PLANS, ActionBuffer
+from world_model_ros.safety.action_buffer import MAX_PLANS, ActionBuffer
 
 PERIOD = 50
 TIMES = st.one_of(st.integers(0, 3000), st.integers(-(2**62), 2**62))

@@ -5,15 +5,15 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from world_model_ros.control.frames import FrameGate, FrameRules
-from world_model_ros.control.images import (
+from world_model_ros.camera.frames import FrameGate, FrameRules
+from world_model_ros.camera.images import (
     ENCODINGS,
     MAX_PIXELS,
     ImageRejectedError,
     decode_compressed,
     decode_image,
 )
-from world_model_ros.control.joints import match_joints
+from world_model_ros.safety.joints import match_joints
 
 UINT32 = st.integers(0, 2**32 - 1)
 TIMES = st.integers(-(2**31) * 10**9, 2**31 * 10**9)  # all that a builtin_interfaces/Time can say

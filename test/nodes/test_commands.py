@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not here: make setup installs it, or source one")
-from world_model_ros.control.limits import Limits
-from world_model_ros.control.poses import LEASH
 from world_model_ros.model.config import ActionSpec
 from world_model_ros.nodes.commands import Commands
+from world_model_ros.safety.limits import Limits
+from world_model_ros.safety.poses import LEASH
 
 JOINTS = ActionSpec(("a", "b"), "joint_velocity", "rad/s", (0, 0), (1, 1), (-1, -1), (1, 1))
 WIDE, NARROW = (Limits(JOINTS.names, JOINTS.low, JOINTS.high, None, (-at, -at), (at, at)) for at in (9, 0.5))

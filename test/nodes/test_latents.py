@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("sensor_msgs", reason="ROS 2 is not here: make setup installs it, or source one")
 
-from world_model_ros.control.images import ImageRejectedError
+from world_model_ros.camera.images import ImageRejectedError
 from world_model_ros.nodes.latents import latent_array, latent_message
 
 DIM = 8

@@ -139,7 +139,7 @@ class Bare:
 
 
 def test_what_is_published_last_is_what_was_said_last():
-    from world_model_ros.control.health import Health
+    from world_model_ros.safety.health import Health
 
     node, interval = Bare(), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -162,7 +162,7 @@ def test_what_is_published_last_is_what_was_said_last():
 
 
 def test_a_fault_is_logged_as_an_error_a_hold_as_a_warning_each_once():
-    from world_model_ros.control.health import Health
+    from world_model_ros.safety.health import Health
 
     node = Bare()
     for health, reason in (

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from world_model_ros.nodes import parameters
+from world_model_ros.planning.config import OBJECTIVES, PROPOSALS, PlannerConfig
 from world_model_ros.planning.precision import PRECISIONS
-from world_model_ros.planning.settings import OBJECTIVES, PROPOSALS, PlannerConfig
 from world_model_ros.planning.solvers import SOLVERS
 from world_model_ros.sim import TASKS
 

@@ -33,8 +33,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from world_model_ros.control.health import LONGEST_LEASE
-from world_model_ros.control.poses import LEASH
+from world_model_ros.safety.health import LONGEST_LEASE
+from world_model_ros.safety.poses import LEASH
 
 pytestmark = pytest.mark.ros
 RUNS = int(os.environ.get("WORLD_MODEL_ROS_SAFETY_RUNS", "4"))

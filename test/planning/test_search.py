@@ -8,12 +8,12 @@ from world_model_ros.data.normalisation import normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.cuda_graph import Recorded
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
+from world_model_ros.planning.planner import RecedingHorizonPlanner
 from world_model_ros.planning.precision import for_planning
-from world_model_ros.planning.receding import RecedingHorizonPlanner
-from world_model_ros.planning.recorded import Recorded
-from world_model_ros.planning.settings import PlannerConfig
 from world_model_ros.planning.solvers import SOLVERS
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from world_model_ros.planning.action_buffer import ActionBuffer
 from world_model_ros.planning.timeline import Timeline
+from world_model_ros.safety.action_buffer import ActionBuffer
 
 PERIOD, BLOCK = 50, 5
 LENGTH = PERIOD * BLOCK

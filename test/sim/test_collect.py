@@ -10,7 +10,7 @@ import pytest
 
 from world_model_ros import cli
 from world_model_ros.data.episodes import EpisodeFile
-from world_model_ros.data.frames import resize_frame
+from world_model_ros.model.frames import resize_frame
 from world_model_ros.sim import collect
 from world_model_ros.sim.worlds import make_world
 

@@ -1,9 +1,9 @@
 import pytest
 
-from world_model_ros.control.frames import FrameGate
-from world_model_ros.control.images import ImageRejectedError, check_frame_size, decode_image
-from world_model_ros.control.joints import match_joints
+from world_model_ros.camera.frames import FrameGate
+from world_model_ros.camera.images import ImageRejectedError, check_frame_size, decode_image
 from world_model_ros.errors import UserError
+from world_model_ros.safety.joints import match_joints
 from world_model_ros.sim.faults import KINDS, Faults, Frame, parse
 
 MS = 1_000_000

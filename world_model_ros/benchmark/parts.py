@@ -6,16 +6,17 @@ import numpy as np
 import torch
 
 from world_model_ros.benchmark.plain import plain_rollout
-from world_model_ros.benchmark.timing import alternate, percentiles
+from world_model_ros.benchmark.timing import alternate
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import prepare_images
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.monitoring.statistics import percentiles
 from world_model_ros.planning.cem import CEM
+from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
+from world_model_ros.planning.planner import RecedingHorizonPlanner
 from world_model_ros.planning.precision import for_planning
-from world_model_ros.planning.receding import RecedingHorizonPlanner
-from world_model_ros.planning.settings import PlannerConfig
 
 CANDIDATES, HORIZON, ITERATIONS = 300, 5, 30  # of the published solver
 

@@ -23,9 +23,3 @@ def alternate(functions: dict[str, Callable[[], object]], repeats: int, device: 
             if repeat:
                 taken[name].append(1e3 * (time.perf_counter() - start))
     return {name: np.array(values) for name, values in taken.items()}
-
-
-def percentiles(milliseconds: np.ndarray) -> dict[str, float]:
-    """Return p50_ms, p95_ms, p99_ms and n."""
-    values = {f"p{p}_ms": float(np.percentile(milliseconds, p)) for p in (50, 95, 99)}
-    return {**values, "n": len(milliseconds)}

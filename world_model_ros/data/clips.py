@@ -3,10 +3,10 @@
 import numpy as np
 
 from world_model_ros.data.episodes import EpisodeFile
-from world_model_ros.data.frames import resize_frame
 from world_model_ros.data.normalisation import normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionSpec
+from world_model_ros.model.frames import resize_frame
 
 
 class Clips:

@@ -24,8 +24,8 @@ from world_model_ros.evaluation.problems import (
 from world_model_ros.evaluation.workers import Job, Settings, run_in_workers
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.planning.config import OBJECTIVES, PROPOSALS, PlannerConfig
 from world_model_ros.planning.precision import PRECISIONS
-from world_model_ros.planning.settings import OBJECTIVES, PROPOSALS, PlannerConfig
 from world_model_ros.planning.solvers import SOLVERS
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.sim import TASKS
@@ -34,7 +34,7 @@ from world_model_ros.sim.worlds import check_world, make_world
 FLOORS = ("random", "repeat")
 # protocol -> a module with measure(checkpoint, task, data, n, seed) -> dict and summary(dict) -> str
 OPEN_LOOP = {
-    "knowledge": "world_model_ros.evaluation.knowledge",
+    "knowledge": "world_model_ros.evaluation.probing",
     "surprise": "world_model_ros.evaluation.surprise",
 }
 CLOSED_LOOP_ONLY = ("problems", "save_problems", "budget", "filmstrip")  # options

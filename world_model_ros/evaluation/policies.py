@@ -9,8 +9,8 @@ import torch
 from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import prepare_images
-from world_model_ros.planning.receding import RecedingHorizonPlanner
-from world_model_ros.planning.settings import PlannerConfig
+from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.planner import RecedingHorizonPlanner
 
 PLAYED_BLOCKS = 2  # of a plan, without a newer one: plan_timeout of command_node, 0.5 s
 

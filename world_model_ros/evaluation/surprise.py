@@ -12,11 +12,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from world_model_ros.control.doubt import Doubt
 from world_model_ros.data.episodes import EpisodeFile
-from world_model_ros.data.frames import resize_frame
 from world_model_ros.data.normalisation import normalise
-from world_model_ros.evaluation.events import Episode, Event, explore, kinds, make_event, replay
 from world_model_ros.evaluation.recordings import (
     FRESH_EVENTS,
     FRESH_NORMAL,
@@ -30,9 +27,12 @@ from world_model_ros.evaluation.recordings import (
     read_recordings,
 )
 from world_model_ros.evaluation.statistics import wilson_interval
+from world_model_ros.evaluation.violations import Episode, Event, explore, kinds, make_event, replay
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.model.frames import resize_frame
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.monitoring.anomaly import Doubt
 from world_model_ros.sim.worlds import World, check_world, make_world
 
 NORMAL_EPISODES = 200  # fresh ones; 18 steps each have a full history

@@ -17,7 +17,7 @@ from world_model_ros.evaluation.perturbations import PerturbedCamera
 from world_model_ros.evaluation.policies import PlannerPolicy, RandomPolicy, RepeatPolicy
 from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.planning.settings import PlannerConfig
+from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.sim.collect import end_with_parent
 from world_model_ros.sim.worlds import make_world
 

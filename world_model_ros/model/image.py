@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world_model_ros.data.frames import resize_frame
 from world_model_ros.model.config import ImageSpec
+from world_model_ros.model.frames import resize_frame
 
 
 def normalise_pixels(pixels: Tensor, image: ImageSpec) -> Tensor:

@@ -5,10 +5,10 @@ from geometry_msgs.msg import TwistStamped
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from world_model_ros.control.limits import Limits
-from world_model_ros.control.poses import PoseKeeper
 from world_model_ros.model.config import ActionSpec
 from world_model_ros.nodes.running import set_stamp
+from world_model_ros.safety.limits import Limits
+from world_model_ros.safety.poses import PoseKeeper
 
 KINDS = {"twist": TwistStamped, "velocities": Float64MultiArray, "joint_trajectory": JointTrajectory}
 

@@ -7,11 +7,9 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CompressedImage, Image
 
-from world_model_ros.control.camera import CameraState
-from world_model_ros.control.doubt import usual_norms
-from world_model_ros.control.frames import FrameGate, FrameRules
-from world_model_ros.control.health import Health
-from world_model_ros.control.images import (
+from world_model_ros.camera.frame_drops import Losses
+from world_model_ros.camera.frames import FrameGate, FrameRules
+from world_model_ros.camera.images import (
     ImageRejectedError,
     check_frame_size,
     check_goal_norm,
@@ -19,17 +17,19 @@ from world_model_ros.control.images import (
     decode_compressed,
     decode_image,
 )
-from world_model_ros.control.losses import Losses
-from world_model_ros.control.statistics import Percentiles, Rate
+from world_model_ros.camera.state import CameraState
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.image import prepare_images
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.monitoring.anomaly import usual_norms
+from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.nodes import environment
 from world_model_ros.nodes.latents import latent_message
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE, full_names
 from world_model_ros.nodes.running import nanoseconds
+from world_model_ros.safety.health import Health
 
 REMEDY = (
     f"start the camera with {environment.profile_variable()} set to this package's config/fastdds.xml, or "

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from world_model_ros.benchmark.timing import percentiles
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.monitoring.statistics import percentiles
 from world_model_ros.sim import TASKS
 
 WARM_UP = 3  # plans that do not count

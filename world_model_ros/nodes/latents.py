@@ -5,7 +5,7 @@ import array
 import numpy as np
 from sensor_msgs.msg import Image
 
-from world_model_ros.control.images import ImageRejectedError
+from world_model_ros.camera.images import ImageRejectedError
 
 
 def latent_message(latent: np.ndarray, header) -> Image:

@@ -8,22 +8,22 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float32
 from trajectory_msgs.msg import JointTrajectory
 
-from world_model_ros.control.doubt import Doubt, DoubtRules
-from world_model_ros.control.health import Health
-from world_model_ros.control.images import ImageRejectedError
-from world_model_ros.control.joints import match_joints
-from world_model_ros.control.judged import HISTORY as TOO_SHORT
-from world_model_ros.control.judged import NO_COMMANDS, NO_FRAME, START, JudgedSteps
-from world_model_ros.control.statistics import Percentiles, Rate
+from world_model_ros.camera.images import ImageRejectedError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.monitoring.anomaly import Doubt, DoubtRules
+from world_model_ros.monitoring.judged import HISTORY as TOO_SHORT
+from world_model_ros.monitoring.judged import NO_COMMANDS, NO_FRAME, START, JudgedSteps
+from world_model_ros.monitoring.statistics import Percentiles, Rate
+from world_model_ros.monitoring.surprise import Expectation
 from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.qos import HISTORY, RELIABLE
 from world_model_ros.nodes.running import nanoseconds
-from world_model_ros.planning.action_buffer import ActionBuffer
-from world_model_ros.planning.expectation import Expectation
 from world_model_ros.planning.timeline import ModelStep, Timeline
+from world_model_ros.safety.action_buffer import ActionBuffer
+from world_model_ros.safety.health import Health
+from world_model_ros.safety.joints import match_joints
 
 WAITING = 3  # model steps that may wait for what went out until then: a busy machine hands over late
 KEPT = 64  # latents whose arrival is remembered

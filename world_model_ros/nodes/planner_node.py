@@ -12,28 +12,28 @@ from std_msgs.msg import Float32
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from world_model_ros.control.doubt import usual_norms
-from world_model_ros.control.goals import GoalInUse
-from world_model_ros.control.health import Health
-from world_model_ros.control.images import ImageRejectedError, check_goal_norm
-from world_model_ros.control.joints import JointCollector, match_joints
-from world_model_ros.control.limits import narrowed
-from world_model_ros.control.progress import Progress, nobody_tried
-from world_model_ros.control.statistics import Percentiles
-from world_model_ros.control.worker import Worker
+from world_model_ros.camera.images import ImageRejectedError, check_goal_norm
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.device import choose_device, lost_device
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.monitoring.anomaly import usual_norms
+from world_model_ros.monitoring.progress import Progress, nobody_tried
+from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.plans import plan_message
 from world_model_ros.nodes.qos import HISTORY, JOINTS, RELIABLE
 from world_model_ros.nodes.running import nanoseconds
-from world_model_ros.planning.action_buffer import ActionBuffer
-from world_model_ros.planning.receding import NoPlanError, RecedingHorizonPlanner
-from world_model_ros.planning.settings import PlannerConfig
+from world_model_ros.nodes.worker import Worker
+from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.goals import GoalInUse
+from world_model_ros.planning.planner import NoPlanError, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
+from world_model_ros.safety.action_buffer import ActionBuffer
+from world_model_ros.safety.health import Health
+from world_model_ros.safety.joints import JointCollector, match_joints
+from world_model_ros.safety.limits import narrowed
 
 ACKNOWLEDGE = Duration(seconds=0.05)
 STOP_SECONDS = 1.0  # for the plan in flight, when ending

@@ -3,11 +3,11 @@
 import numpy as np
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from world_model_ros.control.joints import integrate
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.nodes.running import set_stamp
-from world_model_ros.planning.receding import NoPlanError
+from world_model_ros.planning.planner import NoPlanError
 from world_model_ros.planning.timeline import ModelStep
+from world_model_ros.safety.joints import integrate
 
 
 def plan_message(

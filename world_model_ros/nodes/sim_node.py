@@ -14,13 +14,13 @@ from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from world_model_ros.control.pacing import GoalCounter, GoalResult, Source, goal_line, summary_line
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
 from world_model_ros.nodes.running import Life, nanoseconds, set_stamp
 from world_model_ros.sim.camera import CameraClock, ClockGuard
 from world_model_ros.sim.faults import Faults, Frame, parse
+from world_model_ros.sim.lockstep import GoalCounter, GoalResult, Source, goal_line, summary_line
 from world_model_ros.sim.worlds import make_world
 
 LISTEN = 1.0  # seconds before the first time is said, in which another /clock is noticed
@@ -29,7 +29,7 @@ CLOCK_AGAIN = 0.1  # seconds of waiting after which the time is said once more: 
 
 
 class SimNode(Node):
-    """Steps a World at the pace of the nodes that command it; see control/pacing.py."""
+    """Steps a World at the pace of the nodes that command it; see sim/lockstep.py."""
 
     def __init__(self):
         super().__init__("sim_node")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from world_model_ros.errors import UserError
+from world_model_ros.planning.cuda_graph import CaptureError, Recorded
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance, WorldModel
-from world_model_ros.planning.recorded import CaptureError, Recorded
 from world_model_ros.planning.solver import SamplingSolver
 
 _log = logging.getLogger(__name__)

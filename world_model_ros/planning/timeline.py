@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from world_model_ros.planning.action_buffer import ActionBuffer
+from world_model_ros.safety.action_buffer import ActionBuffer
 
 KEPT_BLOCKS = 8
 LONG_GONE = 1000  # model steps without a frame, after which nothing of before matters

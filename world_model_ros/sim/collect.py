@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from world_model_ros.data.episodes import EpisodeWriter
-from world_model_ros.data.frames import resize_frame
 from world_model_ros.errors import UserError
+from world_model_ros.model.frames import resize_frame
 from world_model_ros.sim import TASKS
 from world_model_ros.sim.explorers import make_explorer
 from world_model_ros.sim.worlds import World, make_world

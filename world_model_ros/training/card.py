@@ -96,7 +96,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | latent standard deviation (1 is a normal's) | {figures["latent_std"]:.3f} |
 | effective rank of {spec.model.latent_dim} | {figures["effective_rank"]:.1f} |
 {_temporal_row(figures)}{_inverse_row(figures)}
-{training.get("worthiness", {}).get("verdict", "")}
+{training.get("readiness", {}).get("verdict", "")}
 
 ## Thresholds
 

@@ -17,7 +17,6 @@ from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import command_line, source_commit
-from world_model_ros.training import worthiness
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import collect_command, write_card
 from world_model_ros.training.heads import add_heads, add_heads_later
@@ -214,7 +213,7 @@ def _export(
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
     figures.update(judged)
     worth = _worthiness(arguments, model, spec, file, held_out)
-    noted = {**spec.training, "validation": figures, "worthiness": worth}
+    noted = {**spec.training, "validation": figures, "readiness": worth}
     spec = dataclasses.replace(spec, thresholds=thresholds, training=noted)
     card = write_card(
         arguments.out.resolve().name, spec, file, _commands(spec, file), len(held_out.episodes), figures
@@ -240,12 +239,12 @@ def _worthiness(
     file: EpisodeFile,
     held_out: Clips,
 ) -> dict:
-    frames = spec.history + worthiness.HORIZON
+    frames = spec.history + readiness.HORIZON
     try:
         windows = Clips(file, spec.action, spec.block, frames, held_out.episodes, spec.image.size)
     except UserError:
         return {"verdict": f"fitness to plan with not judged: no held-out episode has {frames} model steps"}
-    return worthiness.measure(model, spec, windows, arguments.seed)
+    return readiness.measure(model, spec, windows, arguments.seed)
 
 
 def _check(arguments: argparse.Namespace) -> None:

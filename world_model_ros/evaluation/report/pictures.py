@@ -29,7 +29,7 @@ from world_model_ros.evaluation.report.shapes import check_filmed, planner_of, p
 from world_model_ros.evaluation.workers import Settings, Worker
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.planning.settings import PlannerConfig
+from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.sim.worlds import check_world, make_world, protocols_of, yaw_difference
 
 FILMS = 6

@@ -8,7 +8,7 @@ from dataclasses import fields
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.problems import Problem
 from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Result
-from world_model_ros.planning.settings import PlannerConfig
+from world_model_ros.planning.config import PlannerConfig
 
 
 class Each:

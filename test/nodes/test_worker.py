@@ -1,0 +1,144 @@
+import threading
+
+import pytest
+
+from world_model_ros.nodes.worker import Worker
+
+PATIENCE = 20.0
+
+
+class Desk:
+    """What a worker does is under the test's control: a job begins, and ends when it is let go."""
+
+    def __init__(self):
+        self.began, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.done, self.errors = [], []
+        self.failed = threading.Semaphore(0)
+        self.worker = Worker(self.work, self.fail)
+
+    def work(self, job):
+        self.began.release()
+        assert self.go.acquire(timeout=PATIENCE)
+        self.done.append(job)
+        if isinstance(job, BaseException):
+            raise job
+
+    def fail(self, error, text):
+        self.errors.append((error, text))
+        self.failed.release()
+
+    def start(self, job):
+        """Hand over a job, and wait until it is being done."""
+        self.worker.submit(job)
+        assert self.began.acquire(timeout=PATIENCE)
+
+    def end(self):
+        """Let everything end."""
+        for _ in range(10):
+            self.go.release()
+        return self.worker.stop(PATIENCE)
+
+
+@pytest.fixture
+def desk():
+    found = Desk()
+    yield found
+    assert found.end()
+
+
+def test_jobs_are_done_one_after_the_other(desk):
+    for job in (1, 2, 3):
+        desk.start(job)
+        desk.go.release()
+    assert desk.end()
+    assert desk.done == [1, 2, 3]
+    assert not desk.worker.alive
+    assert desk.worker.replaced == 0
+
+
+@pytest.mark.fault
+def test_fault_16_of_the_jobs_that_wait_only_the_newest_is_done(desk):
+    desk.start(1)
+    for job in (2, 3, 4):
+        desk.worker.submit(job)
+    desk.go.release()
+    assert desk.began.acquire(timeout=PATIENCE)
+    assert desk.end()
+    assert desk.done == [1, 4]
+    assert desk.worker.replaced == 2
+
+
+@pytest.mark.fault
+def test_fault_17_what_a_job_raises_is_handed_on_with_its_traceback_and_the_next_one_is_done(desk):
+    error = RuntimeError("the model is broken")
+    desk.start(error)
+    desk.go.release()
+    assert desk.failed.acquire(timeout=PATIENCE)
+    (found, text), *more = desk.errors
+    assert (found, more) == (error, [])
+    assert "Traceback" in text
+    assert "in work" in text
+    assert "the model is broken" in text
+    desk.start("next")
+    assert desk.end()
+    assert desk.done == [error, "next"]
+
+
+@pytest.mark.fault
+def test_fault_17_a_job_that_does_not_end_is_seen_with_where_it_hangs(desk, monkeypatch):
+    assert desk.worker.busy() == 0.0
+    now = [1000.0]
+    monkeypatch.setattr("world_model_ros.nodes.worker.time.monotonic", lambda: now[0])
+    desk.start("slow")
+    now[0] += 7.5
+    assert desk.worker.busy() == 7.5
+    assert "in work" in desk.worker.stack()
+    assert not desk.worker.stop(0.01)
+    assert desk.worker.alive
+
+
+def test_nothing_is_busy_between_jobs(desk):
+    desk.start(RuntimeError())
+    desk.go.release()
+    assert desk.failed.acquire(timeout=PATIENCE)
+    desk.start(1)
+    desk.go.release()
+    assert desk.end()
+    assert desk.worker.busy() == 0.0
+    assert desk.worker.stack() == ""
+
+
+def test_after_stopping_no_job_is_taken(desk):
+    assert desk.end()
+    desk.worker.submit(1)
+    assert desk.done == []
+
+
+def test_stopping_lets_the_job_at_hand_end_and_leaves_the_one_that_waits(desk):
+    desk.start(1)
+    desk.worker.submit(2)
+    assert not desk.worker.stop(0.0)  # told to, while the first is being done
+    assert desk.end()
+    assert desk.done == [1]
+
+
+def test_a_thread_whose_failure_cannot_be_told_goes_on(capsys):
+    done = threading.Event()
+
+    def work(job):
+        if job == "broken":
+            raise RuntimeError(job)
+        done.set()
+
+    def fail(error, text):
+        told.set()
+        raise OSError("the node is gone")
+
+    told = threading.Event()
+    worker = Worker(work, fail)
+    worker.submit("broken")
+    assert told.wait(PATIENCE)
+    worker.submit("next")
+    assert done.wait(PATIENCE)
+    assert worker.stop(PATIENCE)
+    assert "the node is gone" in capsys.readouterr().err

@@ -1,0 +1,403 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from world_model_ros.errors import UserError
+from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, Thresholds
+from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.objective import OnShell, Sharpened, squared_distance
+from world_model_ros.planning.planner import RecedingHorizonPlanner
+
+ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.01, 0.0), (0.2, 0.1), (-0.4, -0.4), (0.4, 0.3))
+SPEC = CheckpointSpec(ModelConfig.small(10), ImageSpec(64), ACTION, 0.05, 5)
+STILL = np.zeros((5, 2))
+
+
+class PointMass:
+    """A world known exactly: the first two numbers of the latent are a position in metres."""
+
+    def __init__(self):
+        self.contexts = []
+        self.mean, self.std = torch.tensor(ACTION.mean), torch.tensor(ACTION.std)
+
+    def rollout(self, latents, history_actions, candidates):
+        self.contexts.append((latents.clone(), history_actions.clone()))
+        steps = candidates.unflatten(-1, (5, 2)) * self.std + self.mean
+        moved = (0.05 * steps.sum(3)).cumsum(2)
+        out = latents[:, -1][:, None, None].repeat(1, *candidates.shape[1:3], 1)
+        out[..., :2] += moved
+        return out
+
+
+def latent(x, y):
+    values = np.zeros(SPEC.model.latent_dim, np.float32)
+    values[:2] = x, y
+    return values
+
+
+def drive(planner, start, blocks, pipelined=True):
+    """Close the loop on the exact world; return the positions at the model steps."""
+    position, running, executed, path = np.array(start), STILL, None, []
+    for _ in range(blocks):
+        path.append(position.copy())
+        plan = planner.plan(latent(*position), executed, running if pipelined else None)
+        executed = running if pipelined else plan.actions[:5]
+        position = position + 0.05 * executed.sum(0)
+        running = plan.actions[:5]
+    return np.array([*path, position])
+
+
+@pytest.mark.parametrize("pipelined", [True, False])
+def test_arrives_and_stays(pipelined):
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(0.2, -0.15))
+    path = drive(planner, (0.0, 0.0), 12, pipelined)
+    distances = np.linalg.norm(path - [0.2, -0.15], axis=1)
+    assert distances[7:].max() < 0.02
+
+
+def test_plan_is_physical_and_within_limits():
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(9, 9))
+    plan = planner.plan(latent(0, 0), None, STILL)
+    assert plan.actions.shape == (25, 2)
+    assert (plan.actions >= ACTION.low).all()
+    assert (plan.actions <= ACTION.high).all()
+    assert plan.actions.mean(0)[0] > 0.2
+    assert plan.distance == pytest.approx(162)
+    assert plan.predicted_distance < plan.distance
+
+
+def test_new_plan_starts_at_the_end_of_the_running_block():
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(0.1, 0))
+    running = np.tile([0.4, 0.0], (5, 1))  # moves exactly to the goal
+    plan = planner.plan(latent(0, 0), None, running)
+    # 25 steps of at most 0.4 m/s reach 0.5 m: a plan from the old place would leave with 0.1 m
+    assert abs(0.05 * plan.actions.sum(0)[0]) < 0.03
+
+
+def test_history_holds_what_was_executed_not_what_was_planned():
+    model = PointMass()
+    planner = RecedingHorizonPlanner(model, SPEC)
+    planner.set_goal(latent(0.1, 0))
+    executed = np.full((5, 2), 0.05)
+    planner.plan(latent(0, 0), None, None)
+    model.contexts.clear()
+    planner.plan(latent(0.02, 0), executed, None)
+    latents, actions = model.contexts[-1]
+    assert latents.shape == (1, 2, 64)
+    expected = (0.05 - np.array(ACTION.mean)) / np.array(ACTION.std)
+    np.testing.assert_allclose(actions[0, 0].reshape(5, 2), np.tile(expected, (5, 1)), rtol=1e-4)
+
+
+def test_history_never_exceeds_the_models():
+    model = PointMass()
+    planner = RecedingHorizonPlanner(model, SPEC)
+    planner.set_goal(latent(0.1, 0))
+    for k in range(6):
+        planner.plan(latent(0, 0), STILL if k else None, STILL)
+    assert max(latents.shape[1] for latents, _ in model.contexts) == SPEC.history
+    assert all(a.shape[1] == z.shape[1] - 1 for z, a in model.contexts)
+
+
+def test_a_gap_forgets_the_history():
+    model = PointMass()
+    planner = RecedingHorizonPlanner(model, SPEC)
+    planner.set_goal(latent(0.1, 0))
+    planner.plan(latent(0, 0), None, None)
+    planner.plan(latent(0, 0), STILL, None)
+    model.contexts.clear()
+    planner.plan(latent(0, 0), None, None)
+    assert model.contexts[-1][0].shape[1] == 1
+
+
+def test_same_seed_same_plan_and_warm_up_changes_nothing():
+    plans = []
+    for warm in (False, True):
+        planner = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(seed=5))
+        planner.set_goal(latent(0.1, 0.1))
+        if warm:
+            planner.warm_up()
+        plans.append(planner.plan(latent(0, 0), None, STILL).actions)
+    np.testing.assert_array_equal(*plans)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros(3), None, None), "latent has shape"),
+        ((np.full(64, np.nan), None, None), "latent is not finite"),
+        ((np.zeros(64), np.zeros((4, 2)), None), "block has shape"),
+        ((np.zeros(64), None, np.full((5, 2), np.inf)), "block is not finite"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_the_planner_usable(arguments, message):
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(0.1, 0))
+    with pytest.raises(ValueError, match=message):
+        planner.plan(*arguments)
+    planner.plan(latent(0, 0), None, STILL)
+
+
+def test_no_goal_no_plan():
+    with pytest.raises(ValueError, match="set_goal"):
+        RecedingHorizonPlanner(PointMass(), SPEC).plan(latent(0, 0), None, None)
+
+
+def test_a_broken_model_yields_an_error_not_a_plan():
+    class Broken(PointMass):
+        def rollout(self, *arguments):
+            return super().rollout(*arguments) * torch.nan
+
+    planner = RecedingHorizonPlanner(Broken(), SPEC)
+    planner.set_goal(latent(0.1, 0))
+    with pytest.raises(ValueError, match="finite"):
+        planner.plan(latent(0, 0), None, None)
+
+
+class Proposing(PointMass):
+    """The same world, with a head that knows the way to places beyond the reach of chance."""
+
+    def inverse(self, starts, goals, arrivals):
+        self.asked = starts.clone(), goals.clone(), arrivals.clone()
+        speed = (goals - starts)[:, :2] / (0.25 * arrivals[:, None])
+        return ((speed - self.mean) / self.std).repeat(1, 5)[:, None].expand(-1, 5, -1)
+
+
+def test_proposals_are_asked_from_where_the_plan_begins_and_judged_by_the_model():
+    model = Proposing()
+    planner = RecedingHorizonPlanner(
+        model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1, haste=0.0)
+    )
+    planner.set_goal(latent(0.3, 0.1))
+    plan = planner.plan(latent(0, 0), None, np.tile([0.4, 0.0], (5, 1)))
+    starts, goals, arrivals = model.asked
+    np.testing.assert_allclose(starts[:, :2], np.tile([0.1, 0.0], (len(arrivals), 1)), atol=1e-6)
+    np.testing.assert_allclose(goals[:, :2], np.tile([0.3, 0.1], (len(arrivals), 1)), atol=1e-6)
+    alone = RecedingHorizonPlanner(
+        model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1, proposal="none")
+    )
+    alone.set_goal(latent(0.3, 0.1))
+    by_chance = alone.plan(latent(0, 0), None, np.tile([0.4, 0.0], (5, 1)))
+    assert plan.predicted_distance < 0.3 * by_chance.predicted_distance
+
+
+def test_a_bad_proposal_does_no_harm():
+    class Lost(PointMass):
+        def inverse(self, starts, goals, arrivals):
+            return torch.full((len(arrivals), 5, 10), -9.0)
+
+    planner = RecedingHorizonPlanner(Lost(), SPEC)
+    planner.set_goal(latent(0.2, 0.15))
+    path = drive(planner, (0.0, 0.0), 12)
+    assert np.linalg.norm(path[-1] - [0.2, 0.15]) < 0.02
+
+
+def test_a_proposal_without_a_head_is_refused():
+    with pytest.raises(UserError, match="no inverse-dynamics head"):
+        RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(proposal="inverse_dynamics"))
+    with pytest.raises(UserError, match="proposal 'oracle' is unknown"):
+        PlannerConfig(proposal="oracle")
+
+
+@pytest.mark.parametrize(("tolerance", "horizons"), [(np.inf, [4, 3]), (0.001, [4, 5])])
+def test_a_plan_that_cannot_keep_its_promise_chooses_its_arrival_anew(tolerance, horizons):
+    planner = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(tolerance=tolerance, samples=256))
+    planner.set_goal(latent(0.38, 0.0))
+    found = [planner.plan(latent(0, 0), None, STILL).horizon]
+    # somebody pushed the robot back: three steps are too few now
+    found.append(planner.plan(latent(-0.1, 0.0), STILL, STILL).horizon)
+    assert found == horizons
+
+
+def test_waiting_at_the_goal_takes_fewer_candidates_than_finding_the_way():
+    config = PlannerConfig(samples=8, elites=2, iterations=1, widening=3, tolerance=0.001)
+    planner = RecedingHorizonPlanner(PointMass(), SPEC, config)
+    planner.set_goal(latent(0.0, 0.0))
+    assert [planner.plan(latent(0, 0), None, None).candidates for _ in range(3)] == [24, 8, 8]
+    # Away from it, however it got there, the way is found anew.
+    planner.plan(latent(0.3, 0), None, None)
+    planner.set_goal(latent(0.0, 0.0))
+    assert planner.plan(latent(0.3, 0), None, None).candidates == 24
+
+
+def test_a_deadline_stops_at_the_last_finished_iteration(passing):
+    class Slow(PointMass):
+        def rollout(self, *arguments):
+            passing(0.02)
+            return super().rollout(*arguments)
+
+    config = PlannerConfig(iterations=50, deadline=200)
+    planner = RecedingHorizonPlanner(Slow(), SPEC, config)
+    planner.set_goal(latent(0.2, 0))
+    plan = planner.plan(latent(0, 0), None, STILL)
+    assert 1 <= plan.iterations < 50
+    assert np.isfinite(plan.actions).all()
+    hurried = RecedingHorizonPlanner(Slow(), SPEC, PlannerConfig(iterations=50, deadline=0.001))
+    hurried.set_goal(latent(0.2, 0))
+    assert hurried.plan(latent(0, 0), None, STILL).iterations == 1
+    unhurried = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(iterations=3))
+    unhurried.set_goal(latent(0.2, 0))
+    assert unhurried.plan(latent(0, 0), None, STILL).iterations == 3
+    with pytest.raises(UserError, match="deadline must be positive"):
+        PlannerConfig(deadline=0)
+
+
+def test_what_left_the_shell_inwards_is_paid_for_from_there_on():
+    latents = torch.tensor([[3.0, 4.0], [0.0, 2.0], [0.0, 6.0]])  # norms 5, 2, 6
+    goal = torch.tensor([0.0, 6.0])
+    metric = OnShell(squared_distance, low=4.0, weight=10.0)
+    np.testing.assert_allclose(metric(latents, goal), [13, 16 + 20, 0 + 20])
+
+
+def test_a_sharpened_metric_tells_places_near_the_goal_apart_and_adds_little_elsewhere():
+    coarse = Sharpened(lambda latents, goals: (latents - goals).norm(dim=-1).ceil(), weight=2.0)
+    goal = torch.zeros(64)
+    at, near, nearer = torch.zeros(64), torch.zeros(64), torch.zeros(64)
+    near[0], nearer[0] = 0.9, 0.4
+    assert float(coarse(at, goal)) == 0
+    assert float(coarse(nearer, goal)) < float(coarse(near, goal)) < 1 + 2
+    far = torch.stack([torch.full((64,), 1.4), torch.full((64,), 1.5)])
+    added = coarse(far, goal) - (far - goal).norm(dim=-1).ceil()
+    assert added.max() < 2
+    assert float(added[1] - added[0]) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("objective", "setting", "expected"), [("squared", None, 5), ("temporal", None, 8), ("temporal", 6, 6)]
+)
+def test_the_horizon_suits_the_objective_unless_it_is_given(objective, setting, expected):
+    class Timed(PointMass):
+        def temporal(self, starts, goals):
+            return (starts - goals)[..., :2].norm(dim=-1) / 0.1
+
+    planner = RecedingHorizonPlanner(
+        Timed(), SPEC, PlannerConfig(objective=objective, horizon=setting, haste=0.0)
+    )
+    planner.set_goal(latent(1.5, 0.0))
+    assert planner.plan(latent(0, 0), None, None).horizon == expected
+
+
+class Mirage(PointMass):
+    """Whatever goes to the left seems to be at the goal, and is a mean of futures: far inside the shell."""
+
+    def rollout(self, latents, history_actions, candidates):
+        out = super().rollout(latents, history_actions, candidates)
+        out[..., 2] = 5.0  # on the shell
+        left = out[..., 0] < -0.02
+        out[left] = 0.0
+        out[..., 0] = torch.where(left, 0.3, out[..., 0])
+        return out
+
+
+@pytest.mark.parametrize(("doubt", "right"), [(0.0, False), (10.0, True)])
+def test_a_doubtful_arrival_does_not_lure(doubt, right):
+    spec = dataclasses.replace(SPEC, thresholds=Thresholds(norm_low=4.0, norm_high=6.0))
+    planner = RecedingHorizonPlanner(Mirage(), spec, PlannerConfig(doubt=doubt))
+    goal, start = latent(0.3, 0.0), latent(0.0, 0.0)
+    start[2] = 5.0
+    planner.set_goal(goal)
+    moved = planner.plan(start, None, None).actions[:5, 0].sum()
+    assert (moved > 0) == right
+
+
+@pytest.mark.parametrize("setting", ["doubt", "sharpness"])
+def test_what_is_below_nothing_is_refused(setting):
+    with pytest.raises(UserError, match=setting):
+        PlannerConfig(**{setting: -1})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("widening", 0), ("horizon", 0), ("samples", 1), ("iterations", 0)]
+)
+def test_settings_that_make_no_sense_are_refused_by_name(setting, value):
+    with pytest.raises(UserError, match=setting):
+        PlannerConfig(**{setting: value})
+
+
+class Beginning(PointMass):
+    """Notes which blocks each solve begins with: the first candidate of the first iteration."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun = []
+
+    def rollout(self, latents, history_actions, candidates):
+        if candidates.shape[1] > 1:
+            self.begun.append(candidates[0, 0].clone())
+        return super().rollout(latents, history_actions, candidates)
+
+
+@pytest.mark.parametrize("passed", [1, 2, 3])
+def test_after_a_gap_the_previous_plan_is_begun_where_it_is_now(passed):
+    model = Beginning()
+    planner = RecedingHorizonPlanner(model, SPEC, PlannerConfig(samples=64, iterations=1))
+    planner.set_goal(latent(0.38, 0.0))
+    before = planner.plan(latent(0, 0), None, STILL)
+    model.begun.clear()
+    after = planner.plan(latent(0, 0), None, STILL, passed)
+    left = before.horizon - passed
+    assert left > 0
+    expected = ((before.actions.reshape(-1, 5, 2) - ACTION.mean) / ACTION.std)[passed:].reshape(left, 10)
+    np.testing.assert_allclose(model.begun[0], expected, atol=1e-5)
+    assert after.horizon == left
+
+
+def test_a_plan_that_has_passed_is_dropped():
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(0.38, 0.0))
+    planner.plan(latent(0, 0), None, STILL)
+    fresh = RecedingHorizonPlanner(PointMass(), SPEC)
+    fresh.set_goal(latent(0.38, 0.0))
+    fresh.generator.set_state(planner.generator.get_state())
+    found = [p.plan(latent(0, 0), None, STILL, 40) for p in (planner, fresh)]
+    np.testing.assert_array_equal(found[0].actions, found[1].actions)
+
+
+def test_after_a_step_without_a_plan_the_next_one_does_not_begin_a_step_late():
+    class Sometimes(Beginning):
+        broken = False
+
+        def rollout(self, *arguments):
+            return super().rollout(*arguments) * (torch.nan if self.broken else 1.0)
+
+    model = Sometimes()
+    planner = RecedingHorizonPlanner(model, SPEC, PlannerConfig(samples=64, iterations=1))
+    planner.set_goal(latent(0.38, 0.0))
+    before = planner.plan(latent(0, 0), None, STILL)
+    model.broken = True
+    with pytest.raises(ValueError, match="finite"):
+        planner.plan(latent(0, 0), STILL, STILL)
+    model.broken = False
+    model.begun.clear()
+    planner.plan(latent(0, 0), STILL, STILL)
+    expected = ((before.actions.reshape(-1, 5, 2) - ACTION.mean) / ACTION.std)[2:].reshape(-1, 10)
+    np.testing.assert_allclose(model.begun[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"elites": 100, "objective": "temporal", "proposal": "none"},
+        {"elites": 100, "proposal": "none"},
+        {"elites": 40},
+    ],
+)
+def test_elites_are_judged_against_the_samples_that_are_used(settings):
+    class Timed(PointMass):
+        def temporal(self, starts, goals):
+            return (starts - goals)[..., :2].norm(dim=-1) / 0.1
+
+    planner = RecedingHorizonPlanner(Timed(), SPEC, PlannerConfig(**settings))
+    assert planner.config.elites == settings["elites"]
+    assert planner.config.samples >= settings["elites"]
+
+
+def test_more_elites_than_samples_are_refused_with_the_samples_that_are_used():
+    with pytest.raises(UserError, match="100 of 48"):
+        RecedingHorizonPlanner(Proposing(), SPEC, PlannerConfig(elites=100))
+    with pytest.raises(UserError, match="20 of 10"):
+        PlannerConfig(samples=10, elites=20)

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from world_model_ros.errors import UserError
+from world_model_ros.model.config import ActionSpec
+from world_model_ros.safety.limits import Limits, narrowed
+
+NAMES = ("a", "b")
+finite = st.floats(allow_nan=False, allow_infinity=False)
+pairs = st.tuples(finite, finite).map(np.array)
+
+
+@given(pairs)
+def test_no_action_leaves_the_limits(action):
+    limits = Limits(NAMES, (-0.4, -0.1), (0.4, 0.2))
+    clamped = limits.clamp(action)
+    assert (clamped.action >= limits.low).all()
+    assert (clamped.action <= limits.high).all()
+    assert bool(clamped.by) == (clamped.action.tolist() != action.tolist())
+    assert set(clamped.by) <= {"limits.low", "limits.high"}
+
+
+@given(pairs, pairs, pairs)
+def test_all_limits_together_hold(action, previous, positions):
+    limits = Limits(NAMES, (-0.4, -0.1), (0.4, 0.2), (0.05, 0.05), (-1.0, -2.0), (1.0, 2.0))
+    previous = np.clip(previous, limits.low, limits.high)
+    clamped = limits.clamp(action, previous, positions, period=0.05)
+    assert (clamped.action >= limits.low).all()
+    assert (clamped.action <= limits.high).all()
+    ends = positions + 0.05 * clamped.action
+    for i in range(2):
+        if -1 - i <= positions[i] <= 1 + i:
+            assert -1 - i - 1e-9 <= ends[i] <= 1 + i + 1e-9
+        elif positions[i] > 0:
+            assert clamped.action[i] <= 0
+        else:
+            assert clamped.action[i] >= 0
+        if not {"limits.position_low", "limits.position_high"} & set(clamped.by):
+            assert abs(clamped.action[i] - previous[i]) <= 0.05 + 1e-12
+
+
+def test_what_had_to_change_an_action_is_named():
+    limits = Limits(NAMES, (-1, -1), (1, 1), (0.5, 0.5), (-2, -2), (2, 2))
+    clamped = limits.clamp([3, 0], np.array([0.4, 0]), np.array([1.99, 0]), period=0.05)
+    assert clamped.by == ("limits.high", "limits.max_step", "limits.position_high")
+    np.testing.assert_allclose(clamped.action, [0.2, 0])
+
+
+def test_the_end_of_a_joint_comes_before_a_smooth_start():
+    limits = Limits(("a",), [-1], [1], [0.1], [-2], [2])
+    assert limits.clamp([1], np.array([1.0]), np.array([2.0]), period=0.05).action.tolist() == [0]
+
+
+def test_what_is_not_given_does_not_limit():
+    limits = Limits(NAMES, (-1, -1), (1, 1), (0.5, 0.5), (-2, -2), (2, 2))
+    assert limits.clamp([1, 1]).action.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("action", [[0.0], [0.0, np.nan], [np.inf, 0.0], 0.0])
+def test_an_action_of_another_shape_or_not_finite_is_an_error(action):
+    with pytest.raises(ValueError, match="shape|finite"):
+        Limits(NAMES, (-1, -1), (1, 1)).clamp(action)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"low": (0.4, -1), "high": (-0.4, 1)}, "limits of a .* low must be below high"),
+        ({"low": (0.1, -1), "high": (0.4, 1)}, "standing still"),
+        ({"low": (np.nan, -1), "high": (1, 1)}, "finite"),
+        ({"low": (-np.inf, -1), "high": (1, 1)}, "finite"),
+        ({"low": (-1, -1), "high": (1,)}, "one number for each"),
+        ({"low": (), "high": ()}, "one number for each"),
+        ({"low": (-1, -1), "high": (1, 1), "max_step": (0, 1)}, "max_step .* positive"),
+        ({"low": (-1, -1), "high": (1, 1), "max_step": (-1, 1)}, "max_step .* positive"),
+        ({"low": (-1, -1), "high": (1, 1), "max_step": (np.nan, 1)}, "max_step .* finite"),
+        ({"low": (-1, -1), "high": (1, 1), "position_low": (-1, -1)}, "go together"),
+        ({"low": (-1, -1), "high": (1, 1), "position_high": (1, 1)}, "go together"),
+        (
+            {"low": (-1, -1), "high": (1, 1), "position_low": (1, 1), "position_high": (-1, -1)},
+            "position limits of a",
+        ),
+        (
+            {"low": (-1, -1), "high": (1, 1), "position_low": (-1,), "position_high": (1, 1)},
+            "one number for each",
+        ),
+    ],
+)
+def test_fault_15_limits_that_are_missing_or_inverted_are_refused(arguments, says):
+    with pytest.raises(UserError, match=says):
+        Limits(NAMES, **arguments)
+
+
+def test_there_must_be_something_to_limit():
+    with pytest.raises(UserError, match="no actions"):
+        Limits((), (), ())
+
+
+def test_a_robots_limits_narrow_the_checkpoints_and_never_widen_them():
+    action = ActionSpec(
+        ("a", "b"), "joint_velocity", "rad/s", (0.0,) * 2, (1.0,) * 2, (-1.0,) * 2, (1.0,) * 2
+    )
+    assert narrowed(action, (), ()) == action
+    found = narrowed(action, (-0.2, -5.0), (0.3, 0.4))
+    assert (found.low, found.high) == ((-0.2, -1.0), (0.3, 0.4))
+    for low, high in (((-0.2,), ()), ((0.5, -1.0), ()), ((), (float("nan"), 1.0)), ((0.3, -1.0), (0.2, 1.0))):
+        with pytest.raises(UserError, match="limit"):
+            narrowed(action, low, high)

@@ -1,0 +1,86 @@
+import pytest
+
+from world_model_ros.safety.staleness import FrameRate, Freshness
+
+
+def test_nothing_is_fresh_before_it_was_heard():
+    stream = Freshness()
+    assert not stream.ever
+    assert not stream.fresh(0, 100)
+
+
+def test_fresh_until_the_timeout_and_not_longer():
+    stream = Freshness()
+    stream.heard(1000)
+    assert stream.ever
+    assert stream.fresh(1100, 100)
+    assert not stream.fresh(1101, 100)
+
+
+def test_the_first_message_is_enough_at_the_beginning():
+    stream = Freshness(needed=3)
+    stream.heard(1000)
+    assert stream.fresh(1000, 100)
+
+
+def test_after_a_silence_as_many_as_needed_must_come():
+    stream = Freshness(needed=3)
+    stream.heard(0)
+    assert not stream.fresh(1000, 100)
+    found = []
+    for moment in (1001, 1002, 1003):
+        stream.heard(moment)
+        found.append(stream.fresh(moment, 100))
+    assert found == [False, False, True]
+
+
+def test_the_same_message_again_is_not_another():
+    stream = Freshness(needed=3)
+    stream.heard(0)
+    assert not stream.fresh(1000, 100)
+    for moment in (1001, 1001, 1000, 1001):
+        stream.heard(moment)
+    assert not stream.fresh(1001, 100)
+
+
+def test_a_second_silence_counts_from_the_beginning():
+    stream = Freshness(needed=2)
+    stream.heard(0)
+    for start in (1000, 2000):
+        assert not stream.fresh(start, 100)
+        stream.heard(start)
+        assert not stream.fresh(start, 100)
+    stream.heard(2050)
+    assert stream.fresh(2050, 100)
+
+
+MS = 1_000_000
+
+
+def rate_of(intervals, step=250 * MS, longest=100 * MS):
+    rate, stamp = FrameRate(step, longest), 0
+    for interval in (0, *intervals):
+        stamp += round(interval * MS)
+        rate.heard(stamp)
+    return rate
+
+
+@pytest.mark.fault
+def test_fault_57_a_camera_is_judged_by_the_middle_of_its_intervals():
+    assert rate_of([200] * 9).too_slow() == "camera/image_raw is too slow: 5.0 Hz seen, 10 Hz needed"
+    assert rate_of([200] * 8).too_slow() == ""  # not enough to judge by
+    assert rate_of([90, 110] * 5).too_slow() == ""
+    assert rate_of([50, 50, 50, 50, 1000] * 2).too_slow() == ""  # frames are lost now and then
+    assert rate_of([250] * 9).too_slow() == ""  # each model step is shown
+    assert "3.7 Hz" in rate_of([270] * 9).too_slow()
+
+
+def test_a_frame_that_is_repeated_or_comes_late_is_no_interval():
+    rate = rate_of([200] * 9)
+    for _ in range(20):
+        rate.heard(1800 * MS)
+    assert rate.too_slow()
+    rate.heard(1700 * MS)
+    assert rate.too_slow()
+    rate.forget()
+    assert rate.too_slow() == ""

@@ -1,0 +1,1 @@
+"""Camera images: decoding, and checks for frozen, unusable and dropped frames."""

@@ -1,1 +1,0 @@
-"""The ROS-free control side: limits, staleness, the action buffer's player, joint matching."""

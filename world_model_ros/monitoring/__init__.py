@@ -1,0 +1,1 @@
+"""Anomaly detection from surprise and latent norm, progress, rates and percentiles."""

@@ -1,0 +1,1 @@
+"""The command side, without ROS: the state machine, limits, watchdogs, joints and the action buffer."""
