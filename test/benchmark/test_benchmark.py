@@ -13,6 +13,7 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.monitoring import statistics
 from world_model_ros.nodes import starter
 
 PEER = importlib.util.find_spec("stable_worldmodel") is not None

@@ -1,11 +1,11 @@
 import pytest
 
-from world_model_ros.camera.frame_drops import Losses
+from world_model_ros.camera.frame_drops import FrameDropMonitor
 
 
 @pytest.fixture
 def losses():
-    return Losses()
+    return FrameDropMonitor()
 
 
 def test_a_camera_whose_frames_all_come_is_good(losses):

@@ -113,7 +113,7 @@ def test_problems_are_reproducible_and_unsolved(world):
 
 def test_shipped_model_reaches_goals_and_workers_change_nothing(tmp_path):
     results = []
-    for words in ("-n 10 --workers 2", "-n 2 --workers 1 --no-floors"):
+    for words in ("-n 10 --workers 2", "-n 2 --workers 1 --no-baselines"):
         file = tmp_path / "results.json"
         assert main(f"evaluate --task reach --seed 11 {words} --json {file}".split()) == 0
         results.append(json.loads(file.read_text()))
@@ -122,10 +122,10 @@ def test_shipped_model_reaches_goals_and_workers_change_nothing(tmp_path):
     assert one["problems"][:2] == alone["problems"]
     assert one["success_rate"] >= 0.9
     assert one["success_at_end"] >= 0.9
-    assert one["success_rate"] > one["floors"]["random"]["success_rate"] + 0.4
+    assert one["success_rate"] > one["baselines"]["random"]["success_rate"] + 0.4
     assert one["interval"][0] < one["success_rate"] <= one["interval"][1]
     assert one["successes"] == sum(o["success"] for o in one["outcomes"])
-    keys = "task protocol n successes success_rate success_at_end interval floors planning_ms commit seed"
+    keys = "task protocol n successes success_rate success_at_end interval baselines planning_ms commit seed"
     assert set(keys.split()) <= set(one)
     assert 0 < one["planning_ms"]["p50"] <= one["planning_ms"]["p95"]
 

@@ -121,17 +121,17 @@ def test_bad_input_is_refused_before_the_work(words, sentence, tmp_path, capsys)
 )
 def test_lewm_is_planned_with_the_published_horizon(words, horizon, tmp_path):
     file = tmp_path / "r.json"
-    words = ["--protocol", *words, "-n", "1", "--budget", "5", "--no-floors", *SMALL, "--json", str(file)]
+    words = ["--protocol", *words, "-n", "1", "--budget", "5", "--no-baselines", *SMALL, "--json", str(file)]
     assert main(["evaluate", "--task", "push", *words]) == 0
     assert json.loads(file.read_text())["planner"]["horizon"] == horizon
 
 
 def test_floors_can_be_left_out(checkpoint, tmp_path):
     file = tmp_path / "r.json"
-    words = ["--task", "push", "--protocol", "far", "-n", "1", "--budget", "7", "--no-floors", *SMALL]
+    words = ["--task", "push", "--protocol", "far", "-n", "1", "--budget", "7", "--no-baselines", *SMALL]
     assert main(["evaluate", "--checkpoint", checkpoint, *words, "--json", str(file)]) == 0
     found = json.loads(file.read_text())
-    assert found["floors"] == {}
+    assert found["baselines"] == {}
     assert found["n"] == 1
     again = shlex.split(found["command"])
     assert again[:4] == ["python", "-m", "world_model_ros", "evaluate"]
@@ -141,19 +141,19 @@ def test_floors_can_be_left_out(checkpoint, tmp_path):
 
 
 def test_results_are_json_that_any_reader_takes_and_can_be_run_again(checkpoint, tmp_path):
-    """The tolerance of the squared distance is infinite: JSON has null for it, which leaves it open again."""
+    """The squared distance's replan_tolerance is infinite: null in JSON, which leaves it open again."""
     file = tmp_path / "random.json"
-    words = ["--task", "reach", "-n", "1", "--budget", "5", "--no-floors", *SMALL]
+    words = ["--task", "reach", "-n", "1", "--budget", "5", "--no-baselines", *SMALL]
     assert main(["evaluate", "--checkpoint", checkpoint, *words, "--json", str(file)]) == 0
 
     def refuse(word):
         raise AssertionError(f"{word} is not JSON")
 
     found = json.loads(file.read_text(), parse_constant=refuse)
-    assert found["planner"]["tolerance"] is None
+    assert found["planner"]["replan_tolerance"] is None
     script = read_script("reach", checkpoint, Result(file, found, datetime.now()))
     before = PlannerConfig(samples=8, elites=2, iterations=1).resolved(temporal=False, inverse=False)
-    assert before.tolerance == math.inf
+    assert before.replan_tolerance == math.inf
     assert script.settings.planner.resolved(temporal=False, inverse=False) == before
 
 

@@ -8,6 +8,7 @@ import torch
 
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.errors import UserError
+from world_model_ros.evaluation import probing
 from world_model_ros.evaluation.probing import measure, shrunk_pixels, summary, untrained_encoder
 from world_model_ros.evaluation.recordings import (
     FRESH_EVENTS,

@@ -155,8 +155,8 @@ def test_a_saved_problem_file_is_run_again_with_the_same_outcomes(checkpoint, tm
     one, two = (json.loads(file.read_text()) for file in (first, again))
     assert one["problems"] == two["problems"]
     assert one["outcomes"] == two["outcomes"]
-    assert one["floors"] == two["floors"]
-    assert set(one["floors"]) == {"random", "repeat"}
+    assert one["baselines"] == two["baselines"]
+    assert set(one["baselines"]) == {"random", "repeat"}
     assert set(one["criteria"]) == {"position", "pose", "pose_with_effector"}
     assert one["budget"] == 10
 

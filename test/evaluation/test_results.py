@@ -54,8 +54,8 @@ def test_floors_are_judged_by_the_same_criteria():
     found = closed_loop_results(
         OUTCOMES, {"random": OUTCOMES[2:], "repeat": OUTCOMES[:1]}, [1.0, 3.0], [64, 32]
     )
-    assert found["floors"]["random"] == rates(OUTCOMES[2:])
-    assert found["floors"]["repeat"]["criteria"]["pose"]["end"] == 1.0
+    assert found["baselines"]["random"] == rates(OUTCOMES[2:])
+    assert found["baselines"]["repeat"]["criteria"]["pose"]["end"] == 1.0
     assert found["planning_ms"]["p50"] == 2.0
     assert found["candidates_per_plan"] == 48
     assert found["steps"] == {"p50": 4, "p95": 4}

@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from world_model_ros.monitoring.anomaly import Doubt, DoubtRules
+from world_model_ros.monitoring.anomaly import AnomalyMonitor, AnomalyRules
 
 
 @pytest.fixture
 def doubt():
-    return Doubt(threshold=4.0, norm_low=7.0, norm_high=9.0, rules=DoubtRules(doubtful=3, calm=2))
+    return AnomalyMonitor(threshold=4.0, norm_low=7.0, norm_high=9.0, rules=AnomalyRules(trigger=3, clear=2))
 
 
 @pytest.mark.fault
@@ -17,7 +17,7 @@ def test_fault_36_surprise_for_some_steps_in_a_row_is_a_doubt_that_ends_when_it_
     assert "what the model expects" in said[5]
     assert "surprise 5.0, 4.0 is the bound" in said[5]
     assert "3 model steps in a row" in said[5]
-    assert doubt.counts == {"surprises": 6, "off_the_shell": 0}
+    assert doubt.counts == {"surprises": 6, "out_of_distribution": 0}
 
 
 @pytest.mark.fault
@@ -25,16 +25,16 @@ def test_fault_36_latents_off_their_shell_are_a_doubt_before_anything_was_expect
     said = [doubt.step(None, 12.0) for _ in range(3)]
     assert [bool(reason) for reason in said] == [False, False, True]
     assert "like none seen in training" in said[2]
-    assert doubt.counts == {"surprises": 0, "off_the_shell": 3}
+    assert doubt.counts == {"surprises": 0, "out_of_distribution": 3}
 
 
 def test_the_shell_has_a_margin_of_a_tenth_of_its_width(doubt):
     for norm in (6.8, 9.2):
         doubt.step(1.0, norm)
-    assert doubt.counts["off_the_shell"] == 0
+    assert doubt.counts["out_of_distribution"] == 0
     for norm in (6.79, 9.21):
         doubt.step(1.0, norm)
-    assert doubt.counts["off_the_shell"] == 2
+    assert doubt.counts["out_of_distribution"] == 2
 
 
 def test_steps_without_an_expectation_end_no_doubt(doubt):
@@ -45,7 +45,7 @@ def test_steps_without_an_expectation_end_no_doubt(doubt):
 
 
 def test_without_a_threshold_the_norm_alone_ends_a_doubt():
-    doubt = Doubt(None, 7.0, 9.0, DoubtRules(1, 1))
+    doubt = AnomalyMonitor(None, 7.0, 9.0, AnomalyRules(1, 1))
     assert doubt.step(1e9, 12.0)
     assert doubt.step(None, 8.0) == ""
 
@@ -54,29 +54,31 @@ def test_without_a_threshold_the_norm_alone_ends_a_doubt():
     ("error", "norm"), [(math.nan, 8.0), (math.inf, 8.0), (1.0, math.nan), (None, math.inf)]
 )
 def test_numbers_that_are_not_finite_are_a_doubt_whatever_the_thresholds(error, norm):
-    doubt = Doubt(None, None, None, DoubtRules(1, 1))
+    doubt = AnomalyMonitor(None, None, None, AnomalyRules(1, 1))
     assert "not finite" in doubt.step(error, norm)
 
 
 def test_without_thresholds_nothing_else_is_looked_at():
-    doubt = Doubt(None, None, None, DoubtRules(1, 1))
+    doubt = AnomalyMonitor(None, None, None, AnomalyRules(1, 1))
     assert doubt.step(1e9, 1e9) == ""
 
 
 def test_half_a_shell_is_none():
-    assert Doubt(1.0, 7.0, None).shell is None
+    assert AnomalyMonitor(1.0, 7.0, None).usual_norms is None
 
 
 @pytest.mark.parametrize(
     ("norm", "shown"), [(6.79, "6.79, 6.80 to 9.20"), (9.2004, "9.2004, 6.8000 to 9.2000")]
 )
 def test_a_norm_just_out_of_range_does_not_read_as_if_it_were_in_it(norm, shown):
-    doubt = Doubt(4.0, 7.0, 9.0, DoubtRules(1, 1))
+    doubt = AnomalyMonitor(4.0, 7.0, 9.0, AnomalyRules(1, 1))
     assert f"latent norm {shown} is usual" in doubt.step(None, norm)
 
 
 def test_a_surprise_just_above_its_bound_does_not_read_as_if_it_were_equal():
-    assert "surprise 4.002, 4.000 is the bound" in Doubt(4.0, 7.0, 9.0, DoubtRules(1, 1)).step(4.002, 8.0)
+    assert "surprise 4.002, 4.000 is the bound" in AnomalyMonitor(4.0, 7.0, 9.0, AnomalyRules(1, 1)).step(
+        4.002, 8.0
+    )
 
 
 @pytest.mark.fault

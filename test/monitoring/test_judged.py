@@ -8,7 +8,7 @@ def test_counts_what_was_judged_and_why_not():
     steps.add()
     steps.add(NO_FRAME, 2)
     steps.add(HISTORY)
-    assert steps.figures() == {
+    assert steps.metrics() == {
         "steps_judged": 1,
         "steps_not_judged": 6,
         "not_judged_why": f"3 {START}, 2 {NO_FRAME}, 1 {HISTORY}",

@@ -139,13 +139,13 @@ def test_fault_08_black_pictures_are_a_warning(encoder, camera, observer, ask):
 
 
 def test_fault_09_late_and_future_frames_are_dropped_and_counted(encoder, camera, observer, ask):
-    def figures():
+    def metrics():
         return ask.diagnosis("encoder_node")[2]
 
     wrong = []
     for count, offset in (("frames_future", 5.0), ("frames_repeated", -5.0)):
         observer.until(
-            lambda count=count: int(figures().get(count, 0)) > 2,
+            lambda count=count: int(metrics().get(count, 0)) > 2,
             again=lambda offset=offset: wrong.append(camera.shoot(offset=offset)),
         )
     now = camera.shoot()
@@ -254,13 +254,13 @@ def test_a_large_camera_with_the_profile_arrives(processes, checkpoint, observer
     start(processes, checkpoint)
     camera = processes.start("-c", GOOD_CAMERA)
 
-    def figure(name):
+    def metric(name):
         return float(ask.diagnosis("encoder_node")[2].get(name, 0))
 
-    observer.until(lambda: figure("frames_used") > 90)
-    came = sum(figure(f"frames_{kind}") for kind in ("used", "too_many", "late"))
-    print(f"640 x 480 at 30 Hz: {came:.0f} came, {figure('frames_lost'):.0f} lost, {figure('camera_hz')} Hz")
-    assert figure("frames_lost") <= 0.05 * came
+    observer.until(lambda: metric("frames_used") > 90)
+    came = sum(metric(f"frames_{kind}") for kind in ("used", "too_many", "late"))
+    print(f"640 x 480 at 30 Hz: {came:.0f} came, {metric('frames_lost'):.0f} lost, {metric('camera_hz')} Hz")
+    assert metric("frames_lost") <= 0.05 * came
     assert camera.poll() is None
 
 

@@ -86,10 +86,10 @@ def test_fault_36_surprise_for_some_steps_asks_for_a_standstill(processes, doubt
     assert "does not do what the model expects" in world.health[-1].message
     observer.until(lambda: world.asks() == "go_on", again=world.step)
 
-    def figure(name):
+    def metric(name):
         return float(ask.diagnosis("monitor_node")[2].get(name, 0))
 
-    observer.until(lambda: figure("surprises") >= 3 and figure("latent_hz") > 0, again=world.step)
+    observer.until(lambda: metric("surprises") >= 3 and metric("latent_hz") > 0, again=world.step)
 
 
 @pytest.mark.fault
@@ -192,12 +192,12 @@ def test_fault_57_steps_of_a_camera_off_the_grid_are_judged(processes, doubtful,
     world.ready()
     camera = OffGrid(world, rate)
 
-    def figures():
+    def metrics():
         return ask.diagnosis("monitor_node")[2]
 
     observer.until(lambda: world.surprises, again=camera.frame)
     begin, early = (world.time - camera.begin) // BLOCK, len(world.surprises)
-    missed = int(figures()["steps_not_judged"])
+    missed = int(metrics()["steps_not_judged"])
 
     def behind():  # more steps are there than a busy monitor has judged
         return len(world.surprises) - early < (world.time - camera.begin) // BLOCK - begin - 2
@@ -205,9 +205,9 @@ def test_fault_57_steps_of_a_camera_off_the_grid_are_judged(processes, doubtful,
     while len(world.surprises) < 60:
         camera.frame()
         observer.spin_while(behind, 5.0)
-    observer.until(lambda: int(figures().get("steps_judged", 0)) >= 60)
-    assert int(figures()["steps_not_judged"]) - missed <= 2, figures()["not_judged_why"]
-    assert float(figures()["camera_hz"]) == pytest.approx(rate, rel=0.1)
+    observer.until(lambda: int(metrics().get("steps_judged", 0)) >= 60)
+    assert int(metrics()["steps_not_judged"]) - missed <= 2, metrics()["not_judged_why"]
+    assert float(metrics()["camera_hz"]) == pytest.approx(rate, rel=0.1)
     assert ask.diagnosis("monitor_node")[0] == b"\x00"
 
 

@@ -120,7 +120,9 @@ def test_fault_38_ten_thousand_planning_cycles_leave_memory_as_it_was(resident):
     )
     model = LeWorldModel(config).eval()
     spec = CheckpointSpec(config, ImageSpec(16), ACTION, 0.05, 5)
-    settings = PlannerConfig(solver="cem", samples=4, elites=2, iterations=1, horizon=1, widening=1)
+    settings = PlannerConfig(
+        solver="cem", samples=4, elites=2, iterations=1, horizon=1, first_solve_multiplier=1
+    )
     planner = RecedingHorizonPlanner(model, spec, settings)
     latents = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
 

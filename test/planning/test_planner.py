@@ -7,7 +7,7 @@ import torch
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, Thresholds
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.planning.objective import OnShell, Sharpened, squared_distance
+from world_model_ros.planning.objective import WithOodPenalty, WithSquaredDistance, squared_distance
 from world_model_ros.planning.planner import RecedingHorizonPlanner
 
 ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.01, 0.0), (0.2, 0.1), (-0.4, -0.4), (0.4, 0.3))
@@ -170,7 +170,7 @@ class Proposing(PointMass):
 def test_proposals_are_asked_from_where_the_plan_begins_and_judged_by_the_model():
     model = Proposing()
     planner = RecedingHorizonPlanner(
-        model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1, haste=0.0)
+        model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1, time_cost=0.0)
     )
     planner.set_goal(latent(0.3, 0.1))
     plan = planner.plan(latent(0, 0), None, np.tile([0.4, 0.0], (5, 1)))
@@ -203,9 +203,11 @@ def test_a_proposal_without_a_head_is_refused():
         PlannerConfig(proposal="oracle")
 
 
-@pytest.mark.parametrize(("tolerance", "horizons"), [(np.inf, [4, 3]), (0.001, [4, 5])])
-def test_a_plan_that_cannot_keep_its_promise_chooses_its_arrival_anew(tolerance, horizons):
-    planner = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(tolerance=tolerance, samples=256))
+@pytest.mark.parametrize(("replan_tolerance", "horizons"), [(np.inf, [4, 3]), (0.001, [4, 5])])
+def test_a_plan_that_cannot_keep_its_promise_chooses_its_arrival_anew(replan_tolerance, horizons):
+    planner = RecedingHorizonPlanner(
+        PointMass(), SPEC, PlannerConfig(replan_tolerance=replan_tolerance, samples=256)
+    )
     planner.set_goal(latent(0.38, 0.0))
     found = [planner.plan(latent(0, 0), None, STILL).horizon]
     # somebody pushed the robot back: three steps are too few now
@@ -214,7 +216,9 @@ def test_a_plan_that_cannot_keep_its_promise_chooses_its_arrival_anew(tolerance,
 
 
 def test_waiting_at_the_goal_takes_fewer_candidates_than_finding_the_way():
-    config = PlannerConfig(samples=8, elites=2, iterations=1, widening=3, tolerance=0.001)
+    config = PlannerConfig(
+        samples=8, elites=2, iterations=1, first_solve_multiplier=3, replan_tolerance=0.001
+    )
     planner = RecedingHorizonPlanner(PointMass(), SPEC, config)
     planner.set_goal(latent(0.0, 0.0))
     assert [planner.plan(latent(0, 0), None, None).candidates for _ in range(3)] == [24, 8, 8]
@@ -249,12 +253,12 @@ def test_a_deadline_stops_at_the_last_finished_iteration(passing):
 def test_what_left_the_shell_inwards_is_paid_for_from_there_on():
     latents = torch.tensor([[3.0, 4.0], [0.0, 2.0], [0.0, 6.0]])  # norms 5, 2, 6
     goal = torch.tensor([0.0, 6.0])
-    metric = OnShell(squared_distance, low=4.0, weight=10.0)
+    metric = WithOodPenalty(squared_distance, low=4.0, weight=10.0)
     np.testing.assert_allclose(metric(latents, goal), [13, 16 + 20, 0 + 20])
 
 
 def test_a_sharpened_metric_tells_places_near_the_goal_apart_and_adds_little_elsewhere():
-    coarse = Sharpened(lambda latents, goals: (latents - goals).norm(dim=-1).ceil(), weight=2.0)
+    coarse = WithSquaredDistance(lambda latents, goals: (latents - goals).norm(dim=-1).ceil(), weight=2.0)
     goal = torch.zeros(64)
     at, near, nearer = torch.zeros(64), torch.zeros(64), torch.zeros(64)
     near[0], nearer[0] = 0.9, 0.4
@@ -275,7 +279,7 @@ def test_the_horizon_suits_the_objective_unless_it_is_given(objective, setting, 
             return (starts - goals)[..., :2].norm(dim=-1) / 0.1
 
     planner = RecedingHorizonPlanner(
-        Timed(), SPEC, PlannerConfig(objective=objective, horizon=setting, haste=0.0)
+        Timed(), SPEC, PlannerConfig(objective=objective, horizon=setting, time_cost=0.0)
     )
     planner.set_goal(latent(1.5, 0.0))
     assert planner.plan(latent(0, 0), None, None).horizon == expected
@@ -293,10 +297,10 @@ class Mirage(PointMass):
         return out
 
 
-@pytest.mark.parametrize(("doubt", "right"), [(0.0, False), (10.0, True)])
-def test_a_doubtful_arrival_does_not_lure(doubt, right):
+@pytest.mark.parametrize(("ood_penalty", "right"), [(0.0, False), (10.0, True)])
+def test_a_doubtful_arrival_does_not_lure(ood_penalty, right):
     spec = dataclasses.replace(SPEC, thresholds=Thresholds(norm_low=4.0, norm_high=6.0))
-    planner = RecedingHorizonPlanner(Mirage(), spec, PlannerConfig(doubt=doubt))
+    planner = RecedingHorizonPlanner(Mirage(), spec, PlannerConfig(ood_penalty=ood_penalty))
     goal, start = latent(0.3, 0.0), latent(0.0, 0.0)
     start[2] = 5.0
     planner.set_goal(goal)
@@ -304,14 +308,14 @@ def test_a_doubtful_arrival_does_not_lure(doubt, right):
     assert (moved > 0) == right
 
 
-@pytest.mark.parametrize("setting", ["doubt", "sharpness"])
+@pytest.mark.parametrize("setting", ["ood_penalty", "squared_distance_weight"])
 def test_what_is_below_nothing_is_refused(setting):
     with pytest.raises(UserError, match=setting):
         PlannerConfig(**{setting: -1})
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("widening", 0), ("horizon", 0), ("samples", 1), ("iterations", 0)]
+    ("setting", "value"), [("first_solve_multiplier", 0), ("horizon", 0), ("samples", 1), ("iterations", 0)]
 )
 def test_settings_that_make_no_sense_are_refused_by_name(setting, value):
     with pytest.raises(UserError, match=setting):

@@ -69,9 +69,9 @@ def test_a_recorded_solve_that_would_be_late_gives_way(loaded):
 
 @pytest.mark.parametrize(("solver", "candidates"), [("cem", 16 + 16), ("icem", 16 + 13)])
 def test_effort_is_counted(loaded, solver, candidates):
-    for plan in plans(loaded, 2, solver=solver, widening=1):
+    for plan in plans(loaded, 2, solver=solver, first_solve_multiplier=1):
         assert plan.candidates == candidates
-    wide = plans(loaded, 1, solver="cem", widening=2)[0]
+    wide = plans(loaded, 1, solver="cem", first_solve_multiplier=2)[0]
     assert wide.candidates == 64  # where the arrival is chosen
 
 
@@ -84,7 +84,7 @@ def test_bf16_plans_nearly_the_same_first_step(loaded):
 def starved(loaded, most):
     """Return a planner of 16 samples on a device where no more than ``most`` have room."""
     model, spec = loaded
-    config = PlannerConfig(solver="cem", samples=16, elites=4, iterations=2, widening=1)
+    config = PlannerConfig(solver="cem", samples=16, elites=4, iterations=2, first_solve_multiplier=1)
     planner = RecedingHorizonPlanner(model, spec, config)
 
     class Starved:
@@ -202,7 +202,7 @@ def test_fault_59_too_little_memory_for_a_recording_still_halves_the_samples(loa
 
     real = Recorded._begin
     monkeypatch.setattr(Recorded, "_begin", refuse)
-    plan = plans(loaded, 2, recorded=True, solver="cem", widening=1)[-1]
+    plan = plans(loaded, 2, recorded=True, solver="cem", first_solve_multiplier=1)[-1]
     assert plan.candidates == 16
 
 

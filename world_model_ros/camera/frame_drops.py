@@ -6,7 +6,7 @@ WINDOW = 60  # frames, come or lost, that are judged
 TOO_MANY = 0.1  # of them, until half as many are lost again
 
 
-class Losses:
+class FrameDropMonitor:
     """Counts frames that came and frames that did not."""
 
     def __init__(self):

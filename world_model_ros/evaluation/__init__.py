@@ -1,1 +1,1 @@
-"""Closed-loop success of a checkpoint, with intervals and floors."""
+"""Closed-loop success of a checkpoint, with intervals and baselines."""

@@ -31,7 +31,7 @@ from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.sim import TASKS
 from world_model_ros.sim.worlds import check_world, make_world
 
-FLOORS = ("random", "repeat")
+BASELINES = ("random", "repeat")
 # protocol -> a module with measure(checkpoint, task, data, n, seed) -> dict and summary(dict) -> str
 OPEN_LOOP = {
     "knowledge": "world_model_ros.evaluation.probing",
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="episode file of the training (knowledge, surprise)")
     parser.add_argument("--budget", type=int, help="control steps a problem (default: the protocol's)")
     parser.add_argument("--workers", type=int, default=1, help="processes; no outcome depends on them")
-    parser.add_argument("--no-floors", action="store_true", help="leave out the random and repeat policies")
+    parser.add_argument("--no-baselines", action="store_true", help="leave out random and repeat")
     timing = parser.add_mutually_exclusive_group()
     timing.add_argument(
         "--blocking", action="store_true", help="the robot waits for each plan (lewm's default, as published)"
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--elites", type=int, help="best ones that the next draw follows (likewise)")
     parser.add_argument("--iterations", type=int, help="of the solver (likewise)")
     parser.add_argument(
-        "--widening",
+        "--first_solve_multiplier",
         type=int,
         help="times as many candidates where the moment of arrival is chosen (likewise)",
     )
@@ -98,10 +98,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--objective", choices=OBJECTIVES, default=planner.objective, help="what candidates are judged by"
     )
     parser.add_argument(
-        "--doubt", type=float, help="cost of imagining what is inside the shell of norms (likewise)"
+        "--ood-penalty",
+        type=float,
+        help="cost of imagining what is inside the range of latent norms (likewise)",
     )
     parser.add_argument(
-        "--sharpness", type=float, help="what the squared distance adds near the goal (likewise)"
+        "--squared-distance-weight",
+        type=float,
+        help="what the squared distance adds near the goal (likewise)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--filmstrip", type=Path, metavar="PNG", help="draw the first problems there")
@@ -150,7 +154,7 @@ def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
         results = evaluate_robustness(settings, problems, arguments.workers)
         print(robustness.summary(results))
     else:
-        results = evaluate(settings, problems, arguments.workers, () if arguments.no_floors else FLOORS)
+        results = evaluate(settings, problems, arguments.workers, () if arguments.no_baselines else BASELINES)
         print(closed_loop.summary(results))
     if arguments.filmstrip:
         save_filmstrip(arguments.filmstrip, settings, results["problems"])
@@ -158,9 +162,9 @@ def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
     return results
 
 
-def evaluate(settings: Settings, problems: ProblemSet, workers: int = 1, floors=FLOORS) -> dict:
-    """Return the results of planner and ``floors`` on the same problems as plain data, ready for JSON."""
-    policies = ("planner", *floors)
+def evaluate(settings: Settings, problems: ProblemSet, workers: int = 1, baselines=BASELINES) -> dict:
+    """Return the results of planner and ``baselines`` on the same problems as plain data, ready for JSON."""
+    policies = ("planner", *baselines)
     jobs = [Job(problem, policy) for problem in problems.problems for policy in policies]
     done = run_in_workers(settings, jobs, workers)
     by_policy = {name: done[i :: len(policies)] for i, name in enumerate(policies)}

@@ -1,4 +1,4 @@
-"""What acts in an evaluation: the planner under test, and the floors it is compared with."""
+"""What acts in an evaluation: the planner under test, and the baselines it is compared with."""
 
 from dataclasses import replace
 from typing import Protocol

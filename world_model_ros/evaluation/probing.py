@@ -88,7 +88,7 @@ def measure(
             model, latents, [torch.from_numpy(r.blocks) for r in held_out], spec.history, seed=seed
         ),
         "straightness": {name: straightness(path, moving) for name, path in paths.items()},
-        "norms": norm_shell(model, spec, all_frames(held_out), torch.cat(latents), seed),
+        "norms": norm_range(model, spec, all_frames(held_out), torch.cat(latents), seed),
     }
 
 
@@ -192,7 +192,7 @@ def shrunk_pixels(frames: np.ndarray) -> np.ndarray:
     return np.stack(small).reshape(len(frames), -1).astype(np.float32) / 255
 
 
-def norm_shell(
+def norm_range(
     model: LeWorldModel, spec: CheckpointSpec, frames: np.ndarray, latents: torch.Tensor, seed: int
 ) -> dict:
     """Return quantiles of the norms of held-out latents (N, D) and the shares outside the shell.
@@ -204,7 +204,7 @@ def norm_shell(
     for name, pictures in corrupted(frames, seed).items():
         if name != "normal":
             norms[name] = encode_frames(model, pictures, spec).norm(dim=-1)
-    has_shell = low is not None and high is not None
+    has_range = low is not None and high is not None
     return {
         "low": low,
         "high": high,
@@ -213,7 +213,7 @@ def norm_shell(
             for name, found in norms.items()
         },
         "outside": {name: float(((f < low) | (f > high)).float().mean()) for name, f in norms.items()}
-        if has_shell
+        if has_range
         else None,
     }
 

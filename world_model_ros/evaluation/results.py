@@ -34,15 +34,18 @@ def rates(outcomes: list[Outcome]) -> dict:
 
 
 def closed_loop_results(
-    planned: list[Outcome], floors: dict[str, list[Outcome]], milliseconds: list[float], candidates: list[int]
+    planned: list[Outcome],
+    baselines: dict[str, list[Outcome]],
+    milliseconds: list[float],
+    candidates: list[int],
 ) -> dict:
-    """Return what the outcomes of the planner and of the floors say, as plain data."""
+    """Return what the outcomes of the planner and of the baselines say, as plain data."""
     steps = [o.first_success for o in planned if o.success]
     final = [o.final_distance for o in planned]
     return {
         "n": len(planned),
         **rates(planned),
-        "floors": {name: rates(outcomes) for name, outcomes in floors.items()},
+        "baselines": {name: rates(outcomes) for name, outcomes in baselines.items()},
         "steps": {"p50": percentile(steps, 50), "p95": percentile(steps, 95)},
         "final_distance": {"p50": percentile(final, 50), "p95": percentile(final, 95)},
         "planning_ms": {"p50": percentile(milliseconds, 50), "p95": percentile(milliseconds, 95)},
@@ -63,17 +66,17 @@ def summary(results: dict) -> str:
     def number(value, pattern: str) -> str:
         return "-" if value is None else pattern.format(value)
 
-    floors = results["floors"]
+    baselines = results["baselines"]
     lines = [
         f"{results['task']}, protocol {results['protocol']}, n = {results['n']}, "
         f"budget {results['budget']} control steps, seed {results['seed']}, "
         + ("planning while moving" if results.get("pipelined", True) else "waiting for each plan"),
-        f"  {'within the goal':<35}{'planner':<26}" + "".join(f"{name:<10}" for name in floors),
+        f"  {'within the goal':<35}{'planner':<26}" + "".join(f"{name:<10}" for name in baselines),
     ]
     for name, rate in results["criteria"].items():
         for when, words in (("any", "at some moment"), ("end", "at the end")):
             label = f"{_NAMES.get(name, name)}, {words}"
-            beside = "".join(f"{percent(f['criteria'][name][when]):<10}" for f in floors.values())
+            beside = "".join(f"{percent(f['criteria'][name][when]):<10}" for f in baselines.values())
             lines.append(f"  {label:<35}{percent(rate[when], rate[f'{when}_interval']):<26}{beside}".rstrip())
     steps, distance, ms = results["steps"], results["final_distance"], results["planning_ms"]
     return "\n".join(

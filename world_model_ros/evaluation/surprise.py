@@ -1,8 +1,8 @@
 """Violation of expectation: does the model notice what cannot happen, and stay calm at what does?
 
 The surprise of a step is the squared L2 between the latent predicted from a full history of seen latents
-and executed actions, and the latent that is seen (paper, surprise evaluation). The guard is the shell of
-latent norms that SIGReg makes: what lies outside is no picture of the known world.
+and executed actions, and the latent that is seen (paper, surprise evaluation). SIGReg brings the norms of
+latents into a narrow range: what lies outside is out of distribution.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.frames import resize_frame
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.monitoring.anomaly import Doubt
+from world_model_ros.monitoring.anomaly import AnomalyMonitor
 from world_model_ros.sim.worlds import World, check_world, make_world
 
 NORMAL_EPISODES = 200  # fresh ones; 18 steps each have a full history
@@ -87,7 +87,7 @@ def measure(
         "scores": {
             kind: [round(float(s), 4) for s in found] for kind, found in {"normal": normal, **scores}.items()
         },
-        "guard": guard(model, spec, all_frames(normal_recordings), seed),
+        "norm_range": norm_range(model, spec, all_frames(normal_recordings), seed),
         "example": example,
     }
     if data is not None and threshold is not None:
@@ -123,9 +123,9 @@ def summary(results: dict) -> str:
         )
         times = results["medians"][kind] / max(normal, 1e-12)
         lines.append(f"  {kind:<17} AUROC {value:.3f}{detected}, median {times:.1f} times a normal step's")
-    if results["guard"] is not None:
-        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in results["guard"].items())
-        lines.append(f"  outside the shell of norms: {shares}")
+    if results["norm_range"] is not None:
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in results["norm_range"].items())
+        lines.append(f"  outside the range of latent norms: {shares}")
     return "\n".join(lines)
 
 
@@ -200,10 +200,10 @@ def example_pictures(task: str, example: dict) -> list[np.ndarray]:
         return replay(world, episode, range(len(episode.states)), _example_event(task, episode))
 
 
-def guard(model: LeWorldModel, spec: CheckpointSpec, frames: np.ndarray, seed: int) -> dict | None:
-    """Return the shares of latents outside the checkpoint's shell of norms, by what was done to ``frames``.
+def norm_range(model: LeWorldModel, spec: CheckpointSpec, frames: np.ndarray, seed: int) -> dict | None:
+    """Return the shares of latents outside the checkpoint's range of norms, by what was done to ``frames``.
 
-    None where the checkpoint has no shell.
+    None where the checkpoint has none.
     """
     low, high = spec.thresholds.norm_low, spec.thresholds.norm_high
     if low is None or high is None:
@@ -243,10 +243,10 @@ def false_holds(spec: CheckpointSpec, episodes: list[tuple[np.ndarray, np.ndarra
         return None
     holds = steps = held = 0
     for errors, norms in episodes:
-        doubt, before = Doubt(limits.surprise, limits.norm_low, limits.norm_high), ""
+        monitor, before = AnomalyMonitor(limits.surprise, limits.norm_low, limits.norm_high), ""
         unknown = [None] * (len(norms) - len(errors))
         for error, norm in zip([*unknown, *errors.tolist()], norms.tolist(), strict=True):
-            reason = doubt.step(error, norm)
+            reason = monitor.step(error, norm)
             holds += bool(reason) and not before
             held += bool(reason)
             steps += 1

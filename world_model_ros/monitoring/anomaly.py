@@ -1,17 +1,17 @@
-"""Whether the world still behaves as the model expects: surprise, and latents off their shell."""
+"""Whether the world still behaves as the model expects: surprise, and latents out of distribution."""
 
 import math
 from dataclasses import dataclass
 
-NORM_MARGIN = 0.1  # of the shell's width, on either side
+NORM_MARGIN = 0.1  # of the range's width, on either side
 
 
 @dataclass
-class DoubtRules:
+class AnomalyRules:
     """How many model steps in a row it takes to doubt, and to trust again."""
 
-    doubtful: int = 3
-    calm: int = 3
+    trigger: int = 3
+    clear: int = 3
 
 
 def usual_norms(low: float | None, high: float | None) -> tuple[float, float] | None:
@@ -22,10 +22,10 @@ def usual_norms(low: float | None, high: float | None) -> tuple[float, float] | 
     return low - margin, high + margin
 
 
-class Doubt:
+class AnomalyMonitor:
     """One verdict a model step, from the one-step error and the latent's norm.
 
-    threshold: of the squared error; norm_low, norm_high: the shell that latents lie on, calibrated on
+    threshold: of the squared error; norm_low, norm_high: the range of latent norms, calibrated on
     held-out data. None where the checkpoint has none: that sign is then not looked at.
     """
 
@@ -34,12 +34,12 @@ class Doubt:
         threshold: float | None,
         norm_low: float | None,
         norm_high: float | None,
-        rules: DoubtRules | None = None,
+        rules: AnomalyRules | None = None,
     ):
-        self.rules = rules or DoubtRules()
+        self.rules = rules or AnomalyRules()
         self.threshold = threshold
-        self.shell = usual_norms(norm_low, norm_high)
-        self.counts = {"surprises": 0, "off_the_shell": 0}
+        self.usual_norms = usual_norms(norm_low, norm_high)
+        self.counts = {"surprises": 0, "out_of_distribution": 0}
         self.reason = ""  # why the robot should be kept still; empty: no reason
         self._bad = self._good = 0
 
@@ -51,20 +51,20 @@ class Doubt:
         sign = self._sign(error, norm)
         if sign:
             self._bad, self._good = self._bad + 1, 0
-            if self._bad >= self.rules.doubtful and not self.reason:
+            if self._bad >= self.rules.trigger and not self.reason:
                 self.reason = f"for {self._bad} model steps in a row {sign}"
         elif error is not None or self.threshold is None:
             self._bad, self._good = 0, self._good + 1
-            if self._good >= self.rules.calm:
+            if self._good >= self.rules.clear:
                 self.reason = ""
         return self.reason
 
     def _sign(self, error: float | None, norm: float) -> str:
         if not math.isfinite(norm) or (error is not None and not math.isfinite(error)):
             return "the latent is not finite"
-        if self.shell is not None and not self.shell[0] <= norm <= self.shell[1]:
-            self.counts["off_the_shell"] += 1
-            shown, low, high = distinct(norm, *self.shell)
+        if self.usual_norms is not None and not self.usual_norms[0] <= norm <= self.usual_norms[1]:
+            self.counts["out_of_distribution"] += 1
+            shown, low, high = distinct(norm, *self.usual_norms)
             return (
                 f"the picture is like none seen in training (latent norm {shown}, {low} to {high} is usual): "
                 "clear the camera's view or put the camera back where it was; command/reset lets the robot "

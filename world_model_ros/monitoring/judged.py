@@ -39,7 +39,7 @@ class JudgedSteps:
             f"{_listed({why_not: missing.count(why_not) for why_not in dict.fromkeys(missing)})}"
         )
 
-    def figures(self) -> dict[str, object]:
+    def metrics(self) -> dict[str, object]:
         """Return what the diagnostics show."""
         return {
             "steps_judged": self.judged,

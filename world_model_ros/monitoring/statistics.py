@@ -21,7 +21,7 @@ class Percentiles:
         """Take one more."""
         self._values.append(value)
 
-    def figures(self, name: str) -> dict[str, str]:
+    def metrics(self, name: str) -> dict[str, str]:
         """Return {name_p50, name_p99, name_last: text}; empty without values."""
         if not self._values:
             return {}
@@ -42,7 +42,7 @@ class Rate:
             self._moments.clear()
         self._moments.append(moment)
 
-    def figures(self, name: str, now: float) -> dict[str, str]:
+    def metrics(self, name: str, now: float) -> dict[str, str]:
         """Return {name_hz, name_age_s: text}; empty before the first."""
         if not self._moments:
             return {}

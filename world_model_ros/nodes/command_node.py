@@ -328,15 +328,15 @@ class CommandNode(ManagedNode):
             self.get_logger().warning(problem)
         return Health.WARNING, problem
 
-    def figures(self) -> dict:
+    def metrics(self) -> dict:
         """Return state, counts, and how steadily commands go out."""
         if self.commander is None:
             return {}
         return (
             {"command_state": self.commander.state[0].name}
             | self.commander.counts
-            | self.tick_ms.figures("command_ms")
-            | self.tick_rate.figures("command", time.monotonic())
+            | self.tick_ms.metrics("command_ms")
+            | self.tick_rate.metrics("command", time.monotonic())
         )
 
 

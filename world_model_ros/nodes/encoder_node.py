@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CompressedImage, Image
 
-from world_model_ros.camera.frame_drops import Losses
+from world_model_ros.camera.frame_drops import FrameDropMonitor
 from world_model_ros.camera.frames import FrameGate, FrameRules
 from world_model_ros.camera.images import (
     ImageRejectedError,
@@ -47,7 +47,7 @@ class EncoderNode(ManagedNode):
     def __init__(self):
         super().__init__("encoder_node")
         self.gate = FrameGate(self.rules())
-        self.losses = Losses()
+        self.frame_drops = FrameDropMonitor()
         self.lost_at = -math.inf  # when a frame was lost last
         self.lossy_words, self.lossy_since = "", 0.0
         self.camera = None
@@ -109,7 +109,7 @@ class EncoderNode(ManagedNode):
     def on_frame(self, message) -> None:
         """Publish the latent of a camera frame, or say once why not."""
         self.rate.heard(time.monotonic())
-        self.losses.came()
+        self.frame_drops.came()
         dropped = self.gate.judge(
             nanoseconds(message.header.stamp), self.get_clock().now().nanoseconds, message.data
         )
@@ -148,12 +148,12 @@ class EncoderNode(ManagedNode):
 
     def lossy(self, now: float) -> str:
         """Return what to say of frames that get lost, the same words while it lasts; "" where none are."""
-        if not self.losses.bad() or now - self.lost_at > LOST_LATELY:
+        if not self.frame_drops.bad() or now - self.lost_at > LOST_LATELY:
             self.lossy_words, self.lossy_since = "", now
         elif not self.lossy_words:
             there = self.cameras()
             if there or now - self.lossy_since > NAME_SECONDS:
-                self.lossy_words = f"{self.losses.sentence(self.topic, there)}: {REMEDY}"
+                self.lossy_words = f"{self.frame_drops.sentence(self.topic, there)}: {REMEDY}"
         return self.lossy_words
 
     def on_goal(self, message: Image) -> None:
@@ -221,11 +221,11 @@ class EncoderNode(ManagedNode):
     def on_lost(self, event) -> None:
         """Count frames that the middleware has lost on the way."""
         self.lost_at = self.seconds()
-        self.losses.lost(event.total_count_change)
+        self.frame_drops.lost(event.total_count_change)
 
     def watch(self):
         """Name the camera whose frames get lost, or that sends none."""
-        if not self.rate.figures("camera", 0.0):
+        if not self.rate.metrics("camera", 0.0):
             topic = self.camera.topic_name
             if not self.count_publishers(topic):
                 return Health.WARNING, f"no image yet: nobody publishes {topic}"
@@ -240,13 +240,13 @@ class EncoderNode(ManagedNode):
         topic = self.camera.topic_name
         return ", ".join(full_names(self.get_publishers_info_by_topic(topic)))
 
-    def figures(self) -> dict:
+    def metrics(self) -> dict:
         """Return stage times, rates and counts."""
         return (
             {f"frames_{key}": count for key, count in self.gate.counts.items()}
-            | {"frames_lost": self.losses.total}
-            | self.milliseconds.figures("encoding_ms")
-            | self.rate.figures("camera", time.monotonic())
+            | {"frames_lost": self.frame_drops.total}
+            | self.milliseconds.metrics("encoding_ms")
+            | self.rate.metrics("camera", time.monotonic())
         )
 
 

@@ -88,7 +88,7 @@ class ManagedNode(LifecycleNode):
     def tear_down(self) -> None:
         """Let go of what ``set_up`` has loaded."""
 
-    def figures(self) -> dict[str, object]:
+    def metrics(self) -> dict[str, object]:
         """Return what the diagnostics show."""
         return {}
 
@@ -275,7 +275,7 @@ class ManagedNode(LifecycleNode):
             worst = max((Health.WARNING, clock), worst, key=lambda found: found[0])
         status = self._status(*worst)
         counts = {f"rejected {topic}": count for topic, count in self.complaints.counts.items()}
-        figures = {"state": "active" if self.active else "not active"} | self.figures() | counts
+        figures = {"state": "active" if self.active else "not active"} | self.metrics() | counts
         status.values += [KeyValue(key=key, value=str(value)) for key, value in figures.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

@@ -11,7 +11,7 @@ from trajectory_msgs.msg import JointTrajectory
 from world_model_ros.camera.images import ImageRejectedError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.shipped import find_checkpoint
-from world_model_ros.monitoring.anomaly import Doubt, DoubtRules
+from world_model_ros.monitoring.anomaly import AnomalyMonitor, AnomalyRules
 from world_model_ros.monitoring.judged import HISTORY as TOO_SHORT
 from world_model_ros.monitoring.judged import NO_COMMANDS, NO_FRAME, START, JudgedSteps
 from world_model_ros.monitoring.statistics import Percentiles, Rate
@@ -33,17 +33,17 @@ class MonitorNode(ManagedNode):
     """Compares every model step with what the model expected of it."""
 
     def __init__(self):
-        self.doubt: Doubt | None = None
+        self.anomaly: AnomalyMonitor | None = None
         super().__init__("monitor_node")
 
-    def rules(self) -> DoubtRules:
+    def rules(self) -> AnomalyRules:
         """Return how many steps it takes, as the parameters say."""
-        return DoubtRules(self.values["doubtful_steps"], self.values["calm_steps"])
+        return AnomalyRules(self.values["trigger_steps"], self.values["clear_steps"])
 
     def changed(self) -> None:
-        """Doubt by the new rules."""
-        if self.doubt is not None:
-            self.doubt.rules = self.rules()
+        """AnomalyMonitor by the new rules."""
+        if self.anomaly is not None:
+            self.anomaly.rules = self.rules()
 
     def set_up(self) -> None:
         """Load the predictor and the thresholds."""
@@ -56,7 +56,7 @@ class MonitorNode(ManagedNode):
         limits = self.spec.thresholds
         if limits.surprise is None:
             self.get_logger().warning("the checkpoint has no surprise threshold: nothing will surprise it")
-        self.doubt = Doubt(limits.surprise, limits.norm_low, limits.norm_high, self.rules())
+        self.anomaly = AnomalyMonitor(limits.surprise, limits.norm_low, limits.norm_high, self.rules())
         self.surprise = self.publisher(Float32, "surprise", RELIABLE)
         # What went out comes first: a latent is judged by what led to it. No latent may be lost, as the
         # nearest one to a step's start counts.
@@ -124,9 +124,9 @@ class MonitorNode(ManagedNode):
         if error is not None:
             self.errors.add(error)
             self.surprise.publish(Float32(data=error))
-        reason = self.doubt.step(error, norm)
-        doubtful = Health.HOLD if self.values["hold"] else Health.WARNING
-        self.publish_health(doubtful if reason else Health.FINE, reason)
+        reason = self.anomaly.step(error, norm)
+        health = Health.HOLD if self.values["hold"] else Health.WARNING
+        self.publish_health(health if reason else Health.FINE, reason)
 
     def count(self, step: ModelStep, judged: bool) -> None:
         """Note whether a step was judged, or why not; and the steps before it that had no frame."""
@@ -172,18 +172,18 @@ class MonitorNode(ManagedNode):
         """Note an arrival."""
         self.rates[name].heard(time.monotonic())
 
-    def figures(self) -> dict:
+    def metrics(self) -> dict:
         """Return surprise, latencies, rates and ages."""
-        if self.doubt is None or not self.active:
+        if self.anomaly is None or not self.active:
             return {}
-        found: dict = dict(self.doubt.counts)
-        found |= {"surprise_threshold": self.doubt.threshold}
-        found |= self.steps.figures() | {"camera_hz": round(self.timeline.rate, 1)}
+        found: dict = dict(self.anomaly.counts)
+        found |= {"surprise_threshold": self.anomaly.threshold}
+        found |= self.steps.metrics() | {"camera_hz": round(self.timeline.rate, 1)}
         found |= {"camera_hz_needed": round(self.timeline.rate_needed, 1)}
-        found |= self.errors.figures("surprise") | self.norms.figures("latent_norm")
-        found |= self.planning.figures("latent_to_plan_ms")
+        found |= self.errors.metrics("surprise") | self.norms.metrics("latent_norm")
+        found |= self.planning.metrics("latent_to_plan_ms")
         for name, rate in self.rates.items():
-            found |= rate.figures(name, time.monotonic())
+            found |= rate.metrics(name, time.monotonic())
         return found
 
 

@@ -333,7 +333,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             changeable=True,
         ),
         Parameter(
-            "doubtful_steps",
+            "trigger_steps",
             3,
             "Model steps in a row that must surprise, or look like nothing in training, for a doubt.",
             low=1,
@@ -341,7 +341,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             changeable=True,
         ),
         Parameter(
-            "calm_steps",
+            "clear_steps",
             3,
             "Model steps in a row as expected that end a doubt.",
             low=1,

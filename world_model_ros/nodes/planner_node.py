@@ -338,13 +338,13 @@ class PlannerNode(ManagedNode):
                 self.hung = False
                 self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
 
-    def figures(self) -> dict:
+    def metrics(self) -> dict:
         """Return counts and how long planning takes."""
         found = {"doing": self.doing()} | self.counts
         found["replaced"] = 0 if self.worker is None else self.worker.replaced
         if self.active:
             found |= {"camera_hz": round(self.timeline.rate, 1), "steps_without_frame": self.timeline.missed}
-        return found | self.milliseconds.figures("planning_ms")
+        return found | self.milliseconds.metrics("planning_ms")
 
 
 def make_node() -> PlannerNode:

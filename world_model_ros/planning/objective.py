@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# Squared distance at which half of a Sharpened metric's addition is reached, a dimension of the latent;
+# Squared distance a dimension of the latent at which half of WithSquaredDistance's addition is reached;
 # between two latents that have nothing to do with each other it is 2 (SIGReg).
 _HALF = 0.15
 
@@ -25,7 +25,7 @@ def squared_distance(latents: Tensor, goals: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Sharpened:
+class WithSquaredDistance:
     """A metric, and near the goal the squared distance beside it.
 
     A temporal distance is coarse near the goal: what a push of centimetres changes is less than a model
@@ -43,8 +43,8 @@ class Sharpened:
 
 
 @dataclass(frozen=True)
-class OnShell:
-    """A metric, and what it costs when imagined latents leave the shell of latent norms inwards.
+class WithOodPenalty:
+    """A metric, and what it costs when imagined latents leave the range of latent norms inwards.
 
     Where the model cannot tell what will happen, it predicts the mean of what may, and a mean of points on
     a shell lies inside it. Such a future is none: a planner that trusts it presses the stick against the
@@ -67,7 +67,7 @@ class GoalDistance:
 
     latents (B, T, D) and history_actions (B, T-1, A) are the context, goal (B, D) the goal's latent.
     With ``any_time`` the smallest distance along the way counts instead of the last one, each with
-    ``haste`` times its model steps added: the moment of arrival is then free. ``metric`` is
+    ``time_cost`` times its model steps added: the moment of arrival is then free. ``metric`` is
     ``squared_distance`` or anything of its shape, such as the model's TemporalDistance.
     """
 
@@ -79,14 +79,14 @@ class GoalDistance:
         goal: Tensor,
         any_time: bool = False,
         metric: Callable[[Tensor, Tensor], Tensor] = squared_distance,
-        haste: float = 0.0,
+        time_cost: float = 0.0,
     ):
         self.model = model
         # Copies, because nothing that was made in inference mode can be differentiated through.
         self.latents, self.history_actions, self.goal = (
             values.clone() if values.is_inference() else values for values in (latents, history_actions, goal)
         )
-        self.any_time, self.haste = any_time, haste
+        self.any_time, self.time_cost = any_time, time_cost
         self.metric = metric
         self.imagined: Tensor | None = None  # of the last call, (B, S, H, D)
 
@@ -99,7 +99,7 @@ class GoalDistance:
 
     def hurried(self, distances: Tensor) -> Tensor:
         """Return distances (..., H) with what each model step on the way costs."""
-        return distances + self.haste * torch.arange(distances.shape[-1], device=distances.device)
+        return distances + self.time_cost * torch.arange(distances.shape[-1], device=distances.device)
 
     def distances(self, candidates: Tensor) -> Tensor:
         """Return the distance to the goal after each block: (B, S, H)."""

@@ -15,7 +15,12 @@ from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.inverse_dynamics import HORIZON
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.planning.objective import OnShell, Sharpened, WorldModel, squared_distance
+from world_model_ros.planning.objective import (
+    WithOodPenalty,
+    WithSquaredDistance,
+    WorldModel,
+    squared_distance,
+)
 from world_model_ros.planning.precision import for_planning
 from world_model_ros.planning.search import Search
 
@@ -72,10 +77,10 @@ class RecedingHorizonPlanner:
                 "objective squared."
             )
         self.metric = head if self.config.objective == "temporal" else squared_distance
-        if self.config.sharpness:
-            self.metric = Sharpened(self.metric, self.config.sharpness)
-        if self.config.doubt and spec.thresholds.norm_low is not None:
-            self.metric = OnShell(self.metric, spec.thresholds.norm_low, self.config.doubt)
+        if self.config.squared_distance_weight:
+            self.metric = WithSquaredDistance(self.metric, self.config.squared_distance_weight)
+        if self.config.ood_penalty and spec.thresholds.norm_low is not None:
+            self.metric = WithOodPenalty(self.metric, spec.thresholds.norm_low, self.config.ood_penalty)
         if self.config.proposal == "inverse_dynamics" and self.inverse is None:
             raise UserError(
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
@@ -99,8 +104,8 @@ class RecedingHorizonPlanner:
             self.still,
             spec.block,
             self.device,
-            self.config.haste,
-            self.config.widening,
+            self.config.time_cost,
+            self.config.first_solve_multiplier,
         )
         self._goal: Tensor | None = None
         self.reset()
@@ -179,13 +184,13 @@ class RecedingHorizonPlanner:
         until = None if self.config.deadline is None else start + 1e-3 * self.config.deadline
         found = self._solve(latents, blocks, left, until)
         late = until is not None and time.perf_counter() > until
-        if left and not late and found.cost > self._promised + self.config.tolerance:
+        if left and not late and found.cost > self._promised + self.config.replan_tolerance:
             again = self._solve(latents, blocks, 0, until)
             found = replace(again, candidates=found.candidates + again.candidates)
         self._previous, self._promised = found.actions, found.cost
         # At the goal, the arrival is chosen again and again, to hear that nothing is worth moving for. There
-        # sharpness still adds up to half of itself.
-        near = self.config.tolerance + self.config.sharpness / 2
+        # squared_distance_weight still adds up to half of itself.
+        near = self.config.replan_tolerance + self.config.squared_distance_weight / 2
         self._waiting = found.standing and found.cost <= near
         return Plan(
             actions=self._physical(found.actions),
@@ -218,9 +223,9 @@ class RecedingHorizonPlanner:
             raise NoPlanError("no candidate has a finite cost: the model or the latent is broken")
         last = len(mean) - 1
         if not left:  # when it has cost least to arrive
-            last = min(range(len(mean)), key=lambda k: found.distances[k] + self.config.haste * k)
+            last = min(range(len(mean)), key=lambda k: found.distances[k] + self.config.time_cost * k)
         effort = found.iterations, found.candidates
-        if not left and found.waiting <= found.distances[last] + self.config.worth_moving:
+        if not left and found.waiting <= found.distances[last] + self.config.stand_still_margin:
             return _Found(self.still.cpu()[None], found.standing, found.waiting, *effort, standing=True)
         return _Found(found.actions[: last + 1], found.imagined[last], found.distances[last], *effort)
 

@@ -37,9 +37,9 @@ class Found:
 class Search:
     """A solver, a model and a metric on one device. On CUDA a solve is a graph, recorded once a shape.
 
-    Where the moment of arrival is free, each model step until then costs ``haste``; a wide solve has
-    ``widening`` times the samples. A graph cannot stop half-way: where it would take longer than a
-    deadline leaves, a solve goes without. Where none can be recorded, every solve goes without.
+    Where the moment of arrival is free, each model step until then costs ``time_cost``; a wide solve has
+    ``first_solve_multiplier`` times the samples. A graph cannot stop half-way: where it would take longer
+    than a deadline leaves, a solve goes without. Where none can be recorded, every solve goes without.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class Search:
         still: Tensor,
         block: int,
         device: torch.device,
-        haste: float = 0.0,
-        widening: int = 1,
+        time_cost: float = 0.0,
+        first_solve_multiplier: int = 1,
     ):
         self.model, self.metric, self.block, self.device = model, metric, block, device
-        self.haste = haste
+        self.time_cost = time_cost
         self.halved = False
         self.limits = tuple(values.to(device) for values in limits)
         self.still = still.to(device)
         self.records = device.type == "cuda" and solver.recordable
-        self._take(solver, replace(solver, samples=widening * solver.samples))
+        self._take(solver, replace(solver, samples=first_solve_multiplier * solver.samples))
 
     def _take(self, solver: SamplingSolver, wide: SamplingSolver) -> None:
         """Search with these from now on, the second where a solve is wide."""
@@ -172,7 +172,7 @@ class Search:
         mean: Tensor,
         proposals: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], int]:
-        objective = GoalDistance(self.model, latents, past, goal, any_time, self.metric, self.haste)
+        objective = GoalDistance(self.model, latents, past, goal, any_time, self.metric, self.time_cost)
         standing = []
 
         def cost(candidates: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.sigreg import draw_directions
 from world_model_ros.training.augment import augment
-from world_model_ros.training.loss import Losses, training_loss
+from world_model_ros.training.loss import FrameDropMonitor, training_loss
 from world_model_ros.training.metrics import latent_figures, looks_collapsed, validate
 from world_model_ros.training.motion import Motion
 from world_model_ros.training.state import STATE_NAME, read_state, write_state
@@ -183,7 +183,7 @@ class TrainingRun:
         self.step, self.seconds = state["step"], state["seconds"]
         _forget_later_lines(self.folder / METRICS_NAME, self.step)
 
-    def _train_step(self, clips: Clips, image: ImageSpec) -> Losses:
+    def _train_step(self, clips: Clips, image: ImageSpec) -> FrameDropMonitor:
         settings = self.settings
         pixels, blocks = clips.batch(batch_indices(self.step, len(clips), settings.batch, settings.seed))
         # a seed of its own for every step
@@ -218,7 +218,7 @@ class TrainingRun:
         self.step += 1
         return losses
 
-    def _report(self, window: list, losses: Losses) -> dict[str, float]:
+    def _report(self, window: list, losses: FrameDropMonitor) -> dict[str, float]:
         prediction, regulariser = (float(torch.stack(column).mean()) for column in zip(*window, strict=True))
         figures = {"prediction": prediction, "sigreg": regulariser, **latent_figures(losses.latents)}
         figures["ratio"] = prediction / max(figures["copy"], 1e-12)

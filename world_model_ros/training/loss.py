@@ -8,7 +8,7 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.sigreg import sigreg
 
 
-class Losses(NamedTuple):
+class FrameDropMonitor(NamedTuple):
     """``total`` = ``prediction`` + weight * ``sigreg``, and the latents (B, T, D) they came from."""
 
     total: Tensor
@@ -19,7 +19,7 @@ class Losses(NamedTuple):
 
 def training_loss(
     model: LeWorldModel, pixels: Tensor, blocks: Tensor, directions: Tensor, weight: float
-) -> Losses:
+) -> FrameDropMonitor:
     """Return the losses of clips: pixels (B, T, 3, H, W) normalised, blocks (B, T, A), T = history + 1.
 
     The error is the mean square over all predicted positions; gradients flow through the prediction and
@@ -29,4 +29,4 @@ def training_loss(
     predicted = model.predict(latents[:, :-1], blocks[:, :-1])
     prediction = (predicted.float() - latents[:, 1:].float()).square().mean()
     regulariser = sigreg(latents.transpose(0, 1), directions)
-    return Losses(prediction + weight * regulariser, prediction, regulariser, latents)
+    return FrameDropMonitor(prediction + weight * regulariser, prediction, regulariser, latents)

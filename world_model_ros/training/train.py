@@ -17,6 +17,7 @@ from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import command_line, source_commit
+from world_model_ros.training import readiness
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import collect_command, write_card
 from world_model_ros.training.heads import add_heads, add_heads_later
@@ -212,7 +213,7 @@ def _export(
     figures.update(judged)
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
     figures.update(judged)
-    worth = _worthiness(arguments, model, spec, file, held_out)
+    worth = _readiness(arguments, model, spec, file, held_out)
     noted = {**spec.training, "validation": figures, "readiness": worth}
     spec = dataclasses.replace(spec, thresholds=thresholds, training=noted)
     card = write_card(
@@ -232,7 +233,7 @@ def _export(
         )
 
 
-def _worthiness(
+def _readiness(
     arguments: argparse.Namespace,
     model: LeWorldModel,
     spec: CheckpointSpec,

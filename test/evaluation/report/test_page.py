@@ -75,7 +75,7 @@ def write_results(folder):
             "position": {"any": 0.8, "any_interval": [0.38, 0.96], "end": 0.6, "end_interval": [0.23, 0.88]},
             HOSTILE: {"any": 1.0, "any_interval": [0.57, 1.0], "end": 0.0, "end_interval": [0.0, 0.43]},
         },
-        "floors": {
+        "baselines": {
             "random": {
                 "success_rate": 0.2,
                 "success_at_end": 0.0,

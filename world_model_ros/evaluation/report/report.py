@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         spec=spec,
         training=spec.training,
         seconds=spec.period * spec.block,
-        verdict=verdict(spec.training.get("worthiness")),
+        verdict=verdict(spec.training.get("readiness", spec.training.get("worthiness"))),
         sections={
             **filled,
             "missing": {name: remedies[name] for name, view in filled.items() if not view},
@@ -179,12 +179,12 @@ def _remedies(arguments: argparse.Namespace, task: str) -> dict[str, str]:
     }
 
 
-def verdict(worthiness) -> dict | None:
+def verdict(readiness) -> dict | None:
     """Return what the training noted on whether the checkpoint is ready to plan with; None where nothing."""
-    if not isinstance(worthiness, dict) or "verdict" not in worthiness:
+    if not isinstance(readiness, dict) or "verdict" not in readiness:
         return None
-    colour = "good" if worthiness.get("fit") is True else "bad" if worthiness.get("fit") is False else ""
-    return {"words": str(worthiness["verdict"]).rstrip("."), "colour": colour}
+    colour = "good" if readiness.get("fit") is True else "bad" if readiness.get("fit") is False else ""
+    return {"words": str(readiness["verdict"]).rstrip("."), "colour": colour}
 
 
 def _how(arguments: argparse.Namespace, spec: CheckpointSpec, inputs: Inputs) -> dict:

@@ -71,7 +71,7 @@ def _rate(values: dict, rate: str, interval: str, under: tuple[str, ...] = ()) -
             found = found.get(key, {})
         return found
 
-    baselines = {name: finite(at(found).get(rate)) for name, found in values.get("floors", {}).items()}
+    baselines = {name: finite(at(found).get(rate)) for name, found in values.get("baselines", {}).items()}
     return Rate(
         float(at(values)[rate]),
         _pair(at(values).get(interval)),

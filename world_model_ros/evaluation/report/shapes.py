@@ -36,7 +36,7 @@ _RATES = {
     "interval_at_end?": Pair(float),
 }
 _CRITERION = {"any?": NUMBER, "end?": NUMBER, "any_interval?": Pair(float), "end_interval?": Pair(float)}
-_FLOOR = {"success_rate?": NUMBER, "success_at_end?": NUMBER, "criteria?": Each(Each(_ANY))}
+_BASELINE = {"success_rate?": NUMBER, "success_at_end?": NUMBER, "criteria?": Each(Each(_ANY))}
 _LEVEL = {
     "success_rate?": NUMBER,
     "interval?": Pair(float),
@@ -52,7 +52,7 @@ SHAPES = {
             **_RATES,
             "n": int,
             "criteria?": Each(_CRITERION),
-            "floors?": Each(_FLOOR),
+            "baselines?": Each(_BASELINE),
             "planning_ms?": Each(NUMBER),
         },
     ),
