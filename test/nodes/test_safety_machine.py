@@ -834,14 +834,13 @@ def drive(rig, runs):
     began = time.monotonic()
     try:
         run_state_machine_as_test(Machine, settings=options)
-    except BaseException:
+    finally:
+        whole = [rules for rules in rig.runs if rules >= 10]
         print("\n".join(f"failure {number}: {said}" for number, said in enumerate(rig.failures, start=1)))
-        raise
-    whole = [rules for rules in rig.runs if rules >= 10]
-    print(
-        f"{rig.interface}, {'simulated' if rig.simulated else 'real'} time: {len(rig.runs)} runs, "
-        f"{len(whole)} of them of at least 10 rules, {sum(rig.runs)} rules, {time.monotonic() - began:.0f} s"
-    )
+        print(
+            f"{rig.interface}, {'simulated' if rig.simulated else 'real'} time: {len(rig.runs)} runs, "
+            f"{len(whole)} of at least 10 rules, {sum(rig.runs)} rules, {time.monotonic() - began:.0f} s"
+        )
     assert len(whole) >= runs
 
 
