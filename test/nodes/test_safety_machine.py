@@ -46,6 +46,7 @@ IN_FLIGHT = 0.15  # seconds after a stop in which a command may still move
 SOON = 1.0  # seconds within which status must be true again, beside SOON_STEPS control steps
 SOON_STEPS = 40
 PATIENCE = 60.0  # seconds for what has no limit of its own, on a busy machine
+RESPAWN_DELAY = 1.0  # seconds
 LEASE = 0.6  # seconds after which a node that is silent is missed
 NAMES = {"twist": ("linear_x", "linear_y"), "joint_trajectory": ("joint1", "joint2")}
 JOINTS = {"twist": ("wheel1", "wheel2"), "joint_trajectory": ("joint1", "joint2")}
@@ -763,7 +764,10 @@ class SafetyMachine(RuleBasedStateMachine):
         rig.nodes["command_node"].kill()
         rig.nodes["command_node"].wait()
         self.away.add("command_node")
-        self.step(5)
+        # launch/robot.launch.py waits too: while others still send to the dead node, Fast DDS makes its port
+        # in shared memory anew, and a new node that takes the port in that moment hears nothing, ever.
+        end = time.monotonic() + RESPAWN_DELAY
+        self.until(lambda: time.monotonic() > end, PATIENCE)
         self.away.discard("command_node")
         rig.spawn("command_node")
         self.moving_at, self.active = None, True
