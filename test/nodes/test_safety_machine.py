@@ -265,7 +265,7 @@ class SafetyMachine(RuleBasedStateMachine):
         self.away, self.unseen = set(), set()  # nodes that hang or are dead; those command_node never heard
         self.acked = self.count = 0
         self.moving_at = None
-        rig.poses[:] = [(t, -1, pose) for t, _, pose in rig.poses]  # of the run before
+        rig.poses[:] = [(t, -1, pose, waited) for t, _, pose, waited in rig.poses]  # of the run before
         rig.due = time.monotonic()
         rig.say("go_on")
         for name, node in rig.nodes.items():
@@ -326,7 +326,7 @@ class SafetyMachine(RuleBasedStateMachine):
                 rig.tell_plan((9.0, 0.1) if self.plan == "wild" else self.action)
 
     def note(self, pose):
-        self.rig.poses.append((time.time_ns(), self.count, pose.copy()))
+        self.rig.poses.append((time.time_ns(), self.count, pose.copy(), self.rig.waited()))
         del self.rig.poses[:-1000]
 
     def hear(self):
@@ -460,12 +460,13 @@ class SafetyMachine(RuleBasedStateMachine):
 
     def measured(self, moment):
         """Return the poses that command_node may have known of when it sent something."""
-        real = 0.05 if self.rig.simulated else 0.3
+        real, waited = 0.05 if self.rig.simulated else 0.3, self.rig.waited()
         last = self.acked - 4 if self.rig.simulated else self.count
-        known = [n >= last or t > moment - real * SECOND for t, n, _ in self.rig.poses]
+        # For as long as it had no processor it has not heard of them.
+        known = [n >= last or 1e-9 * (moment - t) < real + waited - w for t, n, _, w in self.rig.poses]
         first = known.index(True) if True in known else len(known)
         # Joints that are lost leave a gap: until the next ones are heard, the last ones before it are known.
-        return [pose for _, _, pose in self.rig.poses[max(0, first - 2) :]]
+        return [pose for _, _, pose, _ in self.rig.poses[max(0, first - 2) :]]
 
     # What status says.
 
