@@ -463,7 +463,9 @@ class SafetyMachine(RuleBasedStateMachine):
         real, waited = 0.05 if self.rig.simulated else 0.3, self.rig.waited()
         last = self.acked - 4 if self.rig.simulated else self.count
         # For as long as it had no processor it has not heard of them.
-        known = [n >= last or 1e-9 * (moment - t) < real + waited - w for t, n, _, w in self.rig.poses]
+        known = [
+            n >= last or 1e-9 * (moment - t) < real + max(0.0, waited - w) for t, n, _, w in self.rig.poses
+        ]
         first = known.index(True) if True in known else len(known)
         # Joints that are lost leave a gap: until the next ones are heard, the last ones before it are known.
         return [pose for _, _, pose, _ in self.rig.poses[max(0, first - 2) :]]
