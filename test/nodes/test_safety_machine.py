@@ -274,6 +274,10 @@ class SafetyMachine(RuleBasedStateMachine):
             node.send_signal(signal.SIGCONT)
         self.until(lambda: all(self.there(name) for name in rig.nodes), PATIENCE)
         self.set_active(True)
+        # A command_node that was just started has not heard of the others yet, and misses nobody it has not.
+        self.enable(False)
+        self.until(lambda: rig.status()[0] in ("RELEASED", "FAULT"), PATIENCE)
+        self.step(10)
         self.enable(True)
         self.before = time.time_ns()
         self.reset_it()
