@@ -355,7 +355,7 @@ class CommanderMachine(RuleBasedStateMachine):
     def release(self):
         self.commander.release()
         if not self.released:
-            self.released_at = self.age
+            self.released_at, self.long_released = self.age, 0
         self.released, self.starts = "person", []
         self.just_released = True
 
@@ -365,7 +365,7 @@ class CommanderMachine(RuleBasedStateMachine):
         self.fault = self.stopped = True
         self.starts = []
         if self.released:  # the stop is sent all the same, for a moment
-            self.released_at = self.age
+            self.released_at, self.long_released = self.age, 0
 
     @rule()
     def reset(self):
