@@ -727,12 +727,14 @@ class SafetyMachine(RuleBasedStateMachine):
             self.check()
 
         began, moved = time.monotonic(), self.moving_at
-        # Where nobody knows where the joints are nothing is sent: the last trajectory has ended at rest.
-        unknown = self.joints == "doubled" and self.by_joints
 
         def told():
             state, reason = self.rig.status()
-            still = unknown or self.moving_at is None
+            # Where nobody knows where the joints are, or were a while ago, nothing is sent: the last
+            # trajectory has ended at rest.
+            still = self.moving_at is None or (
+                self.by_joints and time.time_ns() > self.moving_at + 0.5 * SECOND
+            )
             named = "clock" in reason or state == "FAULT" or not moved or self.holds()
             return still and named and time.monotonic() > began + 0.7
 
