@@ -301,7 +301,7 @@ class CommanderMachine(RuleBasedStateMachine):
 
     @rule(delay=delays, actions=st.lists(st.tuples(numbers, numbers), max_size=12))
     def plan(self, delay, actions):
-        problem = self.commander.plan(NAMES, self.now + delay, actions)
+        problem = self.commander.plan(self.now, NAMES, self.now + delay, actions)
         assert bool(problem) == (not actions or not np.isfinite(actions).all())
         if not problem and not self.fault and not self.released:
             if self.enabled_heard is not None and not self.enabled_heard[0]:
@@ -314,8 +314,8 @@ class CommanderMachine(RuleBasedStateMachine):
         actions=st.sampled_from([[], [[]], [[1.0]], np.zeros((2, 3)), np.zeros((1, 2, 2)), 1.0]),
     )
     def plan_nonsense(self, names, actions):
-        assert self.commander.plan(tuple(names), self.now, actions)
-        assert self.commander.plan(NAMES, self.now, actions)
+        assert self.commander.plan(self.now, tuple(names), self.now, actions)
+        assert self.commander.plan(self.now, NAMES, self.now, actions)
 
     @rule(name=sources, health=st.sampled_from(Health))
     def say(self, name, health):
@@ -355,7 +355,7 @@ class CommanderMachine(RuleBasedStateMachine):
     def release(self):
         self.commander.release()
         if not self.released:
-            self.released_at = self.age
+            self.released_at, self.long_released = self.age, 0
         self.released, self.starts = "person", []
         self.just_released = True
 
@@ -365,7 +365,7 @@ class CommanderMachine(RuleBasedStateMachine):
         self.fault = self.stopped = True
         self.starts = []
         if self.released:  # the stop is sent all the same, for a moment
-            self.released_at = self.age
+            self.released_at, self.long_released = self.age, 0
 
     @rule()
     def reset(self):

@@ -111,7 +111,7 @@ def test_fault_37_two_robots_in_two_namespaces_do_not_hear_each_other(processes,
     observer.until(lambda: len(a.twists) > 60, again=live)
     assert not b.plans
     assert not b.twists
-    assert b.state() == "READY"
+    observer.until(lambda: b.state() == "READY", again=live)  # HOLD where a busy machine delays its frames
     b.goals.publish(b.picture(50))
     observer.until(lambda: b.state() == "RUNNING" and len(b.twists) > 10, again=live)
     assert a.state() == "FAULT"

@@ -41,7 +41,7 @@ class Bench:
         actions = np.tile(np.asarray(value, float), (steps, 1))
         if actions.shape[1] == 1:
             actions = np.repeat(actions, 2, axis=1)
-        return self.commander.plan(self.names, self.now if start is None else start, actions)
+        return self.commander.plan(self.now, self.names, self.now if start is None else start, actions)
 
     def joints(self):
         """Report the joints now."""

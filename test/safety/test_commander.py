@@ -28,7 +28,7 @@ def test_sends_nothing_before_there_is_a_robot_a_camera_and_a_plan(bench):
 
 def test_plays_the_plan_within_limits_and_counts_what_it_clamped(bench):
     bench.tick()
-    bench.commander.plan(NAMES, bench.now, [[0.1, -0.2], [5.0, 0.0]])
+    bench.commander.plan(bench.now, NAMES, bench.now, [[0.1, -0.2], [5.0, 0.0]])
     assert bench.tick().action.tolist() == [0.1, -0.2]
     decision = bench.tick()
     assert decision.action.tolist() == [0.4, 0.0]
@@ -88,7 +88,7 @@ def test_a_hold_before_the_first_motion_sends_nothing(bench):
 )
 def test_unusable_plans_are_refused_with_a_reason(bench, names, actions):
     bench.run()
-    assert "plan" in bench.commander.plan(names, bench.now, actions)
+    assert "plan" in bench.commander.plan(bench.now, names, bench.now, actions)
     assert bench.commander.counts["rejected_plans"] == 1
     assert bench.tick().action.tolist() == [0.1, 0.1]
 
@@ -123,6 +123,13 @@ def test_joint_ends_are_respected_with_measured_positions(make_bench):
     assert bench.commander.positions().tolist() == [1.99, 2.5]
 
 
+def test_a_plan_that_begins_a_minute_ahead_is_refused_and_never_played(bench):
+    bench.tick()
+    assert "begins 60.0 s ahead" in bench.plan(start=bench.now + 60_000 * MS)
+    assert bench.commander.buffer.plans == []
+    assert bench.plan() == ""
+
+
 @pytest.mark.fault
 def test_fault_01_without_an_image_nothing_is_sent_and_the_topic_is_named(bench):
     decisions = bench.ticks(100, frame=False, plan=0.1)
@@ -147,7 +154,7 @@ def test_fault_02_a_camera_that_stops_means_hold_in_time_and_a_return_takes_fres
 
 def test_a_clock_that_runs_ahead_of_a_frame_on_its_way_is_no_camera_that_stops(bench):
     bench.run()
-    bench.commander.plan(NAMES, bench.now, [[0.1, 0.1]] * 10)
+    bench.commander.plan(bench.now, NAMES, bench.now, [[0.1, 0.1]] * 10)
     for _ in range(2):
         bench.now += 4 * bench.period
         bench.steady += 20 * MS
@@ -333,7 +340,7 @@ def test_fault_39_plans_on_another_scale_end_in_a_fault(bench):
     bench.ticks(3)
     rng = np.random.default_rng(0)
     for _ in range(60):
-        bench.commander.plan(NAMES, bench.now, np.rad2deg(rng.choice([-0.3, 0.3], (10, 2))))
+        bench.commander.plan(bench.now, NAMES, bench.now, np.rad2deg(rng.choice([-0.3, 0.3], (10, 2))))
         bench.tick()
     assert bench.decisions[-1].state is State.FAULT
     assert "for this robot" in bench.decisions[-1].reason
@@ -373,7 +380,7 @@ def test_an_hour_of_control_steps_leaves_nothing_behind(bench, resident):
             bench.joints()
             if step % 5 == 0:
                 bench.commander.frame(bench.now, bench.steady, bench.now)
-                bench.commander.plan(NAMES, bench.now + 5 * bench.period, np.full((25, 2), 0.1))
+                bench.commander.plan(bench.now, NAMES, bench.now + 5 * bench.period, np.full((25, 2), 0.1))
             moving = bench.commander.tick(bench.now, bench.steady).moving
             bench.now += bench.period
             bench.steady += bench.period

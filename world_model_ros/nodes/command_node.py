@@ -182,7 +182,9 @@ class CommandNode(ManagedNode):
         """Take a plan, or say once why not."""
         lengths = {len(point.velocities) for point in message.points}
         actions = [point.velocities for point in message.points] if len(lengths) == 1 else []
-        problem = self.commander.plan(message.joint_names, nanoseconds(message.header.stamp), actions)
+        problem = self.commander.plan(
+            self.clocks()[0], message.joint_names, nanoseconds(message.header.stamp), actions
+        )
         if problem:
             self.reject("plan", problem)
         else:

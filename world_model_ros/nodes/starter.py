@@ -57,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Start everything; return sim_node's exit code, or that of the node that ended first."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        # Nothing runs yet that has to end in order, and an exception that a signal raises can get lost in
+        # an import.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     values = launch_values(arguments)
     check(values)
     environment.prepare(local=True)

@@ -21,6 +21,7 @@ from world_model_ros.safety.staleness import FrameRate, Freshness
 
 ON_ITS_WAY = 0.25  # seconds of real time within which no frame is missed under a simulated clock
 STALLED = 1.0  # seconds of real time between two control steps after which messages may have been lost
+AHEAD = 2.0  # seconds that a plan may begin ahead of the clock; its sender has another one where it is more
 CLOCK_HOLD = 1.0  # seconds of standing still after the clock was set: plans on the way are for the old time
 ENCODER, PLANNER, MONITOR, COMMAND = "encoder_node", "planner_node", "monitor_node", "command_node"
 
@@ -172,7 +173,7 @@ class Commander:
             if was_released and not self.release_state.reason:
                 self._take_over()
 
-    def plan(self, names, start: int, actions: np.ndarray) -> str:
+    def plan(self, now: int, names, start: int, actions: np.ndarray) -> str:
         """Take a plan (steps, dim) whose first action is due at ``start``; return why not, or ""."""
         problem = ""
         actions = np.asarray(actions, np.float64)
@@ -182,6 +183,9 @@ class Commander:
             problem = f"the plan has shape {actions.shape}, it must be (steps, {len(self.limits.names)})"
         elif not np.isfinite(actions).all():
             problem = "the plan holds numbers that are not finite"
+        elif start - now > AHEAD * SECOND:
+            ahead = (start - now) / SECOND
+            problem = f"the plan begins {ahead:.1f} s ahead of this clock: synchronise the computers' clocks"
         if problem:
             self.counts["rejected_plans"] += 1
         elif not (self._fault or self.release_state.reason):
