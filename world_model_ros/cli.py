@@ -35,6 +35,14 @@ def _overview() -> str:
     )
 
 
+class _Help(argparse.HelpFormatter):
+    """Adds the default of an option where its help does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        nothing = action.default in (None, argparse.SUPPRESS) or isinstance(action.default, bool)
+        return action.help + ("" if nothing or "(default" in action.help else " (default: %(default)s)")
+
+
 def _on_interrupt(*_):
     raise KeyboardInterrupt
 
@@ -60,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         parser = argparse.ArgumentParser(
             prog=f"python -m world_model_ros {verb}",
             description=line[0].upper() + line[1:] + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Help,
         )
         module.add_arguments(parser)
         arguments = parser.parse_args(rest)

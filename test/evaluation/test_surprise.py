@@ -214,7 +214,7 @@ def test_reach_model_notices_jumps_and_not_replacing(measured):
     assert measured["holds"]["steps"] == 12 * 21
     assert measured["holds"]["holds"] <= 1
     assert measured["counts"] == dict.fromkeys(kinds("reach"), 12)
-    assert measured["guard"]["normal"] < 0.02
+    assert measured["norm_range"]["normal"] < 0.02
 
 
 def test_results_are_plain_and_readable(measured):

@@ -5,12 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.open_loop import open_loop, straightness
 from world_model_ros.evaluation.probes import LinearProbe, MLPProbe, correlation
 from world_model_ros.evaluation.recordings import (
     FRESH_KNOWLEDGE,
@@ -34,6 +33,9 @@ FITTED_FRAMES = 8000
 VALIDATION_SHARE = 0.2  # of the episodes that the probes are fitted on
 PIXELS = 16  # side of the pictures that are probed beside the latents
 SCATTER = 300
+AHEAD = 8  # model steps of the open-loop error
+_WINDOWS = 2000  # of the open-loop error, at most
+_BATCH = 256
 MOVING = 0.01  # what the tip moves at least in a model step that counts as moving, m
 _QUANTILES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 
@@ -73,7 +75,7 @@ def measure(
     latents = [torch.from_numpy(z) for z in judged_inputs["latent"]]
     return {
         "task": task,
-        "protocol": "knowledge",
+        "protocol": "probing",
         "seed": seed,
         "episodes": {
             **source,
@@ -96,7 +98,7 @@ def summary(results: dict) -> str:
     """Return the results as a few lines for people."""
     episodes = results["episodes"]
     lines = [
-        f"{results['task']}, knowledge, seed {results['seed']}: probes fitted on "
+        f"{results['task']}, probing, seed {results['seed']}: probes fitted on "
         f"{episodes['fitted_frames']} frames ({episodes['fitted_on']}), judged on "
         f"{episodes['judged_frames']} ({episodes['judged_on']})",
     ]
@@ -190,6 +192,60 @@ def shrunk_pixels(frames: np.ndarray) -> np.ndarray:
     """Return frames uint8 (N, H, W, 3) as rows of 16 x 16 RGB in 0..1, (N, 768) float32."""
     small = [cv2.resize(frame, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA) for frame in frames]
     return np.stack(small).reshape(len(frames), -1).astype(np.float32) / 255
+
+
+@torch.inference_mode()
+def open_loop(
+    model: LeWorldModel,
+    latents: list[Tensor],
+    blocks: list[Tensor],
+    history: int,
+    steps: int = AHEAD,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Return mean squared errors at 1 to ``steps`` model steps, imagined from a full history.
+
+    latents (T, D) and blocks (T - 1, A) of every episode. ``copy`` is the error of the last seen latent,
+    ``ratio`` that of the model over it. Empty lists where no episode is long enough.
+    """
+    windows = [(e, s) for e, z in enumerate(latents) for s in range(len(z) - history - steps + 1)]
+    if not windows:
+        return {"steps": [], "error": [], "copy": [], "ratio": []}
+    chosen = np.random.default_rng(seed).permutation(len(windows))[:_WINDOWS]
+    seen = torch.stack([latents[e][s : s + history + steps] for e, s in (windows[i] for i in chosen)])
+    acted = torch.stack([blocks[e][s : s + history + steps - 1] for e, s in (windows[i] for i in chosen)])
+    device = next(model.parameters()).device
+    imagined = torch.cat(
+        [
+            model.rollout(z[:, :history], a[:, : history - 1], a[:, None, history - 1 :])[:, 0].cpu()
+            for z, a in zip(seen.to(device).split(_BATCH), acted.to(device).split(_BATCH), strict=True)
+        ]
+    )
+    future = seen[:, history:]
+    error = (imagined - future).square().mean((0, 2))
+    copy = (seen[:, history - 1 : history] - future).square().mean((0, 2))
+    return {
+        "steps": list(range(1, steps + 1)),
+        "error": error.tolist(),
+        "copy": copy.tolist(),
+        "ratio": (error / copy.clamp_min(1e-12)).tolist(),
+    }
+
+
+def straightness(paths: list[np.ndarray], moving: list[np.ndarray]) -> float:
+    """Return the mean cosine between consecutive displacements of paths (T, D), 1 for straight lines.
+
+    ``moving`` (T - 1,) says for every step whether it counts; both of a pair must. NaN where none does.
+    """
+    cosines = []
+    for path, counts in zip(paths, moving, strict=True):
+        steps = np.diff(np.asarray(path, np.float64), axis=0)
+        lengths = np.linalg.norm(steps, axis=1)
+        pairs = counts[1:] & counts[:-1] & (lengths[1:] > 0) & (lengths[:-1] > 0)
+        products = (steps[1:] * steps[:-1]).sum(1)[pairs]
+        cosines.append(products / (lengths[1:] * lengths[:-1])[pairs])
+    joined = np.concatenate(cosines) if cosines else np.zeros(0)
+    return float(joined.mean()) if len(joined) else float("nan")
 
 
 def norm_range(

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import normalise
+from world_model_ros.evaluation.closed_loop import wilson_interval
 from world_model_ros.evaluation.recordings import (
     FRESH_EVENTS,
     FRESH_NORMAL,
@@ -26,7 +27,6 @@ from world_model_ros.evaluation.recordings import (
     per_recording,
     read_recordings,
 )
-from world_model_ros.evaluation.statistics import wilson_interval
 from world_model_ros.evaluation.violations import Episode, Event, explore, kinds, make_event, replay
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec

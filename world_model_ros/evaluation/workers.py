@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.closed_loop import Outcome, run_problem
-from world_model_ros.evaluation.perturbations import PerturbedCamera
 from world_model_ros.evaluation.policies import PlannerPolicy, RandomPolicy, RepeatPolicy
 from world_model_ros.evaluation.problems import Problem
+from world_model_ros.evaluation.robustness import PerturbedCamera
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.sim.collect import end_with_parent

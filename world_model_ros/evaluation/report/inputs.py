@@ -12,7 +12,18 @@ from world_model_ros.training.loop import METRICS_NAME
 from world_model_ros.training.state import recorded_settings
 
 CLOSED_LOOP = ("random", "lewm", "far")
-PROTOCOLS = (*CLOSED_LOOP, "robustness", "knowledge", "surprise")
+PROTOCOLS = (*CLOSED_LOOP, "robustness", "probing", "surprise")
+# Names in results of earlier versions: of protocols, of what is measured, of the planner's options.
+_RENAMED = {
+    "knowledge": "probing",
+    "floors": "baselines",
+    "widening": "first_solve_multiplier",
+    "worth_moving": "stand_still_margin",
+    "haste": "time_cost",
+    "tolerance": "replan_tolerance",
+    "doubt": "ood_penalty",
+    "sharpness": "squared_distance_weight",
+}
 _IDENTITY = ("data", "commit", "seed", "steps", "minutes")  # of a training, as results note it
 
 
@@ -99,6 +110,7 @@ def _read_results(folder: Path, task: str, spec: CheckpointSpec, inputs: Inputs)
             raise UserError(
                 f"{path} cannot be read ({error}): write it again with `evaluate --json`, or move it away."
             ) from None
+        values = _renamed(values)
         if not isinstance(values, dict) or values.get("protocol") not in PROTOCOLS:
             inputs.ignored.append(f"{path.name} holds no results of a protocol that this page knows.")
             continue
@@ -110,6 +122,18 @@ def _read_results(folder: Path, task: str, spec: CheckpointSpec, inputs: Inputs)
         else:
             inputs.results.append(result)
     inputs.results.sort(key=lambda r: r.written)
+
+
+def _renamed(values):
+    """Return results with the names of today."""
+    if not isinstance(values, dict):
+        return values
+    values = {_RENAMED.get(key, key): value for key, value in values.items()}
+    if isinstance(values.get("protocol"), str):
+        values["protocol"] = _RENAMED.get(values["protocol"], values["protocol"])
+    if isinstance(values.get("planner"), dict):
+        values["planner"] = {_RENAMED.get(key, key): value for key, value in values["planner"].items()}
+    return values
 
 
 def _differing(run: dict, training: dict) -> str:

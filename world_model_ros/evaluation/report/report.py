@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 
-from world_model_ros.data.atomic import write_text
+from world_model_ros.data.atomic import check_target, write_text
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.files import check_target
-from world_model_ros.evaluation.open_loop import open_loop
+from world_model_ros.evaluation.probing import open_loop
 from world_model_ros.evaluation.recordings import all_frames, encode_frames, per_recording
 from world_model_ros.evaluation.report import sections
 from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Inputs, finite, read_inputs
@@ -133,7 +132,7 @@ def _sections(
     """Return what the sections show, in the order of the page; what takes long comes after all refusals."""
     closed = inputs.all(*CLOSED_LOOP)
     own, probing, surprise, robustness = map(
-        inputs.best, (protocols_of(task)[0], "knowledge", "surprise", "robustness")
+        inputs.best, (protocols_of(task)[0], "probing", "surprise", "robustness")
     )
     check_results(*closed, probing, surprise, robustness)
     found = dict.fromkeys(
@@ -171,8 +170,8 @@ def _remedies(arguments: argparse.Namespace, task: str) -> dict[str, str]:
         "success": evaluate(protocols_of(task)[0]),
         "rollouts": f"the option --films {FILMS}",
         "imagination": "longer episodes",
-        "open-loop": evaluate("knowledge"),
-        "probing": evaluate("knowledge"),
+        "open-loop": evaluate("probing"),
+        "probing": evaluate("probing"),
         "surprise": evaluate("surprise"),
         "robustness": evaluate("robustness"),
         "learning": "the option --run with the folder that `train` wrote",

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from world_model_ros.evaluation.closed_loop import wilson_interval
 from world_model_ros.evaluation.report import plots
 from world_model_ros.evaluation.report.inputs import Result, finite
 from world_model_ros.evaluation.report.pictures import Film
-from world_model_ros.evaluation.statistics import wilson_interval
 from world_model_ros.evaluation.surprise import example_pictures
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.sim.worlds import PUSHED, REACHED, TURNED

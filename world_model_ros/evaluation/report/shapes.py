@@ -57,7 +57,7 @@ SHAPES = {
         },
     ),
     "robustness": {"perturbations": Each((_LEVEL, [_LEVEL]))},
-    "knowledge": {
+    "probing": {
         "probes": Each(Each(Each(NUMBER))),
         "open_loop": {"steps": [int], "error": [NUMBER], "copy": [NUMBER], "ratio": [float]},
         "scatter?": Each({"true": _POINTS, "predicted": _POINTS}),
