@@ -1,4 +1,4 @@
-"""The command line: one parser a verb, each imported only when its verb is asked for."""
+"""The command line: one parser for each verb, imported only when the verb is used."""
 
 import argparse
 import importlib
@@ -16,13 +16,19 @@ VERBS = {
     "collect": ("world_model_ros.sim.collect", "let a scripted explorer fill an episode file"),
     "train": ("world_model_ros.training.train", "train a world model on an episode file"),
     "evaluate": ("world_model_ros.evaluation.evaluate", "closed-loop success on held-out problems"),
-    "benchmark": ("world_model_ros.benchmark.benchmark", "how long encoding, predicting and planning take"),
-    "report": ("world_model_ros.evaluation.report.report", "put what is known of a checkpoint on one page"),
+    "benchmark": (
+        "world_model_ros.benchmark.benchmark",
+        "measure the time of encoding, prediction and planning",
+    ),
+    "report": (
+        "world_model_ros.evaluation.report.report",
+        "write all results of a checkpoint on one HTML page",
+    ),
     "import-checkpoint": (
         "world_model_ros.model.import_published",
-        "turn a published LeWM folder into a checkpoint",
+        "convert a published LeWM folder to a checkpoint",
     ),
-    "inspect": ("world_model_ros.data.inspect", "say what an episode file or a checkpoint holds"),
+    "inspect": ("world_model_ros.data.inspect", "show what an episode file or a checkpoint contains"),
 }
 
 

@@ -20,7 +20,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a problem. The first fields are by the criterion that decides success."""
+    """Outcome of one problem. The first fields refer to the criterion that decides success."""
 
     index: int
     success: bool  # the criterion was met at some control step within the budget
@@ -34,15 +34,15 @@ class Outcome:
 
 
 class Camera(Protocol):
-    """What reaches the policy of what there is to see."""
+    """Stands between the images of the simulator and the policy: it may change, lose or delay them."""
 
-    delay: int  # control steps between a picture and the moment it is stamped with
+    delay: int  # control steps between the time of an image and its stamp
 
     def start(self, seed: int) -> None:
         """Begin a problem."""
 
     def show(self, picture: np.ndarray) -> np.ndarray | None:
-        """Return what the policy gets of a picture (H, W, 3) uint8; None where the frame is lost."""
+        """Return the image (H, W, 3) uint8 that the policy gets; None where the frame is lost."""
 
 
 def run_problem(
@@ -53,10 +53,9 @@ def run_problem(
     watch: Callable[[np.ndarray], None] = lambda _: None,
     camera: Camera | None = None,
 ) -> Outcome:
-    """Let ``policy`` act for ``budget`` control steps; the world judges every one of them.
+    """Let ``policy`` act for ``budget`` control steps, and check the criteria after each of them.
 
-    ``watch`` sees the picture (H, W, 3) uint8 at the start of each block; ``camera`` stands between it
-    and the policy.
+    ``watch`` gets the image (H, W, 3) uint8 at the start of each block, before ``camera`` changes it.
     """
     goal = np.asarray(problem.goal)
     world.reset(seed=problem.seed, state=np.asarray(problem.start))
@@ -68,7 +67,7 @@ def run_problem(
     angle = getattr(world, "turned", lambda _: None)
     start = float(world.distance(goal)), angle(goal)
     met: list[dict[str, bool]] = []
-    earlier = None  # the picture taken ``delay`` control steps ago
+    earlier = None  # the image of ``delay`` control steps ago
     while len(met) < budget:
         picture = world.render()
         watch(picture)
@@ -96,7 +95,7 @@ def run_problem(
 
 
 def _summary(met: list[bool]) -> dict:
-    """When a criterion was met; ``first`` counts control steps, from one."""
+    """Return when a criterion was met; ``first`` counts control steps, from one."""
     return {
         "any": any(met),
         "end": bool(met[-1]),
@@ -131,7 +130,7 @@ def closed_loop_results(
     milliseconds: list[float],
     candidates: list[int],
 ) -> dict:
-    """Return what the outcomes of the planner and of the baselines say, as plain data."""
+    """Return rates and metrics of the planner and of the baselines, as plain data."""
     return {
         "n": len(planned),
         **rates(planned),
@@ -147,11 +146,11 @@ def closed_loop_results(
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion (95 % by default).
 
-    Unlike the normal approximation it stays inside [0, 1] and is honest at 0 and 100 %
+    Unlike the normal approximation it stays inside [0, 1] and has the right coverage at 0 and 100 %
     (Wilson 1927). Raises ValueError unless 0 <= successes <= n and n > 0.
     """
     if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} trials is no proportion")
+        raise ValueError(f"{successes} successes of {n} trials is not a proportion")
     p, z2 = successes / n, z * z
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
@@ -195,6 +194,6 @@ def summary(results: dict) -> str:
             f"  steps to success  p50 {number(steps['p50'], '{:.0f}')}, p95 {number(steps['p95'], '{:.0f}')}",
             f"  final distance    p50 {1e3 * distance['p50']:.1f} mm, p95 {1e3 * distance['p95']:.1f} mm",
             f"  planning          p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f} ms, "
-            f"{number(results['candidates_per_plan'], '{:.0f}')} futures imagined a plan",
+            f"{number(results['candidates_per_plan'], '{:.0f}')} candidates a plan",
         ]
     )

@@ -160,7 +160,7 @@ def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
         print(closed_loop.summary(results))
     if arguments.filmstrip:
         save_filmstrip(arguments.filmstrip, settings, results["problems"])
-        print(f"pictures: {arguments.filmstrip}")
+        print(f"filmstrip: {arguments.filmstrip}")
     return results
 
 
@@ -266,7 +266,7 @@ def save_filmstrip(
 ) -> None:
     """Run the first ``rows`` problems again and draw each as a row of ``columns`` images and its goal image.
 
-    Raises UserError when the picture cannot be written.
+    Raises UserError when the image cannot be written.
     """
     worker = Worker(settings)
     strips = []
@@ -282,7 +282,7 @@ def save_filmstrip(
 
 
 def _row(pictures: list[np.ndarray], goal: np.ndarray) -> np.ndarray:
-    """Return pictures side by side, and the goal in a frame."""
+    """Return the images side by side, and the goal image in a frame."""
     margin = ((_GAP, _GAP), (_GAP, _GAP), (0, 0))
     framed = [np.pad(p, margin, constant_values=255) for p in pictures]
     goal = np.pad(goal, margin)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 NOISE = 0.05  # standard deviation, of the full range
 GAINS = {"dark": 0.7, "bright": 1.3}
 BALANCE = 0.15  # largest change of a channel's gain
-BLUR = 1 / 64  # standard deviation, of the picture's side
-PATCH = 0.25  # side of the square, of the picture's
+BLUR = 1 / 64  # standard deviation, of the image's side
+PATCH = 0.25  # side of the square, of the image's
 DROPPED = 0.1  # of the frames
 LATE = 2  # control steps
 
@@ -28,7 +28,7 @@ def noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def brightness(gain: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    """Return what multiplies a picture by ``gain``."""
+    """Return a function that multiplies an image by ``gain``."""
     return lambda picture, _: _bytes(picture * gain)
 
 
@@ -43,7 +43,7 @@ def blur(picture: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 
 def occlusion(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Put a square of a random colour somewhere, elsewhere in each picture."""
+    """Cover a random square with a random colour."""
     side = round(PATCH * len(picture))
     top, left = rng.integers(0, np.subtract(picture.shape[:2], side - 1))
     hidden = picture.copy()
@@ -52,7 +52,7 @@ def occlusion(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def dropped(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Lose the frame, now and then."""
+    """Lose a random share of the frames."""
     return None if rng.random() < DROPPED else picture
 
 
@@ -62,7 +62,7 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """How strong it is, in words; what it does to a picture; how many control steps that is old."""
+    """Its strength in words, the change of an image, and the age of the image in control steps."""
 
     level: str
     change: Callable[[np.ndarray, np.random.Generator], np.ndarray | None] = lambda picture, _: picture
@@ -76,7 +76,7 @@ PERTURBATIONS = {
     "bright": Perturbation(f"gain {GAINS['bright']}", brightness(GAINS["bright"])),
     "white_balance": Perturbation(f"gains within {BALANCE:.0%}, new in each frame", white_balance),
     "blur": Perturbation("Gaussian, 1 px of 64", blur),
-    "occlusion": Perturbation(f"a square of {PATCH:.0%} of the side, elsewhere in each frame", occlusion),
+    "occlusion": Perturbation(f"a square of {PATCH:.0%} of the side, new in each frame", occlusion),
     "dropped": Perturbation(f"{DROPPED:.0%} of the frames lost", dropped),
     "late": Perturbation(f"{LATE} control steps old, stamped as new", delay=LATE),
 }
@@ -96,7 +96,7 @@ class PerturbedCamera:
         self.shown = []
 
     def show(self, picture: np.ndarray) -> np.ndarray | None:
-        """Return the perturbed picture, None where it is lost."""
+        """Return the perturbed image, None where it is lost."""
         changed = self.perturbation.change(picture, self.rng)
         if changed is None and not self.shown:
             changed = picture
@@ -108,10 +108,9 @@ def robustness_results(done: "list[Done]", n: int) -> dict:
     """Return the planner's success under each perturbation, as plain data.
 
     done: ``n`` problems under the first of PERTURBATIONS, the same problems under the next, and so on.
-
-    of_clean: success over that of clean pictures. drift: the median squared distance between the latents
-    of a picture perturbed and as it was, over the median between two pictures of different moments;
-    None where all moments look the same.
+    In the results, of_clean is the success relative to clean images. drift is the median squared distance
+    between the latents of an image with and without the perturbation, relative to the median between two
+    images at random times; None where all images have the same latent.
     """
     by_name = {name: done[i * n : (i + 1) * n] for i, name in enumerate(PERTURBATIONS)}
     typical = _typical_distance(by_name["clean"])
@@ -149,7 +148,7 @@ def summary(results: dict) -> str:
 
 
 def _typical_distance(done: "list[Done]") -> float | None:
-    """Median squared distance of latents of two random moments; None where all moments look the same."""
+    """Median squared distance of latents at two random times; None where all latents are the same."""
     latents = np.concatenate([d.latents for d in done])
     order = np.random.default_rng(0).permutation(len(latents))
     pairs = ((latents[order] - latents[np.roll(order, 1)]) ** 2).sum(-1)

@@ -390,7 +390,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             high=1000.0,
         ),
         Parameter(
-            "patience",
+            "lockstep_timeout",
             1.0,
             "Real time that the simulation waits for a command or plan that is due, in seconds.",
             low=0.0,

@@ -1,4 +1,4 @@
-"""What a report is made from: results of ``evaluate --json`` and the metrics of a training run."""
+"""The inputs of a report: results of ``evaluate --json`` and the metrics of a training run."""
 
 import json
 import math
@@ -47,7 +47,7 @@ class Result:
         return n if isinstance(n, int) else 0
 
     def of(self, spec: CheckpointSpec) -> bool:
-        """Whether nothing in the file contradicts its being about this checkpoint."""
+        """Whether the file can be about this checkpoint: nothing in it contradicts that."""
         noted = self.values.get("checkpoint")
         if not isinstance(noted, dict):
             return True
@@ -65,15 +65,15 @@ class Inputs:
     ignored: list[str] = field(default_factory=list)
 
     def all(self, *protocols: str) -> list[Result]:
-        """Return the results of some protocols, in the order of ``protocols``; in each the weightiest first.
+        """Return the results of some protocols, in the order of ``protocols``.
 
-        That is the one of most problems, among equals the newest.
+        Of a protocol, the result with the most problems comes first; among equals the newest.
         """
-        found = sorted(self.results, key=lambda r: (r.n, r.written), reverse=True)
-        return [r for p in protocols for r in found if r.protocol == p]
+        ordered = sorted(self.results, key=lambda r: (r.n, r.written), reverse=True)
+        return [r for p in protocols for r in ordered if r.protocol == p]
 
     def best(self, protocol: str) -> Result | None:
-        """Return the weightiest result of a protocol."""
+        """Return the first result of a protocol by this order; None without one."""
         return next(iter(self.all(protocol)), None)
 
 
@@ -150,18 +150,18 @@ def _read_metrics(run: Path) -> list[dict]:
         raise UserError(
             f"no {METRICS_NAME} in {run}: give --run the folder that `train --run` wrote, or leave it out."
         ) from None
-    found = []
+    metrics = []
     for number, line in enumerate(lines, 1):
         try:
             values = json.loads(line)
-            found.append({**values, "step": int(values["step"])})
+            metrics.append({**values, "step": int(values["step"])})
         except (ValueError, TypeError, KeyError):
             if number == len(lines):
                 continue  # the line a kill cut short
             raise UserError(
                 f"{path} is damaged in line {number}: remove that line, or leave out --run."
             ) from None
-    return found
+    return metrics
 
 
 def finite(value) -> float | None:
