@@ -17,9 +17,9 @@ SOLVERS = ("auto", "cem", "icem", "mppi", "gradient")
 OBJECTIVES = ("auto", "squared", "temporal")
 PROPOSALS = ("auto", "none", "inverse_dynamics")
 PRECISIONS = ("fp32", "bf16")
-# The squared distance is flat far from the goal, so some first candidates must come near it: wide and
-# nearly straight ones do. The temporal distance shows the way from afar.
-# What contact makes of a push is harder to search than a way through the air.
+# The squared distance is flat far from the goal, so some first candidates must come near it: a large spread
+# and a high correlation make such candidates. The temporal distance has a slope far from the goal, too, but
+# is used for pushing, and motion with contact is harder to search than free motion.
 DEFAULTS = {
     "squared": {
         "solver": "icem",
@@ -52,7 +52,7 @@ DEFAULTS = {
         "horizon": 8,
     },
 }
-# Without proposals the goal's valley is found by chance, which takes candidates.
+# Without proposals only random candidates come near the goal, which takes more of them.
 DEFAULTS_WITHOUT_PROPOSALS = {
     "squared": {
         "solver": "cem",
@@ -129,7 +129,7 @@ class PlannerConfig:
         PROPOSALS,
         "auto",
     )
-    # At the goal every plan promises a little, and moving away is what it does.
+    # At the goal every plan is predicted to save a little, but in fact moves the robot away.
     stand_still_margin: float | None = _number(
         "Cost that a plan must save over standing still, in units of the objective; otherwise the robot "
         "stands still.",
@@ -139,7 +139,7 @@ class PlannerConfig:
     time_cost: float | None = _number(
         "Cost of each model step until the arrival, in units of the objective.", 0.0, 1e6
     )
-    # When contact went otherwise than imagined, the steps that are left may not do.
+    # After unexpected contact the remaining model steps may be too few.
     replan_tolerance: float | None = _number(
         "Increase of a plan's cost over the previous plan's, in units of the objective, above which the time "
         "of arrival is chosen again.",
@@ -152,7 +152,7 @@ class PlannerConfig:
         0.0,
         1e6,
     )
-    # It grows near the goal, where the temporal distance is coarse, and is as good as constant elsewhere.
+    # It changes near the goal, where the temporal distance is coarse, and is nearly constant elsewhere.
     squared_distance_weight: float | None = _number(
         "Largest cost that the squared latent distance adds to the objective, in units of the objective.",
         0.0,
