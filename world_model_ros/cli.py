@@ -1,4 +1,4 @@
-"""The command line: one parser a verb, each imported only when its verb is asked for."""
+"""The command line: one parser for each verb, imported only when the verb is used."""
 
 import argparse
 import importlib
@@ -16,13 +16,19 @@ VERBS = {
     "collect": ("world_model_ros.sim.collect", "let a scripted explorer fill an episode file"),
     "train": ("world_model_ros.training.train", "train a world model on an episode file"),
     "evaluate": ("world_model_ros.evaluation.evaluate", "closed-loop success on held-out problems"),
-    "benchmark": ("world_model_ros.benchmark.benchmark", "how long encoding, predicting and planning take"),
-    "report": ("world_model_ros.evaluation.report.report", "put what is known of a checkpoint on one page"),
+    "benchmark": (
+        "world_model_ros.benchmark.benchmark",
+        "measure the time of encoding, prediction and planning",
+    ),
+    "report": (
+        "world_model_ros.evaluation.report.report",
+        "write all results of a checkpoint on one HTML page",
+    ),
     "import-checkpoint": (
         "world_model_ros.model.import_published",
-        "turn a published LeWM folder into a checkpoint",
+        "convert a published LeWM folder to a checkpoint",
     ),
-    "inspect": ("world_model_ros.data.inspect", "say what an episode file or a checkpoint holds"),
+    "inspect": ("world_model_ros.data.inspect", "show what an episode file or a checkpoint contains"),
 }
 
 
@@ -33,6 +39,14 @@ def _overview() -> str:
         f"verbs:\n{rows}\n\n"
         "Each verb answers --help. --debug, anywhere, shows the traceback of an error."
     )
+
+
+class _Help(argparse.HelpFormatter):
+    """Adds the default of an option where its help does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        nothing = action.default in (None, argparse.SUPPRESS) or isinstance(action.default, bool)
+        return action.help + ("" if nothing or "(default" in action.help else " (default: %(default)s)")
 
 
 def _on_interrupt(*_):
@@ -60,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         parser = argparse.ArgumentParser(
             prog=f"python -m world_model_ros {verb}",
             description=line[0].upper() + line[1:] + ".",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Help,
         )
         module.add_arguments(parser)
         arguments = parser.parse_args(rest)

@@ -1,8 +1,8 @@
-"""The one error that people are meant to read."""
+"""The error for users."""
 
 
 class UserError(Exception):
-    """Something the user can mend: one sentence that names the trouble and the remedy.
+    """An error that the user can fix: one sentence with the problem and the remedy.
 
     The command line prints it without a traceback and ends with exit code 2.
     """

@@ -1,4 +1,4 @@
-"""JSON that every reader takes: it knows no number that is infinite or none."""
+"""Standard JSON, which has neither infinite numbers nor NaN."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Where results come from."""
+"""The provenance of results: command line and source commit."""
 
 import argparse
 import functools
@@ -14,7 +14,7 @@ def command_line(
     add_arguments: Callable[[argparse.ArgumentParser], None],
     leave_out: Container[str] = (),
 ) -> str:
-    """Return the command that repeats what a verb did.
+    """Return the command that repeats a verb.
 
     Options at their defaults are left out, and those in ``leave_out``, which change no result.
     """
@@ -33,8 +33,8 @@ def command_line(
 def source_commit() -> str:
     """Return the commit of the source tree this runs from, "-dirty" where it was changed; "" outside one.
 
-    What the first call of a process found: long work calls it before it begins, since the tree may be
-    another one when it ends.
+    The answer of the first call in a process is kept: long work calls this before it begins, because the
+    tree may change meanwhile.
     """
     git = ["git", "-C", str(Path(__file__).resolve().parent)]
     options = {"capture_output": True, "text": True, "timeout": 10, "check": True}

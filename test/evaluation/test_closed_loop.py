@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from world_model_ros.cli import main
-from world_model_ros.evaluation.closed_loop import run_problem
+from world_model_ros.evaluation.closed_loop import (
+    Outcome,
+    closed_loop_results,
+    rates,
+    run_problem,
+    summary,
+    wilson_interval,
+)
 from world_model_ros.evaluation.problems import Problem, make_problems
 from world_model_ros.sim.worlds import make_world
 
@@ -152,3 +159,104 @@ def test_unknown_task_is_exit_code_2(capsys):
         main(["evaluate", "--task", "juggle"])
     assert stop.value.code == 2
     assert "reach" in capsys.readouterr().err
+
+
+def outcome(index, position, pose, effector=(False, False)):
+    """An Outcome of three criteria, each (any, end); pose decides."""
+    return Outcome(
+        index=index,
+        success=pose[0],
+        success_at_end=pose[1],
+        first_success=4 if pose[0] else None,
+        start_distance=0.2,
+        final_distance=0.01 * index,
+        criteria={
+            name: {"any": met[0], "end": met[1], "first": 4 if met[0] else None}
+            for name, met in (("position", position), ("pose", pose), ("pose_with_effector", effector))
+        },
+    )
+
+
+YES, PASSED, NO = (True, True), (True, False), (False, False)
+OUTCOMES = [outcome(0, YES, YES, YES), outcome(1, YES, PASSED), outcome(2, PASSED, NO), outcome(3, NO, NO)]
+
+
+def test_each_criterion_has_its_rates_and_intervals():
+    summed = rates(OUTCOMES)
+    assert summed["criteria"] == {
+        "position": {
+            "any": 0.75,
+            "any_interval": wilson_interval(3, 4),
+            "end": 0.5,
+            "end_interval": wilson_interval(2, 4),
+        },
+        "pose": {
+            "any": 0.5,
+            "any_interval": wilson_interval(2, 4),
+            "end": 0.25,
+            "end_interval": wilson_interval(1, 4),
+        },
+        "pose_with_effector": {
+            "any": 0.25,
+            "any_interval": wilson_interval(1, 4),
+            "end": 0.25,
+            "end_interval": wilson_interval(1, 4),
+        },
+    }
+    assert (summed["successes"], summed["success_rate"], summed["success_at_end"]) == (2, 0.5, 0.25)
+    assert summed["interval"] == wilson_interval(2, 4)
+    assert summed["interval_at_end"] == wilson_interval(1, 4)
+
+
+def test_baselines_are_judged_by_the_same_criteria():
+    results = closed_loop_results(
+        OUTCOMES, {"random": OUTCOMES[2:], "repeat": OUTCOMES[:1]}, [1.0, 3.0], [64, 32]
+    )
+    assert results["baselines"]["random"] == rates(OUTCOMES[2:])
+    assert results["baselines"]["repeat"]["criteria"]["pose"]["end"] == 1.0
+    assert results["planning_ms"]["p50"] == 2.0
+    assert results["candidates_per_plan"] == 48
+    assert results["steps"] == {"p50": 4, "p95": 4}
+    distances = [0.01 * index for index in range(4)]
+    assert results["final_distance"] == {f"p{q}": np.percentile(distances, q) for q in (50, 95)}
+
+
+def test_the_table_has_a_line_a_criterion_and_moment_with_the_baselines_beside_it():
+    results = closed_loop_results(OUTCOMES, {"random": OUTCOMES[2:], "repeat": OUTCOMES[3:]}, [1.0], [64])
+    results |= {"task": "push", "protocol": "lewm", "budget": 50, "seed": 0}
+    lines = summary(results).splitlines()
+    row = next(line for line in lines if line.strip().startswith("position, at some moment"))
+    low, high = (f"{100 * bound:.1f}" for bound in wilson_interval(3, 4))
+    assert row.split()[-8:] == ["75.0", "%", f"[{low},", f"{high}]", "50.0", "%", "0.0", "%"]
+    assert len([line for line in lines if ", at the end" in line]) == 3
+    widest = next(line for line in lines if "pose and effector, at some moment" in line)
+    assert widest.index("25.0 %") == row.index("75.0 %") == lines[1].index("planner")
+
+
+def test_no_success_and_no_baseline_still_make_a_table():
+    results = closed_loop_results([outcome(1, NO, NO)], {}, [1.0], [64])
+    results |= {"task": "push", "protocol": "far", "budget": 200, "seed": 0}
+    assert results["steps"]["p50"] is None
+    assert "p50 -" in summary(results)
+    assert results["interval"][0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # values of Newcombe 1998, table I, to four places
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval_agrees_with_published_values(successes, n, low, high):
+    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_interval_at_the_ends():
+    assert wilson_interval(100, 100)[1] == 1.0
+    assert wilson_interval(0, 100)[0] == 0.0
+    assert wilson_interval(97, 100)[0] < 0.97 < wilson_interval(97, 100)[1]
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 3), (4, 3)])
+def test_no_proportion(successes, n):
+    with pytest.raises(ValueError, match="proportion"):
+        wilson_interval(successes, n)

@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from world_model_ros.evaluation import evaluate
 from world_model_ros.evaluation.problems import save_problems
 from world_model_ros.evaluation.report.inputs import Result
 from world_model_ros.evaluation.report.pictures import read_script
-from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.config import OPTIONS, PlannerConfig
 
 SMALL = ["--samples", "8", "--elites", "2", "--iterations", "1"]
 
@@ -65,7 +66,7 @@ def test_further_protocols_are_modules_imported_on_use(monkeypatch, checkpoint, 
     module.measure = lambda *words: asked.append(words) or {"finding": 3}
     module.summary = lambda results: f"found {results['finding']} in {results['protocol']}"
     monkeypatch.setitem(sys.modules, "a_further_protocol", module)
-    monkeypatch.setitem(evaluate.OPEN_LOOP, "knowledge", "a_further_protocol")
+    monkeypatch.setitem(evaluate.OPEN_LOOP, "probing", "a_further_protocol")
     file = tmp_path / "k.json"
     words = [
         "--task",
@@ -73,7 +74,7 @@ def test_further_protocols_are_modules_imported_on_use(monkeypatch, checkpoint, 
         "--checkpoint",
         checkpoint,
         "--protocol",
-        "knowledge",
+        "probing",
         "-n",
         "7",
         "--seed",
@@ -85,9 +86,9 @@ def test_further_protocols_are_modules_imported_on_use(monkeypatch, checkpoint, 
     ]
     found = json.loads(file.read_text())
     assert found["finding"] == 3
-    assert (found["protocol"], found["task"], found["seed"]) == ("knowledge", "push", 5)
+    assert (found["protocol"], found["task"], found["seed"]) == ("probing", "push", 5)
     assert {"checkpoint", "commit"} <= set(found)
-    assert "found 3 in knowledge" in capsys.readouterr().out
+    assert "found 3 in probing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -97,8 +98,8 @@ def test_further_protocols_are_modules_imported_on_use(monkeypatch, checkpoint, 
             ["--protocol", "surprise", "--save-problems", "{}/p.json"],
             "--save-problems is for the other protocols",
         ),
-        (["--protocol", "knowledge", "--budget", "9"], "--budget is for the other protocols"),
-        (["--data", "some.h5"], "--data is for knowledge and surprise"),
+        (["--protocol", "probing", "--budget", "9"], "--budget is for the other protocols"),
+        (["--data", "some.h5"], "--data is for probing and surprise"),
         (["--json", "{}"], "is a folder: name a file"),
         (["--save-problems", "{}"], "is a folder: name a file"),
         (["--filmstrip", "{}/none/f.png"], "there is no folder"),
@@ -115,6 +116,36 @@ def test_bad_input_is_refused_before_the_work(words, sentence, tmp_path, capsys)
     assert not list(tmp_path.iterdir())
 
 
+def test_every_option_of_the_planner_is_an_option_with_the_same_words_and_default(capsys):
+    given = arguments("--task", "reach")
+    words = []
+    for field in dataclasses.fields(PlannerConfig):
+        option = OPTIONS[field.name]
+        if field.name == "seed":  # each problem brings its own
+            continue
+        assert getattr(given, field.name) == field.default
+        value = option.choices[-1] if option.choices else option.high
+        words += [f"--{field.name.replace('_', '-')}", str(value)]
+    words[words.index("--elites") + 1] = "100"
+    chosen = evaluate._planner(arguments("--task", "reach", *words))
+    assert chosen.elites == 100
+    for name, option in OPTIONS.items():
+        if name not in ("elites", "seed"):
+            assert getattr(chosen, name) == (option.choices[-1] if option.choices else option.high)
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, option in OPTIONS.items():
+        assert name == "seed" or option.description[1:].rstrip(".") in shown
+    assert "(default: the objective's default; 5 for lewm, as published)" in shown
+    assert "None" not in shown
+
+
+def test_what_the_planner_refuses_is_refused_before_the_work(capsys):
+    assert main(["evaluate", "--task", "reach", "--correlation", "1.5"]) == 2
+    assert "correlation must be from 0 to 0.999, it is 1.5" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "horizon"),
     [(["lewm"], 5), (["lewm", "--horizon", "2"], 2), (["far"], 8), (["far", "--horizon", "5"], 5)],
@@ -126,7 +157,7 @@ def test_lewm_is_planned_with_the_published_horizon(words, horizon, tmp_path):
     assert json.loads(file.read_text())["planner"]["horizon"] == horizon
 
 
-def test_floors_can_be_left_out(checkpoint, tmp_path):
+def test_baselines_can_be_left_out(checkpoint, tmp_path):
     file = tmp_path / "r.json"
     words = ["--task", "push", "--protocol", "far", "-n", "1", "--budget", "7", "--no-baselines", *SMALL]
     assert main(["evaluate", "--checkpoint", checkpoint, *words, "--json", str(file)]) == 0

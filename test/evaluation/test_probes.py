@@ -5,9 +5,8 @@ from sklearn.metrics import r2_score
 from sklearn.neural_network import MLPRegressor
 
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.open_loop import open_loop, straightness
 from world_model_ros.evaluation.probes import LinearProbe, MLPProbe, correlation
-from world_model_ros.evaluation.probing import probe, quantities
+from world_model_ros.evaluation.probing import open_loop, probe, quantities, straightness
 
 
 def parts(x, y, fitted, checked):

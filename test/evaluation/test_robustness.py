@@ -1,15 +1,15 @@
 import json
 
+import cv2
 import numpy as np
 import pytest
 
 from world_model_ros.cli import main
 from world_model_ros.evaluation import robustness
-from world_model_ros.evaluation.closed_loop import Outcome, run_problem
-from world_model_ros.evaluation.perturbations import DROPPED, PERTURBATIONS, PerturbedCamera
+from world_model_ros.evaluation.closed_loop import Outcome, run_problem, wilson_interval
 from world_model_ros.evaluation.policies import PlannerPolicy
-from world_model_ros.evaluation.problems import Problem, make_problems
-from world_model_ros.evaluation.statistics import wilson_interval
+from world_model_ros.evaluation.problems import make_problems
+from world_model_ros.evaluation.robustness import DROPPED, PERTURBATIONS, PerturbedCamera
 from world_model_ros.evaluation.workers import Done
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.config import PlannerConfig
@@ -114,34 +114,95 @@ def test_the_table_has_every_perturbation_and_workers_change_nothing(checkpoint,
     assert "occlusion" in capsys.readouterr().out
 
 
-def test_drift_is_measured_in_distances_between_moments_and_success_in_that_of_clean_pictures(monkeypatch):
+def test_drift_is_measured_in_distances_between_moments_and_success_in_that_of_clean_pictures():
     moments = np.sqrt(2.0) * np.eye(8)  # any two are 4 apart, squared; two moments a problem
 
-    def run(_settings, jobs, _workers):
-        done = []
-        for job in jobs:
-            name = job.perturbation
-            met = job.problem.index < (2 if name == "clean" else 1)
-            criteria = {"position": {"any": met, "end": met, "first": 1 if met else None}}
-            outcome = Outcome(job.problem.index, met, met, 1, 0.2, 0.1, criteria=criteria)
-            drift = np.array([0.0, 0.0] if name == "clean" else [1.0, 3.0])
-            seen = moments[2 * job.problem.index :][:2] * (1 if name == "clean" else 3)
-            done.append(Done(outcome, [], [], seen, drift))
-        return done
+    def run(name, index):
+        met = index < (2 if name == "clean" else 1)
+        criteria = {"position": {"any": met, "end": met, "first": 1 if met else None}}
+        outcome = Outcome(index, met, met, 1, 0.2, 0.1, criteria=criteria)
+        drift = np.array([0.0, 0.0] if name == "clean" else [1.0, 3.0])
+        latents = moments[2 * index :][:2] * (1 if name == "clean" else 3)
+        return Done(outcome, [], [], latents, drift)
 
-    monkeypatch.setattr(robustness, "run_in_workers", run)
-    problems = [Problem(index, index, (0.5, 0.0), (0.5, 0.1)) for index in range(4)]
-    found = robustness.measure(None, problems, 1)["perturbations"]
-    assert found["clean"]["drift"] == 0
-    assert found["noise"]["drift"] == pytest.approx(2.0 / 4.0)
-    assert found["noise"]["of_clean"] == 0.5
-    assert found["noise"]["interval"] == wilson_interval(1, 4)
-    assert found["noise"]["n"] == 4
+    def results():
+        done = [run(name, index) for name in PERTURBATIONS for index in range(4)]
+        return robustness.robustness_results(done, 4)
+
+    perturbations = results()["perturbations"]
+    assert perturbations["clean"]["drift"] == 0
+    assert perturbations["noise"]["drift"] == pytest.approx(2.0 / 4.0)
+    assert perturbations["noise"]["of_clean"] == 0.5
+    assert perturbations["noise"]["interval"] == wilson_interval(1, 4)
+    assert perturbations["noise"]["n"] == 4
     moments[:] = 0.0
-    found = robustness.measure(None, problems, 1) | {
-        "task": "reach",
-        "problems_protocol": "random",
-        "seed": 0,
-    }
-    assert found["perturbations"]["noise"]["drift"] is None
-    assert "noise" in robustness.summary(found)
+    without_drift = results() | {"task": "reach", "problems_protocol": "random", "seed": 0}
+    assert without_drift["perturbations"]["noise"]["drift"] is None
+    assert "noise" in robustness.summary(without_drift)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+def grey(value=128, side=64):
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def changed(name, picture, rng):
+    result = PERTURBATIONS[name].change(picture, rng)
+    assert result.dtype == np.uint8
+    assert result.shape == picture.shape
+    return result
+
+
+def test_noise_has_the_stated_deviation_and_no_offset(rng):
+    difference = changed("noise", grey(side=128), rng).astype(float) - 128
+    assert difference.std() == pytest.approx(0.05 * 255, rel=0.02)
+    assert abs(difference.mean()) < 0.2
+
+
+def test_noise_stays_within_the_range_at_black_and_white(rng):
+    assert changed("noise", grey(0), rng).max() < 80
+    assert changed("noise", grey(255), rng).min() > 175
+
+
+@pytest.mark.parametrize(("name", "expected"), [("dark", 70), ("bright", 130)])
+def test_brightness_is_a_gain(name, expected, rng):
+    assert np.all(changed(name, grey(100), rng) == expected)
+    assert np.all(changed("bright", grey(250), rng) == 255)
+
+
+def test_white_balance_is_a_gain_of_each_channel(rng):
+    gains = []
+    for _ in range(200):
+        picture = changed("white_balance", grey(200), rng)
+        assert np.all(picture == picture[0, 0])
+        gains.append(picture[0, 0] / 200)
+    gains = np.array(gains)
+    assert np.all(np.abs(gains - 1) < 0.155)
+    assert np.all(np.ptp(gains, axis=0) > 0.25)
+    assert np.abs(np.corrcoef(gains.T)[np.triu_indices(3, 1)]).max() < 0.3
+
+
+@pytest.mark.parametrize("side", [64, 128])
+def test_blur_is_one_pixel_of_a_picture_of_64(side, rng):
+    edge = grey(0, side)
+    edge[:, side // 2 :] = 200
+    slope = np.diff(changed("blur", edge, rng)[side // 2, :, 0].astype(float))
+    at = np.arange(side - 1)
+    mean = (slope * at).sum() / slope.sum()
+    assert np.sqrt((slope * (at - mean) ** 2).sum() / slope.sum()) == pytest.approx(side / 64, rel=0.1)
+
+
+def test_occlusion_is_a_square_of_a_quarter_elsewhere_in_each_picture(rng):
+    corners = set()
+    for _ in range(60):
+        hidden = np.any(changed("occlusion", grey(), rng) != 128, axis=-1)
+        left, top, width, height = cv2.boundingRect(hidden.astype(np.uint8))
+        assert (width, height) == (16, 16)
+        assert hidden.sum() == 256
+        corners.add((left, top))
+    assert len(corners) > 40
+    assert max(max(corner) for corner in corners) <= 48

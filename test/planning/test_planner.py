@@ -246,7 +246,7 @@ def test_a_deadline_stops_at_the_last_finished_iteration(passing):
     unhurried = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(iterations=3))
     unhurried.set_goal(latent(0.2, 0))
     assert unhurried.plan(latent(0, 0), None, STILL).iterations == 3
-    with pytest.raises(UserError, match="deadline must be positive"):
+    with pytest.raises(UserError, match="deadline must be from 0.001"):
         PlannerConfig(deadline=0)
 
 

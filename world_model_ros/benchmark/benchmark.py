@@ -8,8 +8,8 @@ import torch
 
 from world_model_ros.benchmark import peer
 from world_model_ros.benchmark.parts import CANDIDATES, HORIZON, ITERATIONS, Bench
+from world_model_ros.data.atomic import check_target, write_json
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.files import check_target, write_json
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
 from world_model_ros.model.device import choose_device

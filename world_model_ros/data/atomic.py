@@ -3,11 +3,13 @@
 import contextlib
 import io
 import os
+import tempfile
 from pathlib import Path
 
 import h5py
 
 from world_model_ros.errors import UserError
+from world_model_ros.jsonable import json_text
 
 
 class _Sink(io.FileIO):
@@ -81,3 +83,26 @@ def write_text(path: Path, text: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: dict) -> None:
+    """Write ``values`` as JSON, whole or not at all; infinite numbers and NaN become null.
+
+    Raises UserError where the disk does not take it.
+    """
+    write_text(path, json_text(values, indent=2) + "\n")
+
+
+def check_target(option: str, path: Path) -> None:
+    """Raise UserError where no file can be written at ``path``, which was given by ``option``."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise UserError(f"{option} {path}: there is no folder {folder}, make it first.")
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder: name a file.")
+    try:  # permissions alone do not tell: root has them all, a read-only disk has them too
+        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}-", dir=folder))
+    except OSError as error:
+        raise UserError(
+            f"{option} {path}: nothing can be written in {folder} ({error.strerror}): choose another folder."
+        ) from None

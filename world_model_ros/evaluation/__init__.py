@@ -1,1 +1,1 @@
-"""Closed-loop success of a checkpoint, with intervals and baselines."""
+"""Evaluation: closed-loop success, robustness, probing, violation of expectation, and the report."""

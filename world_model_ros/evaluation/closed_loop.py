@@ -1,5 +1,7 @@
-"""One problem in the simulator: the policy acts, the world judges every control step."""
+"""Closed-loop evaluation: a policy acts in the simulator, and the success of many problems is summed up."""
 
+import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,10 +11,16 @@ import numpy as np
 from world_model_ros.evaluation.policies import Policy
 from world_model_ros.evaluation.problems import Problem
 
+_NAMES = {
+    "position": "position",
+    "pose": "pose",
+    "pose_with_effector": "pose and effector",
+}
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a problem. The first fields are by the criterion that decides success."""
+    """Outcome of one problem. The first fields refer to the criterion that decides success."""
 
     index: int
     success: bool  # the criterion was met at some control step within the budget
@@ -26,15 +34,15 @@ class Outcome:
 
 
 class Camera(Protocol):
-    """What reaches the policy of what there is to see."""
+    """Stands between the images of the simulator and the policy: it may change, lose or delay them."""
 
-    delay: int  # control steps between a picture and the moment it is stamped with
+    delay: int  # control steps between the time of an image and its stamp
 
     def start(self, seed: int) -> None:
         """Begin a problem."""
 
     def show(self, picture: np.ndarray) -> np.ndarray | None:
-        """Return what the policy gets of a picture (H, W, 3) uint8; None where the frame is lost."""
+        """Return the image (H, W, 3) uint8 that the policy gets; None where the frame is lost."""
 
 
 def run_problem(
@@ -45,10 +53,9 @@ def run_problem(
     watch: Callable[[np.ndarray], None] = lambda _: None,
     camera: Camera | None = None,
 ) -> Outcome:
-    """Let ``policy`` act for ``budget`` control steps; the world judges every one of them.
+    """Let ``policy`` act for ``budget`` control steps, and check the criteria after each of them.
 
-    ``watch`` sees the picture (H, W, 3) uint8 at the start of each block; ``camera`` stands between it
-    and the policy.
+    ``watch`` gets the image (H, W, 3) uint8 at the start of each block, before ``camera`` changes it.
     """
     goal = np.asarray(problem.goal)
     world.reset(seed=problem.seed, state=np.asarray(problem.start))
@@ -60,7 +67,7 @@ def run_problem(
     angle = getattr(world, "turned", lambda _: None)
     start = float(world.distance(goal)), angle(goal)
     met: list[dict[str, bool]] = []
-    earlier = None  # the picture taken ``delay`` control steps ago
+    earlier = None  # the image of ``delay`` control steps ago
     while len(met) < budget:
         picture = world.render()
         watch(picture)
@@ -88,9 +95,105 @@ def run_problem(
 
 
 def _summary(met: list[bool]) -> dict:
-    """When a criterion was met; ``first`` counts control steps, from one."""
+    """Return when a criterion was met; ``first`` counts control steps, from one."""
     return {
         "any": any(met),
         "end": bool(met[-1]),
         "first": met.index(True) + 1 if any(met) else None,
     }
+
+
+def rates(outcomes: list[Outcome]) -> dict:
+    """Return how often each criterion was met, at any time and at the end, with 95 % Wilson intervals."""
+    n = len(outcomes)
+    criteria: dict[str, dict] = {}
+    for name in outcomes[0].criteria:
+        criteria[name] = {}
+        for when in ("any", "end"):
+            met = sum(o.criteria[name][when] for o in outcomes)
+            criteria[name][when] = met / n
+            criteria[name][f"{when}_interval"] = wilson_interval(met, n)
+    successes, at_end = sum(o.success for o in outcomes), sum(o.success_at_end for o in outcomes)
+    return {
+        "successes": successes,
+        "success_rate": successes / n,
+        "interval": wilson_interval(successes, n),
+        "success_at_end": at_end / n,
+        "interval_at_end": wilson_interval(at_end, n),
+        "criteria": criteria,
+    }
+
+
+def closed_loop_results(
+    planned: list[Outcome],
+    baselines: dict[str, list[Outcome]],
+    milliseconds: list[float],
+    candidates: list[int],
+) -> dict:
+    """Return rates and metrics of the planner and of the baselines, as plain data."""
+    return {
+        "n": len(planned),
+        **rates(planned),
+        "baselines": {name: rates(outcomes) for name, outcomes in baselines.items()},
+        "steps": _percentiles([o.first_success for o in planned if o.success]),
+        "final_distance": _percentiles([o.final_distance for o in planned]),
+        "planning_ms": _percentiles(milliseconds),
+        "candidates_per_plan": sum(candidates) / len(candidates) if candidates else None,
+        "outcomes": [dataclasses.asdict(o) for o in planned],
+    }
+
+
+def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion (95 % by default).
+
+    Unlike the normal approximation it stays inside [0, 1] and has the right coverage at 0 and 100 %
+    (Wilson 1927). Raises ValueError unless 0 <= successes <= n and n > 0.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} trials is not a proportion")
+    p, z2 = successes / n, z * z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    # at 0 and n of n the bounds are 0 and 1 exactly, up to rounding
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+
+
+def _percentiles(values: list[float]) -> dict[str, float | None]:
+    """Return median and 95th percentile, None without values."""
+    return {f"p{q}": float(np.percentile(values, q)) if values else None for q in (50, 95)}
+
+
+def percent(rate: float, interval=None) -> str:
+    """Return a rate as text, with its interval where given."""
+    text = f"{100 * rate:.1f} %"
+    return text if interval is None else f"{text} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def summary(results: dict) -> str:
+    """Return closed-loop results as a few lines for people."""
+
+    def number(value, pattern: str) -> str:
+        return "-" if value is None else pattern.format(value)
+
+    baselines = results["baselines"]
+    lines = [
+        f"{results['task']}, protocol {results['protocol']}, n = {results['n']}, "
+        f"budget {results['budget']} control steps, seed {results['seed']}, "
+        + ("planning while moving" if results.get("pipelined", True) else "waiting for each plan"),
+        f"  {'within the goal':<35}{'planner':<26}" + "".join(f"{name:<10}" for name in baselines),
+    ]
+    for name, rate in results["criteria"].items():
+        for when, words in (("any", "at some moment"), ("end", "at the end")):
+            label = f"{_NAMES.get(name, name)}, {words}"
+            beside = "".join(f"{percent(f['criteria'][name][when]):<10}" for f in baselines.values())
+            lines.append(f"  {label:<35}{percent(rate[when], rate[f'{when}_interval']):<26}{beside}".rstrip())
+    steps, distance, ms = results["steps"], results["final_distance"], results["planning_ms"]
+    return "\n".join(
+        [
+            *lines,
+            f"  steps to success  p50 {number(steps['p50'], '{:.0f}')}, p95 {number(steps['p95'], '{:.0f}')}",
+            f"  final distance    p50 {1e3 * distance['p50']:.1f} mm, p95 {1e3 * distance['p95']:.1f} mm",
+            f"  planning          p50 {ms['p50']:.1f} ms, p95 {ms['p95']:.1f} ms, "
+            f"{number(results['candidates_per_plan'], '{:.0f}')} candidates a plan",
+        ]
+    )

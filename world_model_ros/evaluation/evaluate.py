@@ -1,4 +1,4 @@
-"""The ``evaluate`` verb: what a checkpoint can do, in the simulator and on held-out episodes, without ROS."""
+"""The ``evaluate`` verb: measures a checkpoint in the simulator and on held-out episodes, without ROS."""
 
 import argparse
 import contextlib
@@ -6,27 +6,27 @@ import dataclasses
 import importlib
 from pathlib import Path
 
+import cv2
+import numpy as np
+
+from world_model_ros.data.atomic import check_target, write_json
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation import results as closed_loop
-from world_model_ros.evaluation import robustness
-from world_model_ros.evaluation.files import check_target, write_json
-from world_model_ros.evaluation.filmstrip import save_filmstrip
+from world_model_ros.evaluation import closed_loop, robustness
 from world_model_ros.evaluation.problems import (
     BUDGETS,
     HORIZONS,
     PROTOCOLS,
     WAITING,
+    Problem,
     ProblemSet,
     load_problems,
     make_problems,
     save_problems,
 )
-from world_model_ros.evaluation.workers import Job, Settings, run_in_workers
+from world_model_ros.evaluation.workers import Job, Settings, Worker, run_in_workers
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
-from world_model_ros.planning.config import OBJECTIVES, PROPOSALS, PlannerConfig
-from world_model_ros.planning.precision import PRECISIONS
-from world_model_ros.planning.solvers import SOLVERS
+from world_model_ros.planning.config import OPTIONS, PlannerConfig
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.sim import TASKS
 from world_model_ros.sim.worlds import check_world, make_world
@@ -34,81 +34,86 @@ from world_model_ros.sim.worlds import check_world, make_world
 BASELINES = ("random", "repeat")
 # protocol -> a module with measure(checkpoint, task, data, n, seed) -> dict and summary(dict) -> str
 OPEN_LOOP = {
-    "knowledge": "world_model_ros.evaluation.probing",
+    "probing": "world_model_ros.evaluation.probing",
     "surprise": "world_model_ros.evaluation.surprise",
 }
 CLOSED_LOOP_ONLY = ("problems", "save_problems", "budget", "filmstrip")  # options
 _CHOICES = {
     **PROTOCOLS,
-    "robustness": "the task's own protocol under noisy and partial pictures",
-    "knowledge": "probes, open-loop error, straightness",
-    "surprise": "what the one-step error makes of impossible events",
+    "robustness": "the task's own protocol under noisy and partial camera images",
+    "probing": "probes of the latents, open-loop error, straightness of latent paths",
+    "surprise": "one-step error at physically impossible events (violation of expectation)",
 }
 _DEFAULT_N = {"robustness": 50}
 _CHANGE_NOTHING = ("workers", "json", "save_problems", "filmstrip")  # options, in the results
+_GAP = 4  # pixels between the images of a filmstrip
+_GOAL_COLOUR = (40, 160, 60)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    planner = PlannerConfig()
-    parser.add_argument("--task", required=True, choices=TASKS)
-    parser.add_argument("--checkpoint", help="folder or shipped model (default: the one named like the task)")
+    parser.add_argument("--task", required=True, choices=TASKS, help="task of the simulator")
+    parser.add_argument(
+        "--checkpoint", help="folder or shipped model (default: the shipped model named like the task)"
+    )
     parser.add_argument(
         "--protocol",
         choices=_CHOICES,
         help="; ".join(f"{name}: {words}" for name, words in _CHOICES.items())
         + " (default: random for reach, lewm for push)",
     )
-    parser.add_argument("-n", type=int, help="number of problems, episodes or events (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the problems")
-    parser.add_argument("--problems", type=Path, metavar="FILE", help="run these instead of drawing some")
-    parser.add_argument("--save-problems", type=Path, metavar="FILE", help="write the problems there")
-    parser.add_argument("--data", type=Path, help="episode file of the training (knowledge, surprise)")
-    parser.add_argument("--budget", type=int, help="control steps a problem (default: the protocol's)")
-    parser.add_argument("--workers", type=int, default=1, help="processes; no outcome depends on them")
-    parser.add_argument("--no-baselines", action="store_true", help="leave out random and repeat")
+    parser.add_argument(
+        "-n",
+        type=int,
+        help="number of problems, of episodes (probing) or of violations of each kind (surprise) "
+        "(default: 100 problems, 50 for robustness; 200 episodes, 150 with --data; 200 violations)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the problems and of everything random")
+    parser.add_argument("--problems", type=Path, metavar="FILE", help="run the problems in this file")
+    parser.add_argument("--save-problems", type=Path, metavar="FILE", help="write the problems to this file")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="episode file of the training (probing, surprise)"
+    )
+    parser.add_argument("--budget", type=int, help="control steps for a problem (default: the protocol's)")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="number of processes; the outcomes do not depend on it"
+    )
+    parser.add_argument(
+        "--no-baselines", action="store_true", help="leave out the baselines (random, repeat the last action)"
+    )
     timing = parser.add_mutually_exclusive_group()
     timing.add_argument(
-        "--blocking", action="store_true", help="the robot waits for each plan (lewm's default, as published)"
+        "--blocking",
+        action="store_true",
+        help="the robot waits for each plan (default of the protocol lewm, as published)",
     )
     timing.add_argument(
-        "--pipelined", action="store_true", help="it plans while it moves, as the nodes do (else the default)"
+        "--pipelined",
+        action="store_true",
+        help="planning while the robot moves, as the nodes do (default of the other protocols)",
     )
-    parser.add_argument("--samples", type=int, help="candidates an iteration (default: suits the objective)")
-    parser.add_argument("--elites", type=int, help="best ones that the next draw follows (likewise)")
-    parser.add_argument("--iterations", type=int, help="of the solver (likewise)")
-    parser.add_argument(
-        "--first_solve_multiplier",
-        type=int,
-        help="times as many candidates where the moment of arrival is chosen (likewise)",
-    )
-    parser.add_argument(
-        "--horizon", type=int, help="model steps (default: suits the objective; 5 for lewm, as published)"
-    )
-    parser.add_argument("--initial-std", type=float, help="in z-scores (default: likewise)")
-    parser.add_argument("--correlation", type=float, help="of the noise, in time (default: likewise)")
-    parser.add_argument("--solver", choices=("auto", *SOLVERS), default=planner.solver)
-    parser.add_argument(
-        "--proposal", choices=PROPOSALS, default=planner.proposal, help="what the first candidates hold"
-    )
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default=planner.precision, help="of the imagination"
-    )
-    parser.add_argument(
-        "--objective", choices=OBJECTIVES, default=planner.objective, help="what candidates are judged by"
-    )
-    parser.add_argument(
-        "--ood-penalty",
-        type=float,
-        help="cost of imagining what is inside the range of latent norms (likewise)",
-    )
-    parser.add_argument(
-        "--squared-distance-weight",
-        type=float,
-        help="what the squared distance adds near the goal (likewise)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
-    parser.add_argument("--filmstrip", type=Path, metavar="PNG", help="draw the first problems there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
+    parser.add_argument("--filmstrip", type=Path, metavar="PNG", help="draw the first problems to this file")
+    planner = parser.add_argument_group("planner", "Also parameters of planner_node, of the same names.")
+    for field in dataclasses.fields(PlannerConfig):
+        if field.name != "seed":  # each problem brings its own
+            _add_planner_option(planner, field)
+
+
+def _add_planner_option(group, field: dataclasses.Field) -> None:
+    option = OPTIONS[field.name]
+    words = option.description[0].lower() + option.description[1:].rstrip(".")
+    if field.default is None:
+        published = {"horizon": HORIZONS}.get(field.name, {})
+        unset = [option.unset, *(f"{value} for {name}, as published" for name, value in published.items())]
+        words += f" (default: {'; '.join(unset)})"
+    values = {"choices": option.choices} if option.choices else {"type": option.kind, "metavar": "NUMBER"}
+    group.add_argument(_flag(field.name), default=field.default, help=words, **values)
+
+
+def _planner(arguments: argparse.Namespace) -> PlannerConfig:
+    """Return the planner's options that were given. Raises UserError where they make no sense."""
+    return PlannerConfig(**{name: getattr(arguments, name) for name in OPTIONS if name != "seed"})
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -133,19 +138,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
     problems = _problems(arguments, checkpoint)
-    names = {field.name for field in dataclasses.fields(PlannerConfig)} & set(vars(arguments)) - {"seed"}
     heads = read_spec(checkpoint).model
-    given = {name: getattr(arguments, name) for name in names}
-    if arguments.horizon is None:
-        given["horizon"] = HORIZONS.get(problems.protocol)
+    planner = _planner(arguments)
+    if planner.horizon is None:
+        planner = dataclasses.replace(planner, horizon=HORIZONS.get(problems.protocol))
     settings = Settings(
         task=arguments.task,
         checkpoint=checkpoint,
         budget=problems.budget,
         pipelined=arguments.pipelined or not (arguments.blocking or problems.protocol in WAITING),
-        planner=PlannerConfig(**given).resolved(
-            temporal=heads.temporal_hidden > 0, inverse=heads.inverse_hidden > 0
-        ),
+        planner=planner.resolved(temporal=heads.temporal_hidden > 0, inverse=heads.inverse_hidden > 0),
     )
     if arguments.save_problems:
         save_problems(arguments.save_problems, problems)
@@ -158,7 +160,7 @@ def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
         print(closed_loop.summary(results))
     if arguments.filmstrip:
         save_filmstrip(arguments.filmstrip, settings, results["problems"])
-        print(f"pictures: {arguments.filmstrip}")
+        print(f"filmstrip: {arguments.filmstrip}")
     return results
 
 
@@ -168,9 +170,9 @@ def evaluate(settings: Settings, problems: ProblemSet, workers: int = 1, baselin
     jobs = [Job(problem, policy) for problem in problems.problems for policy in policies]
     done = run_in_workers(settings, jobs, workers)
     by_policy = {name: done[i :: len(policies)] for i, name in enumerate(policies)}
-    outcomes = {name: [d.outcome for d in found] for name, found in by_policy.items()}
-    milliseconds = [ms for d in by_policy["planner"] for ms in d.milliseconds]
+    outcomes = {name: [d.outcome for d in runs] for name, runs in by_policy.items()}
     planned = outcomes.pop("planner")
+    milliseconds = [ms for d in by_policy["planner"] for ms in d.milliseconds]
     candidates = [count for d in by_policy["planner"] for count in d.candidates]
     results = closed_loop.closed_loop_results(planned, outcomes, milliseconds, candidates)
     return results | _settings(settings, problems, problems.protocol)
@@ -178,7 +180,8 @@ def evaluate(settings: Settings, problems: ProblemSet, workers: int = 1, baselin
 
 def evaluate_robustness(settings: Settings, problems: ProblemSet, workers: int = 1) -> dict:
     """Return the planner's results under each perturbation as plain data, ready for JSON."""
-    results = robustness.measure(settings, list(problems.problems), workers)
+    jobs = [Job(p, perturbation=name) for name in robustness.PERTURBATIONS for p in problems.problems]
+    results = robustness.robustness_results(run_in_workers(settings, jobs, workers), len(problems.problems))
     return results | _settings(settings, problems, "robustness") | {"problems_protocol": problems.protocol}
 
 
@@ -207,18 +210,19 @@ def _problems(arguments: argparse.Namespace, checkpoint: str) -> ProblemSet:
     with contextlib.closing(make_world(arguments.task)) as world:
         check_world(read_spec(checkpoint), arguments.task)
         if arguments.problems:
-            found = load_problems(arguments.problems, world)
-            if arguments.protocol not in (None, "robustness", found.protocol):
+            loaded = load_problems(arguments.problems, world)
+            if arguments.protocol not in (None, "robustness", loaded.protocol):
                 raise UserError(
-                    f"{arguments.problems} holds problems of protocol {found.protocol}: leave --protocol out."
+                    f"{arguments.problems} holds problems of protocol {loaded.protocol}: "
+                    "leave --protocol out."
                 )
-            if arguments.n is not None and arguments.n > len(found.problems):
+            if arguments.n is not None and arguments.n > len(loaded.problems):
                 raise UserError(
-                    f"{arguments.problems} holds {len(found.problems)} problems, -n asks for {arguments.n}: "
+                    f"{arguments.problems} holds {len(loaded.problems)} problems, -n asks for {arguments.n}: "
                     "leave -n out to run them all."
                 )
-            kept = found.problems[: arguments.n]
-            return dataclasses.replace(found, problems=kept, budget=arguments.budget or found.budget)
+            kept = loaded.problems[: arguments.n]
+            return dataclasses.replace(loaded, problems=kept, budget=arguments.budget or loaded.budget)
         own = world.protocols[0]
         protocol = own if arguments.protocol in (None, "robustness") else arguments.protocol
         if protocol not in world.protocols:
@@ -241,6 +245,7 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError(f"{option} must be at least {least}, it is {value}.")
     if arguments.budget is not None and arguments.budget < 1:
         raise UserError(f"--budget must be at least 1 control step, it is {arguments.budget}.")
+    _planner(arguments)
     for option in ("json", "filmstrip", "save_problems"):
         path = getattr(arguments, option)
         if path:
@@ -254,3 +259,34 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _flag(option: str) -> str:
     return "--" + option.replace("_", "-")
+
+
+def save_filmstrip(
+    path: Path, settings: Settings, problems: list[dict], rows: int = 3, columns: int = 7
+) -> None:
+    """Run the first ``rows`` problems again and draw each as a row of ``columns`` images and its goal image.
+
+    Raises UserError when the image cannot be written.
+    """
+    worker = Worker(settings)
+    strips = []
+    for problem in (Problem(**values) for values in problems[:rows]):
+        pictures = worker.watch(problem)
+        chosen = np.linspace(0, len(pictures) - 1, columns).round().astype(int)
+        goal = worker.world.goal_image(np.asarray(problem.goal))
+        strips.append(_row([pictures[i] for i in chosen], goal))
+    worker.world.close()
+    sheet = cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(path), sheet):
+        raise UserError(f"{path} could not be written: give a name that ends with .png.")
+
+
+def _row(pictures: list[np.ndarray], goal: np.ndarray) -> np.ndarray:
+    """Return the images side by side, and the goal image in a frame."""
+    margin = ((_GAP, _GAP), (_GAP, _GAP), (0, 0))
+    framed = [np.pad(p, margin, constant_values=255) for p in pictures]
+    goal = np.pad(goal, margin)
+    border = np.ones(goal.shape[:2], bool)
+    border[_GAP:-_GAP, _GAP:-_GAP] = False
+    goal[border] = _GOAL_COLOUR
+    return np.concatenate([*framed, goal], axis=1)

@@ -1,4 +1,4 @@
-"""What acts in an evaluation: the planner under test, and the baselines it is compared with."""
+"""The policies of an evaluation: the planner under test and the baselines."""
 
 from dataclasses import replace
 from typing import Protocol
@@ -12,23 +12,23 @@ from world_model_ros.model.image import prepare_images
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.planner import RecedingHorizonPlanner
 
-PLAYED_BLOCKS = 2  # of a plan, without a newer one: plan_timeout of command_node, 0.5 s
+PLAYED_BLOCKS = 2  # of a plan without a newer one: plan_timeout of command_node, 0.5 s
 
 
 class Policy(Protocol):
     """Acts in blocks: one call a model step."""
 
     def start(self, goal_image: np.ndarray, problem: Problem) -> None:
-        """Begin a problem, whose goal looks like the picture (H, W, 3) uint8; its seed draws all chances."""
+        """Begin a problem with its goal image (H, W, 3) uint8; its seed decides everything random."""
 
     def act(self, image: np.ndarray | None) -> np.ndarray:
-        """Return the action block (block, dim) to execute from this picture on; None is a lost frame."""
+        """Return the action block (block, dim) to execute from this image on; None is a lost frame."""
 
     planning_ms: list[float]
 
 
 class RandomPolicy:
-    """The floor: uniform actions within the limits, a new one every control step."""
+    """Baseline: uniform random actions within the limits, a new one every control step."""
 
     def __init__(self, low, high, block: int):
         self.low, self.high, self.block = np.asarray(low), np.asarray(high), block
@@ -44,7 +44,7 @@ class RandomPolicy:
 
 
 class RepeatPolicy:
-    """The floor of inertia: the last action before the start again and again, else one drawn at random."""
+    """Baseline: repeats the last action before the start, or a random one where there is none."""
 
     def __init__(self, low, high, block: int):
         self.low, self.high, self.block = np.asarray(low), np.asarray(high), block
@@ -56,16 +56,16 @@ class RepeatPolicy:
         self.action = drawn if problem.last_action is None else np.asarray(problem.last_action)
 
     def act(self, image: np.ndarray | None) -> np.ndarray:  # noqa: ARG002
-        """Return the action, as often as a block has steps."""
+        """Return a block of this action."""
         return np.tile(self.action, (self.block, 1))
 
 
 class PlannerPolicy:
     """The world model and its planner, timed as on a robot.
 
-    Pipelined (the default), the block that follows a picture was planned before it, while the block
-    before ran, and the first block of a problem stands still: what the nodes do. Otherwise the robot
-    waits for each plan, as in the published protocol.
+    Pipelined (the default), as in the nodes: a block is planned while the previous block runs, and the robot
+    stands still in the first block of a problem. Otherwise the robot waits for each plan, as in the
+    published protocol.
     """
 
     def __init__(self, model, spec: CheckpointSpec, config: PlannerConfig, pipelined: bool = True):
@@ -75,7 +75,7 @@ class PlannerPolicy:
         RecedingHorizonPlanner(model, spec, config).warm_up()
 
     def start(self, goal_image: np.ndarray, problem: Problem) -> None:
-        """Encode the goal and forget the last problem."""
+        """Encode the goal and clear the state of the last problem."""
         self.planner = RecedingHorizonPlanner(self.model, self.spec, replace(self.config, seed=problem.seed))
         self.planner.set_goal(self.encode(goal_image))
         self.still = np.zeros((self.spec.block, self.spec.action.dim))
@@ -85,8 +85,8 @@ class PlannerPolicy:
     def act(self, image: np.ndarray | None) -> np.ndarray:
         """Return the block to execute now, planning the next one where pipelined.
 
-        Without a picture nothing is planned: the last plan runs on, as far as command_node would play it,
-        then the robot stands still; and as in the planner node, a gap in the frames forgets the history.
+        Without an image there is no plan: the last plan is continued for as long as command_node would
+        execute it, then the robot stands still. As in planner_node, a gap in the frames clears the history.
         """
         if image is None:
             running = self.ahead.pop(0) if self.ahead else self.still
@@ -103,5 +103,5 @@ class PlannerPolicy:
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> np.ndarray:
-        """Return the latent (D,) of a camera picture (H, W, 3) uint8."""
+        """Return the latent (D,) of a camera image (H, W, 3) uint8."""
         return self.model.encode(prepare_images(image[None], self.spec.image))[0].float().numpy()

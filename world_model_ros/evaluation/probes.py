@@ -1,7 +1,7 @@
 """Probes: small regressions from a representation to physical quantities (LeWM paper, probing of latents).
 
-A linear probe shows what can be read off directly, an MLP what the representation contains at all. Both are
-fitted on some rows, tuned on validation rows and judged on others.
+A linear probe measures what is linearly decodable, an MLP what is decodable at all. Both are fitted on some
+rows, tuned on validation rows and tested on others.
 """
 
 import copy
@@ -18,7 +18,7 @@ _PENALTY = 1.0  # L2, of the MLP; without it the error on other episodes is abou
 
 
 def correlation(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Return Pearson's r of (N, K), averaged over the K components: what the paper states of its probes.
+    """Return Pearson's r of (N, K), averaged over the K components, as the paper reports it.
 
     A component of ``predicted`` that does not vary counts 0.
     """
@@ -29,7 +29,7 @@ def correlation(true: np.ndarray, predicted: np.ndarray) -> float:
 
 
 class LinearProbe:
-    """Ridge regression on standardised features, of the strength with the smallest validation error.
+    """Ridge regression on standardised features, with the strength that has the smallest validation error.
 
     features (N, D), targets (N, K).
     """
@@ -54,7 +54,7 @@ class LinearProbe:
 class MLPProbe:
     """Two hidden layers on standardised features and targets, stopped at the smallest validation error.
 
-    features (N, D), targets (N, K). The same for the same ``seed``.
+    features (N, D), targets (N, K). Deterministic for a ``seed``.
     """
 
     def __init__(self, features, targets, validation_features, validation_targets, seed: int = 0):
@@ -90,7 +90,7 @@ class MLPProbe:
 
 
 def _fit_one_epoch(net, x: np.ndarray, y: np.ndarray) -> None:
-    """Raise KeyboardInterrupt where scikit-learn only warns of one."""
+    """Fit one epoch; raise KeyboardInterrupt, which scikit-learn turns into a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Training interrupted by user")
         try:

@@ -1,16 +1,15 @@
-"""What a model knows: probes of its latents, imagination without looking, the geometry of its latents."""
+"""Probing: regressions from latents to physical quantities, open-loop prediction, geometry of the latents."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.open_loop import open_loop, straightness
 from world_model_ros.evaluation.probes import LinearProbe, MLPProbe, correlation
 from world_model_ros.evaluation.recordings import (
     FRESH_KNOWLEDGE,
@@ -28,28 +27,31 @@ from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 
-EPISODES = 200  # fresh ones without a file: half to fit the probes, half to judge them
+EPISODES = 200  # recorded where no file is given: half to fit the probes, half to test them
 HELD_OUT_EPISODES = 150
 FITTED_FRAMES = 8000
 VALIDATION_SHARE = 0.2  # of the episodes that the probes are fitted on
-PIXELS = 16  # side of the pictures that are probed beside the latents
+PIXELS = 16  # side of the images that are probed for comparison
 SCATTER = 300
-MOVING = 0.01  # what the tip moves at least in a model step that counts as moving, m
+AHEAD = 8  # model steps of the open-loop error
+_WINDOWS = 2000  # of the open-loop error, at most
+_BATCH = 256
+MOVING = 0.01  # m, least motion of the tip in a model step that counts as moving
 _QUANTILES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 
 
 def measure(
     checkpoint: str, task: str, data: Path | None = None, n: int | None = None, seed: int = 0
 ) -> dict:
-    """Return what the checkpoint knows about held-out episodes, as plain data.
+    """Return probes, open-loop errors, straightness and norms on held-out episodes, as plain data.
 
-    With ``data``, the file of the training, probes are fitted on episodes the model was trained on and
-    everything is judged on at most ``n`` (150) held-out ones. Without, ``n`` (200) fresh episodes are
-    recorded; probes are fitted on the first half, judged on the second. UserError where the checkpoint
-    does not fit the task or the file.
+    With ``data``, the file of the training, probes are fitted on episodes the model was trained on, and
+    everything is tested on at most ``n`` (150) held-out ones. Without it, ``n`` (200) episodes are recorded;
+    probes are fitted on the first half and tested on the second. UserError where the checkpoint does not
+    fit the task or the file.
     """
     if n is not None and n < 4:
-        raise UserError(f"-n {n} episodes are too few to judge by: give at least 4.")
+        raise UserError(f"-n {n} episodes are too few: give at least 4.")
     model, spec = load_checkpoint(checkpoint)
     fitted, held_out, source = _episodes(spec, task, data, n, seed)
     inputs = {
@@ -61,10 +63,10 @@ def measure(
     fitted_inputs = {name: features(fitted) for name, features in inputs.items()}
     judged_inputs = {name: features(held_out) for name, features in inputs.items()}
     probes, correlations, scatter = probe(
-        {name: np.concatenate(found) for name, found in fitted_inputs.items()},
+        {name: np.concatenate(parts) for name, parts in fitted_inputs.items()},
         quantities(task, np.concatenate([r.states for r in fitted])),
         _validation_rows(fitted),
-        {name: np.concatenate(found) for name, found in judged_inputs.items()},
+        {name: np.concatenate(parts) for name, parts in judged_inputs.items()},
         quantities(task, np.concatenate([r.states for r in held_out])),
         seed,
     )
@@ -73,7 +75,7 @@ def measure(
     latents = [torch.from_numpy(z) for z in judged_inputs["latent"]]
     return {
         "task": task,
-        "protocol": "knowledge",
+        "protocol": "probing",
         "seed": seed,
         "episodes": {
             **source,
@@ -96,36 +98,36 @@ def summary(results: dict) -> str:
     """Return the results as a few lines for people."""
     episodes = results["episodes"]
     lines = [
-        f"{results['task']}, knowledge, seed {results['seed']}: probes fitted on "
-        f"{episodes['fitted_frames']} frames ({episodes['fitted_on']}), judged on "
+        f"{results['task']}, probing, seed {results['seed']}: probes fitted on "
+        f"{episodes['fitted_frames']} frames ({episodes['fitted_on']}), tested on "
         f"{episodes['judged_frames']} ({episodes['judged_on']})",
     ]
     for kind, inputs in results["probes"].items():
-        for name, found in inputs.items():
-            figures = ", ".join(f"{quantity} {value:.3f}" for quantity, value in found.items())
-            lines.append(f"  R2 {kind:<6} of {name:<9} {figures}")
-    figures = ", ".join(f"{quantity} {r:.3f}" for quantity, r in results["linear_r"]["latent"].items())
-    lines.append(f"  r  linear of latent    {figures}")
-    found = results["open_loop"]
-    for steps, error, ratio in zip(found["steps"], found["error"], found["ratio"], strict=True):
+        for name, scores in inputs.items():
+            metrics = ", ".join(f"{quantity} {r2:.3f}" for quantity, r2 in scores.items())
+            lines.append(f"  R2 {kind:<6} of {name:<9} {metrics}")
+    metrics = ", ".join(f"{quantity} {r:.3f}" for quantity, r in results["linear_r"]["latent"].items())
+    lines.append(f"  r  linear of latent    {metrics}")
+    ahead = results["open_loop"]
+    for steps, error, ratio in zip(ahead["steps"], ahead["error"], ahead["ratio"], strict=True):
         if steps in (1, 2, 5, 8):
-            lines.append(f"  {steps} steps ahead: error {error:.4f}, {ratio:.3f} of copying")
+            lines.append(f"  {steps} steps ahead: error {error:.4f}, {ratio:.3f} of the copy baseline")
     lines.append("  straightness: " + ", ".join(f"{k} {v:.3f}" for k, v in results["straightness"].items()))
     norms = results["norms"]
     if norms["outside"] is not None:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in norms["outside"].items())
-        lines.append(f"  norms outside {norms['low']:.2f} to {norms['high']:.2f}: {shares}")
+        lines.append(f"  latent norms outside {norms['low']:.2f} to {norms['high']:.2f}: {shares}")
     return "\n".join(lines)
 
 
 def quantities(task: str, states: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what is probed of simulator states (N, S): m, and the angle as sine and cosine, (N, 2) each."""
-    found = {"end effector": states[:, :2]}
+    """Return the probed quantities (N, 2) of simulator states (N, S): m; an angle as sine and cosine."""
+    probed = {"end effector": states[:, :2]}
     if task == "push":
         yaw = states[:, 4]
-        found["block position"] = states[:, 2:4]
-        found["block angle"] = np.stack([np.sin(yaw), np.cos(yaw)], axis=1)
-    return found
+        probed["block position"] = states[:, 2:4]
+        probed["block angle"] = np.stack([np.sin(yaw), np.cos(yaw)], axis=1)
+    return probed
 
 
 def probe(
@@ -140,15 +142,13 @@ def probe(
 
     fitted and judged hold the inputs (N, D) by name, targets and truth the quantities (N, 2) of the same
     rows; ``validation`` (N,) marks the rows of ``fitted`` that choose strength and stopping. UserError where
-    a quantity is constant in the rows to judge by.
+    a quantity is constant in the rows to test on.
     """
     from sklearn.metrics import r2_score
 
     constant = [name for name, values in truth.items() if np.any(values.std(0) <= 0)]
     if constant:
-        raise UserError(
-            f"{' and '.join(constant)} never changes in the episodes to judge by: give more, or others."
-        )
+        raise UserError(f"{' and '.join(constant)} never changes in the test episodes: give more, or others.")
     names = list(targets)
     y = np.concatenate([targets[name] for name in names], axis=1)
     results: dict = {"linear": {}, "mlp": {}}
@@ -168,10 +168,10 @@ def probe(
 
 
 def untrained_encoder(spec: CheckpointSpec, frames: np.ndarray, seed: int) -> LeWorldModel:
-    """Return a model of the same architecture with random weights, as fair a baseline as can be.
+    """Return a model of the same architecture with random weights, as a baseline.
 
-    Its BatchNorm statistics are those of ``frames`` (N, H, W, 3): with the initial ones the latents would
-    not be normalised as a trained model's are.
+    Its BatchNorm statistics are computed on ``frames`` (N, H, W, 3), so that its latents are normalised as
+    those of a trained model.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -192,25 +192,79 @@ def shrunk_pixels(frames: np.ndarray) -> np.ndarray:
     return np.stack(small).reshape(len(frames), -1).astype(np.float32) / 255
 
 
+@torch.inference_mode()
+def open_loop(
+    model: LeWorldModel,
+    latents: list[Tensor],
+    blocks: list[Tensor],
+    history: int,
+    steps: int = AHEAD,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Return mean squared errors at 1 to ``steps`` model steps, predicted open-loop from a full history.
+
+    latents (T, D) and blocks (T - 1, A) of every episode. ``copy`` is the error of copying the last
+    observed latent, ``ratio`` the error of the model over it. Empty lists where no episode is long enough.
+    """
+    windows = [(e, s) for e, z in enumerate(latents) for s in range(len(z) - history - steps + 1)]
+    if not windows:
+        return {"steps": [], "error": [], "copy": [], "ratio": []}
+    chosen = np.random.default_rng(seed).permutation(len(windows))[:_WINDOWS]
+    seen = torch.stack([latents[e][s : s + history + steps] for e, s in (windows[i] for i in chosen)])
+    acted = torch.stack([blocks[e][s : s + history + steps - 1] for e, s in (windows[i] for i in chosen)])
+    device = next(model.parameters()).device
+    imagined = torch.cat(
+        [
+            model.rollout(z[:, :history], a[:, : history - 1], a[:, None, history - 1 :])[:, 0].cpu()
+            for z, a in zip(seen.to(device).split(_BATCH), acted.to(device).split(_BATCH), strict=True)
+        ]
+    )
+    future = seen[:, history:]
+    error = (imagined - future).square().mean((0, 2))
+    copy = (seen[:, history - 1 : history] - future).square().mean((0, 2))
+    return {
+        "steps": list(range(1, steps + 1)),
+        "error": error.tolist(),
+        "copy": copy.tolist(),
+        "ratio": (error / copy.clamp_min(1e-12)).tolist(),
+    }
+
+
+def straightness(paths: list[np.ndarray], moving: list[np.ndarray]) -> float:
+    """Return the mean cosine between consecutive displacements of paths (T, D), 1 for straight lines.
+
+    ``moving`` (T - 1,) says for every step whether it counts; both of a pair must. NaN where none does.
+    """
+    cosines = []
+    for path, counts in zip(paths, moving, strict=True):
+        steps = np.diff(np.asarray(path, np.float64), axis=0)
+        lengths = np.linalg.norm(steps, axis=1)
+        pairs = counts[1:] & counts[:-1] & (lengths[1:] > 0) & (lengths[:-1] > 0)
+        products = (steps[1:] * steps[:-1]).sum(1)[pairs]
+        cosines.append(products / (lengths[1:] * lengths[:-1])[pairs])
+    joined = np.concatenate(cosines) if cosines else np.zeros(0)
+    return float(joined.mean()) if len(joined) else float("nan")
+
+
 def norm_range(
     model: LeWorldModel, spec: CheckpointSpec, frames: np.ndarray, latents: torch.Tensor, seed: int
 ) -> dict:
-    """Return quantiles of the norms of held-out latents (N, D) and the shares outside the shell.
+    """Return quantiles of the norms of held-out latents (N, D), and the shares that are out of distribution.
 
-    ``outside`` is None where the checkpoint has no shell.
+    ``outside`` is None where the checkpoint has no latent-norm range.
     """
     low, high = spec.thresholds.norm_low, spec.thresholds.norm_high
     norms = {"held out": latents.norm(dim=-1)}
-    for name, pictures in corrupted(frames, seed).items():
+    for name, images in corrupted(frames, seed).items():
         if name != "normal":
-            norms[name] = encode_frames(model, pictures, spec).norm(dim=-1)
+            norms[name] = encode_frames(model, images, spec).norm(dim=-1)
     has_range = low is not None and high is not None
     return {
         "low": low,
         "high": high,
         "quantiles": {
-            name: {str(q): float(np.quantile(found.numpy(), q)) for q in _QUANTILES}
-            for name, found in norms.items()
+            name: {str(q): float(np.quantile(values.numpy(), q)) for q in _QUANTILES}
+            for name, values in norms.items()
         },
         "outside": {name: float(((f < low) | (f > high)).float().mean()) for name, f in norms.items()}
         if has_range

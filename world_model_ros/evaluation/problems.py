@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from world_model_ros.data.atomic import write_json
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.files import write_json
 
 PROTOCOLS = {
     "random": "start and goal drawn at random (reach)",

@@ -1,8 +1,8 @@
-"""Violation of expectation: does the model notice what cannot happen, and stay calm at what does?
+"""Violation of expectation: surprise at physically impossible events, and false alarms at normal steps.
 
-The surprise of a step is the squared L2 between the latent predicted from a full history of seen latents
-and executed actions, and the latent that is seen (paper, surprise evaluation). SIGReg brings the norms of
-latents into a narrow range: what lies outside is out of distribution.
+The surprise of a step is the squared L2 distance between the latent predicted from a full history of observed
+latents and executed actions, and the observed latent (paper, surprise evaluation). SIGReg brings the norms of
+latents into a narrow range: a latent outside it is out of distribution.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import normalise
+from world_model_ros.evaluation.closed_loop import wilson_interval
 from world_model_ros.evaluation.recordings import (
     FRESH_EVENTS,
     FRESH_NORMAL,
@@ -26,7 +27,6 @@ from world_model_ros.evaluation.recordings import (
     per_recording,
     read_recordings,
 )
-from world_model_ros.evaluation.statistics import wilson_interval
 from world_model_ros.evaluation.violations import Episode, Event, explore, kinds, make_event, replay
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
@@ -35,32 +35,32 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.monitoring.anomaly import AnomalyMonitor
 from world_model_ros.sim.worlds import World, check_world, make_world
 
-NORMAL_EPISODES = 200  # fresh ones; 18 steps each have a full history
+NORMAL_EPISODES = 200  # recorded; 18 steps of each have a full history
 HELD_OUT_EPISODES = 100
-GUARD_FRAMES = 500
-EVENTS = 200
-_TRIES = 4  # episodes looked through for an event, for each one wanted
+NORM_FRAMES = 500
+VIOLATIONS = 200  # of each kind
+_TRIES = 4  # episodes tried for each violation of a kind
 _GREY = 128
 
 
 def measure(
     checkpoint: str, task: str, data: Path | None = None, n: int | None = None, seed: int = 0
 ) -> dict:
-    """Return how surprising ``n`` events of every kind and normal steps are, as plain data.
+    """Return the surprise of ``n`` violations of each kind and of normal steps, as plain data.
 
-    Normal steps and events come from fresh episodes of the simulator; with ``data``, the file of the
-    training, the false alarms on its held-out episodes are counted too. UserError where the checkpoint
+    Normal steps and violations come from newly recorded episodes of the simulator; with ``data``, the file of
+    the training, the false alarms on its held-out episodes are counted too. UserError where the checkpoint
     does not fit the task or the file.
     """
     model, spec = load_checkpoint(checkpoint)
-    wanted = EVENTS if n is None else n
+    wanted = VIOLATIONS if n is None else n
     normal_recordings = fresh_recordings(task, spec, NORMAL_EPISODES, FRESH_NORMAL + seed)
     normal, holds = _normal(model, spec, normal_recordings)
     with contextlib.closing(make_world(task)) as world:
         check_world(spec, task)
-        found, missed = score_events(model, spec, world, wanted, seed)
+        scored, missed = score_violations(model, spec, world, wanted, seed)
         example = example_series(model, spec, world, seed)
-    scores = {kind: errors for kind, errors in found.items() if len(errors)}
+    scores = {kind: errors for kind, errors in scored.items() if len(errors)}
     threshold = spec.thresholds.surprise
     alarms = None if threshold is None else normal > threshold
     results = {
@@ -68,24 +68,25 @@ def measure(
         "protocol": "surprise",
         "n": wanted,
         "seed": seed,
-        "auroc": {kind: auroc(found, normal) for kind, found in scores.items()},
+        "auroc": {kind: auroc(errors, normal) for kind, errors in scores.items()},
         "threshold": threshold,
         "false_alarms": None if alarms is None else _alarms(alarms),
         "holds": holds,
         "detected": None
         if threshold is None
-        else {kind: float((found > threshold).mean()) for kind, found in scores.items()},
+        else {kind: float((errors > threshold).mean()) for kind, errors in scores.items()},
         "medians": {
             "normal": float(np.median(normal)),
-            **{kind: float(np.median(found)) for kind, found in scores.items()},
+            **{kind: float(np.median(errors)) for kind, errors in scores.items()},
         },
-        "counts": {kind: len(errors) for kind, errors in found.items()},
+        "counts": {kind: len(errors) for kind, errors in scored.items()},
         "episodes_without_place": missed,
         "normal_quantiles": {
             q: float(np.quantile(normal, float(q))) for q in ("0.99", "0.995", "0.998", "0.999")
         },
         "scores": {
-            kind: [round(float(s), 4) for s in found] for kind, found in {"normal": normal, **scores}.items()
+            kind: [round(float(e), 4) for e in errors]
+            for kind, errors in {"normal": normal, **scores}.items()
         },
         "norm_range": norm_range(model, spec, all_frames(normal_recordings), seed),
         "example": example,
@@ -101,7 +102,7 @@ def measure(
 
 def summary(results: dict) -> str:
     """Return the results as a few lines for people."""
-    lines = [f"{results['task']}, surprise, {results['n']} events a kind, seed {results['seed']}"]
+    lines = [f"{results['task']}, surprise, {results['n']} violations of each kind, seed {results['seed']}"]
     false = results["false_alarms"]
     if false is not None:
         low, high = (500 * bound for bound in false["interval"])
@@ -125,37 +126,37 @@ def summary(results: dict) -> str:
         lines.append(f"  {kind:<17} AUROC {value:.3f}{detected}, median {times:.1f} times a normal step's")
     if results["norm_range"] is not None:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in results["norm_range"].items())
-        lines.append(f"  outside the range of latent norms: {shares}")
+        lines.append(f"  out of distribution by the latent norm: {shares}")
     return "\n".join(lines)
 
 
-def auroc(events: np.ndarray, normal: np.ndarray) -> float:
-    """Return the probability that an event scores higher than a normal step, a tie counting half.
+def auroc(violations: np.ndarray, normal: np.ndarray) -> float:
+    """Return the probability that a violation scores higher than a normal step, a tie counting half.
 
     The area under the ROC curve. NaN where either is empty or not all scores are finite.
     """
     from sklearn.metrics import roc_auc_score
 
-    scores = np.concatenate([events, normal])
-    if len(events) == 0 or len(normal) == 0 or not np.all(np.isfinite(scores)):
+    scores = np.concatenate([violations, normal])
+    if len(violations) == 0 or len(normal) == 0 or not np.all(np.isfinite(scores)):
         return float("nan")
-    return float(roc_auc_score(np.arange(len(scores)) < len(events), scores))
+    return float(roc_auc_score(np.arange(len(scores)) < len(violations), scores))
 
 
-def score_events(
+def score_violations(
     model: LeWorldModel, spec: CheckpointSpec, world: World, n: int, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Return the surprise of the first step across ``n`` events of every kind, (n,) each.
+    """Return the surprise of the first step after ``n`` violations of each kind, (n,) each.
 
-    Also the number of episodes in which a kind found no place. Fewer than ``n`` scores where too many
-    of them did not.
+    Also return in how many episodes a kind was not possible. There are fewer than ``n`` scores where that is
+    so in too many of them.
     """
     first = spec.history - 1
     names = kinds(world.task)
     clips: dict[str, list] = {kind: [] for kind in names}
     missed = dict.fromkeys(names, 0)
     rng = np.random.default_rng((FRESH_EVENTS + seed, 1))
-    with tqdm(total=n * len(names), desc="events", unit="event", leave=False, disable=None) as bar:
+    with tqdm(total=n * len(names), desc="violations", unit="violation", leave=False, disable=None) as bar:
         for index in range(_TRIES * n):
             open_kinds = [kind for kind in names if len(clips[kind]) < n]
             if not open_kinds:
@@ -168,14 +169,14 @@ def score_events(
                     continue
                 clips[kind].append(_clip(world, spec, episode, event))
                 bar.update()
-    return {kind: _errors(model, spec, found) for kind, found in clips.items()}, missed
+    return {kind: _errors(model, spec, recordings) for kind, recordings in clips.items()}, missed
 
 
 def example_series(model: LeWorldModel, spec: CheckpointSpec, world: World, seed: int) -> dict:
     """Return the surprise of every step of one episode with a jump of 8 cm in its middle.
 
     ``scores`` begin at frame ``first_frame``; the jump happens between the frames ``step`` and ``step`` + 1.
-    ``example_pictures`` draws the episode again.
+    ``example_pictures`` renders the episode again.
     """
     for index in range(1000):
         episode = explore(world, (FRESH_EVENTS + seed, index), steps=20)
@@ -194,29 +195,29 @@ def example_series(model: LeWorldModel, spec: CheckpointSpec, world: World, seed
 
 
 def example_pictures(task: str, example: dict) -> list[np.ndarray]:
-    """Return the pictures, uint8 (H, W, 3), of all frames of the episode that ``example_series`` scored."""
+    """Return all frames, uint8 (H, W, 3), of the episode that ``example_series`` scored."""
     with contextlib.closing(make_world(task)) as world:
         episode = explore(world, tuple(example["seed"]), steps=20)
         return replay(world, episode, range(len(episode.states)), _example_event(task, episode))
 
 
 def norm_range(model: LeWorldModel, spec: CheckpointSpec, frames: np.ndarray, seed: int) -> dict | None:
-    """Return the shares of latents outside the checkpoint's range of norms, by what was done to ``frames``.
+    """Return the share of latents outside the checkpoint's latent-norm range for each change of ``frames``.
 
-    None where the checkpoint has none.
+    None where the checkpoint has no such range.
     """
     low, high = spec.thresholds.norm_low, spec.thresholds.norm_high
     if low is None or high is None:
         return None
     shares = {}
-    for name, pictures in corrupted(frames, seed).items():
-        norms = encode_frames(model, pictures, spec).norm(dim=-1)
+    for name, images in corrupted(frames, seed).items():
+        norms = encode_frames(model, images, spec).norm(dim=-1)
         shares[name] = float(((norms < low) | (norms > high)).float().mean())
     return shares
 
 
-def corrupted(frames: np.ndarray, seed: int, count: int = GUARD_FRAMES) -> dict[str, np.ndarray]:
-    """Return ``count`` of ``frames`` (N, H, W, 3) as they are and made foreign in several ways."""
+def corrupted(frames: np.ndarray, seed: int, count: int = NORM_FRAMES) -> dict[str, np.ndarray]:
+    """Return ``count`` of ``frames`` (N, H, W, 3) unchanged, and corrupted in several ways."""
     rng = np.random.default_rng((seed, 0x6A4D))
     chosen = frames[rng.permutation(len(frames))[:count]]
     size = chosen.shape[1]
@@ -263,7 +264,7 @@ def false_holds(spec: CheckpointSpec, episodes: list[tuple[np.ndarray, np.ndarra
 def _normal(
     model: LeWorldModel, spec: CheckpointSpec, recordings: list[Recording]
 ) -> tuple[np.ndarray, dict | None]:
-    """Surprise of all steps with a full history, and what the monitor would have made of them."""
+    """Surprise of all steps with a full history, and how often the monitor would have stopped the robot."""
     episodes = _scored(model, spec, recordings)
     return np.concatenate([errors for errors, _ in episodes]), false_holds(spec, episodes)
 
@@ -290,7 +291,7 @@ def _scored(
 
 
 def _clip(world: World, spec: CheckpointSpec, episode: Episode, event: Event) -> Recording:
-    """A full history before the event and the one frame after it."""
+    """Return a full history before the violation and the one frame after it."""
     rows = slice(event.step - spec.history + 1, event.step + 2)
     pixels = _seen(replay(world, episode, range(rows.start, rows.stop), event), spec)
     return Recording(pixels, _blocks(episode, spec)[rows.start : rows.stop - 1], episode.states[rows])

@@ -1,4 +1,4 @@
-"""Problems spread over processes; no outcome depends on how many there are."""
+"""Problems run in several processes; the outcomes do not depend on their number."""
 
 import multiprocessing
 import signal
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.closed_loop import Outcome, run_problem
-from world_model_ros.evaluation.perturbations import PerturbedCamera
 from world_model_ros.evaluation.policies import PlannerPolicy, RandomPolicy, RepeatPolicy
 from world_model_ros.evaluation.problems import Problem
+from world_model_ros.evaluation.robustness import PerturbedCamera
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.sim.collect import end_with_parent
@@ -24,7 +24,7 @@ from world_model_ros.sim.worlds import make_world
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides an outcome, apart from the job."""
+    """All settings of an evaluation that decide an outcome."""
 
     task: str
     checkpoint: str
@@ -35,7 +35,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """One problem for one policy: planner, random or repeat; for a planner perhaps a perturbed camera."""
+    """One problem for one policy (planner, random or repeat), optionally with a perturbed camera."""
 
     problem: Problem
     policy: str = "planner"
@@ -44,13 +44,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a job."""
+    """Result of a job."""
 
     outcome: Outcome
     milliseconds: list[float]  # of each plan
-    candidates: list[int]  # that each plan imagined
-    latents: np.ndarray | None = None  # (T, D) of the pictures as they were; where perturbed
-    drift: np.ndarray | None = None  # (T,) squared distance of the latents that the policy got from these
+    candidates: list[int]  # of each plan
+    latents: np.ndarray | None = None  # (T, D) of the unperturbed images; only with a perturbation
+    drift: np.ndarray | None = None  # (T,) squared distances of the perturbed latents from these
 
 
 class Worker:
@@ -70,7 +70,7 @@ class Worker:
         }
 
     def watch(self, problem: Problem) -> list[np.ndarray]:
-        """Return the pictures the planner acts on, the last one after its last action."""
+        """Return the images the planner acts on, and the one after its last action."""
         pictures: list[np.ndarray] = []
         run_problem(self.world, self.planner, problem, self.budget, pictures.append)
         return [*pictures, self.world.render()]
@@ -108,7 +108,7 @@ def _run(job: Job) -> Done:
 
 
 def run_in_workers(settings: Settings, jobs: list[Job], workers: int) -> list[Done]:
-    """Run every job; what comes back is in their order and does not depend on ``workers``.
+    """Run every job and return the results in the same order; they do not depend on ``workers``.
 
     Raises UserError when a worker dies.
     """
@@ -138,7 +138,7 @@ def run_in_workers(settings: Settings, jobs: list[Job], workers: int) -> list[Do
 
 
 def _submit(pool: ProcessPoolExecutor, jobs: list[Job]) -> dict:
-    """Submit with SIGINT blocked, which the new processes inherit: Ctrl-C is for their parent alone."""
+    """Submit with SIGINT blocked, which the new processes inherit: only their parent handles Ctrl-C."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return {pool.submit(_run, job): number for number, job in enumerate(jobs)}

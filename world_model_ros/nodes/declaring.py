@@ -11,8 +11,8 @@ from world_model_ros.nodes.parameters import PARAMETERS, Parameter
 def declare(node: Node, name: str, refuse=lambda _: "", changed=lambda: None) -> dict:
     """Declare the parameters of ``name`` and return {parameter: value}, which follows later changes.
 
-    A change that is out of range, not finite, no choice, or that ``refuse(changes)`` gives a reason
-    against, is rejected whole; ``changed()`` is called after one that holds.
+    A change is rejected as a whole if a value is out of range, not finite or not a choice, or if
+    ``refuse(changes)`` returns a reason. ``changed()`` is called after a change that was accepted.
     Raises UserError for a value given at start that is refused.
     """
     known = {p.name: p for p in PARAMETERS[name]}

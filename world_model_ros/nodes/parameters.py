@@ -1,19 +1,22 @@
-"""Every parameter of every node, declared once: the nodes read it, and so does the README's table.
+"""The parameters of every node, declared once, for the nodes and for the README's table.
 
-No ROS in here: ``python -m world_model_ros.nodes.parameters`` prints the table.
+Those of the planner come from ``PlannerConfig``. This module needs no ROS:
+``python -m world_model_ros.nodes.parameters`` prints the table.
 """
 
 import array
 import math
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+
+from world_model_ros.planning.config import OPTIONS, Option, PlannerConfig
 
 _KINDS = {
     bool: "true or false",
     int: "a whole number",
     float: "a number with a decimal point",
-    str: "a text",
+    str: "a string",
     tuple: "a list of numbers with decimal points",
 }
 NUMBERS: tuple[float, ...] = ()  # a list of numbers that is empty unless given
@@ -32,7 +35,7 @@ class Parameter:
     changeable: bool = False  # while the node runs
 
     def problem(self, value) -> str:
-        """Return why ``value`` is refused, or "". A list that is not given is None."""
+        """Return why ``value`` is refused, or ""; None stands for a list that is not given."""
         kind = type(self.default)
         if kind is tuple:
             if value is None:
@@ -44,7 +47,8 @@ class Parameter:
         if not fits:
             return f"{self.name} is {_short(value)}: give {_KINDS[kind]}"
         for number in numbers:
-            if type(number) is float and not math.isfinite(number):
+            endless = number == self.high == math.inf
+            if type(number) is float and not math.isfinite(number) and not endless:
                 return f"{self.name} is {number}: give a finite number"
         if self.choices and value not in self.choices:
             return f"{self.name} is {_short(value)}: choose one of {', '.join(self.choices)}"
@@ -54,30 +58,52 @@ class Parameter:
 
 
 def _short(value) -> str:
-    """Return a value as people may read it, however long it is."""
+    """Return a value as a short text."""
     if type(value) is int and abs(value) >= 2**63:
         return "a number of more than 64 bits"
     return reprlib.repr(value)
 
 
-def _suited(name: str, description: str, high: int | float) -> Parameter:
-    """Return a planner setting that may be left open, as zero: ROS parameters know no None."""
-    zero = type(high)(0)
-    return Parameter(name, zero, f"{description}; 0 for what suits the objective.", low=zero, high=high)
+def _unset(option: Option) -> int | float:
+    """Return the value below the range that stands for None: a ROS parameter cannot be None."""
+    return option.kind(0 if option.low > 0 else -1)
+
+
+def _planner_parameters() -> tuple[Parameter, ...]:
+    """Return the options of the planner as parameters."""
+    parameters = []
+    for field in fields(PlannerConfig):
+        option = OPTIONS[field.name]
+        default, low, description = field.default, option.low, option.description
+        if default is None:
+            default = low = _unset(option)
+            description += f" {default:g}: {option.unset}."
+        parameters.append(Parameter(field.name, default, description, low, option.high, option.choices))
+    return tuple(parameters)
+
+
+def planner_config(values: dict) -> PlannerConfig:
+    """Return the planner's options from the parameters of planner_node. UserError for values out of range."""
+    given = {name: values[name] for name in OPTIONS}
+    for field in fields(PlannerConfig):
+        if field.default is None and given[field.name] == _unset(OPTIONS[field.name]):
+            given[field.name] = None
+    return PlannerConfig(**given)
 
 
 CHECKPOINT = Parameter("checkpoint", "", "Checkpoint folder, or the name of a shipped one such as reach.")
 DEVICE = Parameter(
     "device",
     "auto",
-    "Where torch computes: auto is the GPU where there is one.",
+    "Device of torch; auto: the GPU if there is one.",
     choices=("auto", "cpu", "cuda"),
 )
 THREADS = Parameter("torch_threads", 1, "CPU threads of torch.", low=1, high=256)
 PLAN_TIMEOUT = Parameter(
     "plan_timeout",
     0.5,
-    "How long one plan is played without a newer one, in seconds; the same in planner_node and command_node.",
+    "Time for which a plan is executed when no newer one arrives, in seconds; the same in "
+    "planner_node and command_node.",
     low=0.01,
     high=60.0,
 )
@@ -85,19 +111,21 @@ LIMITS = (
     Parameter(
         "limits.low",
         NUMBERS,
-        "Lowest actions, a number each, where the robot allows less than the checkpoint's; the same in "
-        "planner_node and command_node.",
+        "Lowest action of each joint or axis, where the robot allows less than the checkpoint; "
+        "the same in planner_node and command_node.",
     ),
-    Parameter("limits.high", NUMBERS, "Highest actions, a number each."),
+    Parameter("limits.high", NUMBERS, "Highest action of each joint or axis."),
 )
 JOINT_PREFIX = Parameter(
     "joint_prefix",
     "",
-    "What precedes the action names in the names of joint_states and of the trajectories that are sent; the "
+    "Prefix of the action names in joint_states and in the trajectories that are sent; the "
     "same in planner_node and command_node.",
 )
 MANAGED = (
-    Parameter("autostart", True, "Configure and activate at start; else a lifecycle manager does it."),
+    Parameter(
+        "autostart", True, "Configure and activate the node at start; otherwise a lifecycle manager does it."
+    ),
 )
 
 PARAMETERS: dict[str, tuple[Parameter, ...]] = {
@@ -106,11 +134,15 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         CHECKPOINT,
         DEVICE,
         THREADS,
-        Parameter("compressed", False, "Read camera/image_raw/compressed (JPEG or PNG) instead."),
+        Parameter(
+            "compressed",
+            False,
+            "Subscribe to camera/image_raw/compressed (JPEG or PNG) instead of camera/image_raw.",
+        ),
         Parameter(
             "max_age",
             1.0,
-            "Frames with an older stamp on arrival are dropped, in seconds; 0 takes all.",
+            "Largest age of a frame on arrival, in seconds; older ones are dropped. 0: no limit.",
             low=0.0,
             high=60.0,
             changeable=True,
@@ -118,8 +150,8 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "frozen_after",
             1.0,
-            "Seconds of identical pictures under new stamps after which the camera counts as frozen; "
-            "0 for cameras without noise.",
+            "Time of identical images with new stamps after which the camera counts as frozen, in "
+            "seconds. 0: no check, for cameras without noise.",
             low=0.0,
             high=60.0,
             changeable=True,
@@ -127,7 +159,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "max_rate",
             100.0,
-            "Frames a second that are perceived; the others are dropped.",
+            "Largest number of frames that are encoded a second; the others are dropped.",
             low=1.0,
             high=1000.0,
             changeable=True,
@@ -138,49 +170,17 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         CHECKPOINT,
         DEVICE,
         THREADS,
-        Parameter("enabled", True, "Plan from the start; else planner/enable does it."),
+        Parameter(
+            "enabled", True, "Plan from the start; otherwise the service planner/enable starts planning."
+        ),
         PLAN_TIMEOUT,
         *LIMITS,
         JOINT_PREFIX,
-        _suited("horizon", "Model steps that a plan looks ahead", 50),
-        Parameter(
-            "solver",
-            "auto",
-            "How candidates are searched; auto is what suits the objective.",
-            choices=("auto", "cem", "icem", "mppi", "gradient"),
-        ),
-        _suited("samples", "Candidates in an iteration of the solver", 10000),
-        _suited("elites", "Best candidates that the next draw follows", 1000),
-        _suited("iterations", "Iterations of the solver", 100),
-        _suited("initial_std", "Of the first draw, in z-scores", 10.0),
-        _suited("correlation", "Of the noise between neighbouring control steps", 0.999),
-        Parameter(
-            "objective",
-            "auto",
-            "What candidates are judged by: squared latent distance, temporal distance (model steps to the "
-            "goal), or auto: temporal where the checkpoint can.",
-            choices=("auto", "squared", "temporal"),
-        ),
-        Parameter(
-            "proposal",
-            "auto",
-            "What planning begins with; auto is inverse_dynamics where the checkpoint can.",
-            choices=("auto", "none", "inverse_dynamics"),
-        ),
-        Parameter(
-            "precision", "fp32", "Of the imagination; bf16 where that is faster.", choices=("fp32", "bf16")
-        ),
-        Parameter(
-            "deadline",
-            0.0,
-            "Milliseconds that a plan may take: it stops at its last finished iteration; 0 for no end.",
-            low=0.0,
-            high=60000.0,
-        ),
+        *_planner_parameters(),
         Parameter(
             "hang_timeout",
             5.0,
-            "Seconds of real time after which a plan that does not end is a fault.",
+            "Real time after which an unfinished plan is a fault, in seconds.",
             low=0.1,
             high=600.0,
             changeable=True,
@@ -188,12 +188,11 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "progress_timeout",
             0.0,
-            "Seconds without coming nearer to the goal after which planning ends; 0 goes on for ever.",
+            "Time without progress towards the goal after which planning stops, in seconds. 0: never.",
             low=0.0,
             high=3600.0,
             changeable=True,
         ),
-        Parameter("seed", 0, "Seed of the draws.", low=0, high=2**31 - 1),
     ),
     "command_node": (
         *MANAGED,
@@ -201,14 +200,15 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "command.interface",
             "twist",
-            "What the robot takes: a TwistStamped, a Float64MultiArray or a JointTrajectory.",
+            "Command message: twist (TwistStamped), velocities (Float64MultiArray) or "
+            "joint_trajectory (JointTrajectory).",
             choices=("twist", "velocities", "joint_trajectory"),
         ),
         Parameter(
             "lease",
             0.25,
-            "Seconds without a health message after which a node is missed; longer, up to 2, for 10 s after "
-            "its messages came late.",
+            "Time without a health message after which a node counts as lost, in seconds; it is "
+            "extended up to 2 s for 10 s after its messages came late.",
             low=0.15,
             high=10.0,
         ),
@@ -216,8 +216,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "image_timeout",
             0.0,
-            "Seconds since the newest perceived frame after which the robot stands still; 0 for a tenth more "
-            "than a model step.",
+            "Age of the newest encoded frame at which the robot is stopped, in seconds. 0: 1.1 model steps.",
             low=0.0,
             high=60.0,
             changeable=True,
@@ -225,7 +224,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "joint_timeout",
             0.5,
-            "Seconds since the newest joint_states after which the robot stands still.",
+            "Age of the newest joint_states at which the robot is stopped, in seconds.",
             low=0.01,
             high=60.0,
             changeable=True,
@@ -233,7 +232,8 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "clock_timeout",
             0.5,
-            "Seconds of real time that the clock may stand (use_sim_time) before the robot is stopped.",
+            "Real time without progress of the ROS clock (use_sim_time) after which the robot is "
+            "stopped, in seconds.",
             low=0.1,
             high=600.0,
             changeable=True,
@@ -241,7 +241,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "fresh_frames",
             3,
-            "Frames in a row that end a standstill for missing ones.",
+            "Consecutive frames that end a stop caused by missing frames.",
             low=1,
             high=1000,
             changeable=True,
@@ -249,7 +249,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "clamped_steps",
             40,
-            "Actions in a row outside the limits that are a fault.",
+            "Consecutive actions outside the limits that are a fault.",
             low=1,
             high=100000,
             changeable=True,
@@ -258,14 +258,14 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "continuous_joints",
             "",
-            "Joints without an end, separated by commas: their positions are unwrapped, while a jump of a "
-            "turn of another joint stops the robot.",
+            "Names of continuous joints, separated by commas; their positions are unwrapped. A jump "
+            "of another joint by a full turn stops the robot.",
         ),
         Parameter(
             "release_after",
             0.5,
-            "Seconds of standing still after command/release, or after planning was disabled, until nothing "
-            "is sent any more.",
+            "Time at standstill after command/release, or after planning was disabled, before "
+            "commands are no longer sent, in seconds.",
             low=0.0,
             high=60.0,
             changeable=True,
@@ -273,7 +273,8 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "ramp",
             0.5,
-            "Seconds in which the actions grow to their planned size once the robot is taken over again.",
+            "Time in which the actions grow to their planned size after the robot is taken over "
+            "again, in seconds.",
             low=0.0,
             high=60.0,
             changeable=True,
@@ -281,7 +282,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "override_time",
             5.0,
-            "Seconds for which command/reset overrides a standstill that monitor_node asks for.",
+            "Time for which command/reset overrides a stop that monitor_node requests, in seconds.",
             low=0.0,
             high=600.0,
             changeable=True,
@@ -289,7 +290,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "override_speed",
             0.25,
-            "Share of the planned action that is sent meanwhile.",
+            "Factor on the planned actions during this time.",
             low=0.0,
             high=1.0,
             changeable=True,
@@ -297,8 +298,8 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "repeated_holds_window",
             20.0,
-            "Seconds within which the third standstill that monitor_node asks for while the robot moves is a "
-            "fault.",
+            "Time within which the third stop that monitor_node requests during motion is a fault, "
+            "in seconds.",
             low=0.0,
             high=3600.0,
             changeable=True,
@@ -306,18 +307,19 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "remember_stop",
             True,
-            "Keep an emergency stop in a file under ROS_HOME (~/.ros), so that it outlives this process.",
+            "Keep an emergency stop in a file under ROS_HOME (~/.ros), so that it lasts when the "
+            "process is restarted.",
         ),
         *LIMITS,
         Parameter(
             "limits.max_step",
             NUMBERS,
-            "How much an action may differ from the one a control step before; empty for no limit.",
+            "Largest change of an action from one control step to the next; empty: no limit.",
         ),
         Parameter(
             "limits.position_low",
             NUMBERS,
-            "Lowest joint positions, in rad; needed for the joint_trajectory interface.",
+            "Lowest joint positions, in rad; required by the joint_trajectory interface.",
         ),
         Parameter("limits.position_high", NUMBERS, "Highest joint positions, in rad."),
     ),
@@ -329,13 +331,14 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "hold",
             True,
-            "Whether doubt keeps the robot still; else it is only said.",
+            "Stop the robot on an anomaly; otherwise only report it.",
             changeable=True,
         ),
         Parameter(
             "trigger_steps",
             3,
-            "Model steps in a row that must surprise, or look like nothing in training, for a doubt.",
+            "Consecutive model steps with a high surprise, or with a latent norm out of "
+            "distribution, that make an anomaly.",
             low=1,
             high=1000,
             changeable=True,
@@ -343,7 +346,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "clear_steps",
             3,
-            "Model steps in a row as expected that end a doubt.",
+            "Consecutive normal model steps that end an anomaly.",
             low=1,
             high=1000,
             changeable=True,
@@ -351,58 +354,59 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     ),
     "sim_node": (
         Parameter("task", "reach", "Task of the simulation.", choices=("reach", "push")),
-        Parameter("gui", False, "Open a window."),
+        Parameter("gui", False, "Open a window that shows the simulation."),
         Parameter(
             "camera_rate",
             0.0,
-            "Frames a second of the camera, on a clock of its own; 0 for one a model step, at its start.",
+            "Frame rate of the camera, in Hz, independent of the control steps. 0: one frame at the "
+            "start of each model step.",
             low=0.0,
             high=60.0,
         ),
         Parameter(
             "camera_jitter",
             0.0,
-            "How much earlier or later than that a frame may be taken, in seconds, at random; its stamp says "
-            "when it was. Not with a camera_rate of 0.",
+            "Largest random shift of the time of a frame, in seconds; its stamp is the true time. "
+            "Requires a camera_rate above 0.",
             low=0.0,
             high=0.1,
         ),
         Parameter("seed", 0, "Seed of the start and of the goals.", low=0, high=2**31 - 1),
         Parameter(
-            "goals", 0, "How many goals to try before ending; 0 goes on for ever.", low=0, high=2**31 - 1
+            "goals", 0, "Number of goals after which the simulation ends. 0: no end.", low=0, high=2**31 - 1
         ),
         Parameter(
             "budget",
             0,
-            "Control steps a goal may take, from its first plan; 0 for what the task needs.",
+            "Control steps allowed for a goal, from its first plan. 0: the task's default.",
             low=0,
             high=100000,
         ),
         Parameter(
             "real_time_factor",
             1.0,
-            "Speed of the clock against real time; 0: as fast as the nodes keep up.",
+            "Speed of the simulation clock relative to real time. 0: as fast as the nodes allow.",
             low=0.0,
             high=1000.0,
         ),
         Parameter(
-            "patience",
+            "lockstep_timeout",
             1.0,
-            "How long to wait for a command or plan that is due, in seconds, before going on without.",
+            "Real time that the simulation waits for a command or plan that is due, in seconds.",
             low=0.0,
             high=60.0,
         ),
         Parameter(
             "faults",
             "",
-            "What goes wrong, separated by commas: drop, freeze, delay, encoding, size, black, nan_joints, "
-            "permute_joints, flood.",
+            "Injected faults, separated by commas: drop, freeze, delay, encoding, size, black, "
+            "nan_joints, permute_joints, flood.",
             changeable=True,
         ),
         Parameter(
             "fault_delay",
             0.5,
-            "How late pictures are under the fault delay, in seconds.",
+            "Delay of the images under the fault delay, in seconds.",
             low=0.0,
             high=60.0,
             changeable=True,
@@ -419,11 +423,15 @@ def table() -> str:
         for p in parameters:
             default = str(p.default).lower() if isinstance(p.default, bool) else p.default
             shown = f"`{default}`" if default not in ("", ()) else ""
-            span = ", ".join(p.choices) if p.choices else "" if p.low is None else f"{p.low:g} to {p.high:g}"
+            span = ", ".join(p.choices) if p.low is None else f"{_plain(p.low)} to {_plain(p.high)}"
             mark = " *" if p.changeable else ""
             lines.append(f"| `{p.name}`{mark} | {shown} | {span} | {p.description} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _plain(number: int | float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ from world_model_ros.monitoring.progress import Progress, nobody_tried
 from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.managed import ManagedNode
+from world_model_ros.nodes.parameters import planner_config
 from world_model_ros.nodes.plans import plan_message
 from world_model_ros.nodes.qos import HISTORY, JOINTS, RELIABLE
 from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.nodes.worker import Worker
-from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.goals import GoalInUse
 from world_model_ros.planning.planner import NoPlanError, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
@@ -42,15 +42,6 @@ JOINTS_KEPT = 500_000_000  # ns that a measured position may be integrated from
 QUIET = 1_000_000_000  # ns without a rejection, until joint_states count as fine again
 GOAL_AGE = 1.0  # seconds that what the camera sees may be old to become a goal
 LOST_DEVICE = 3  # exit code: only a new process can use the GPU again
-OPEN = (  # where zero
-    "horizon",
-    "samples",
-    "elites",
-    "iterations",
-    "initial_std",
-    "correlation",
-    "deadline",
-)
 
 
 @dataclass(frozen=True)
@@ -82,12 +73,6 @@ class PlannerNode(ManagedNode):
         """Watch progress by the new timeout."""
         self.progress.timeout = self.values["progress_timeout"]
 
-    def config(self) -> PlannerConfig:
-        """Return the planner's settings. Raises UserError where they make no sense."""
-        names = ("solver", "objective", "proposal", "precision", "seed", *OPEN)
-        given = {name: self.values[name] for name in names}
-        return PlannerConfig(**given | {name: given[name] or None for name in OPEN})
-
     def set_up(self) -> None:
         """Load the model and plan once on zeros."""
         torch.set_num_threads(self.values["torch_threads"])
@@ -95,7 +80,7 @@ class PlannerNode(ManagedNode):
         action = narrowed(self.spec.action, self.values["limits.low"], self.values["limits.high"])
         self.spec = replace(self.spec, action=action)  # so that plans need no clamping
         model = model.to(choose_device(self.values["device"], "the parameter device"))
-        self.planner = RecedingHorizonPlanner(model, self.spec, self.config())
+        self.planner = RecedingHorizonPlanner(model, self.spec, planner_config(self.values))
         self.planner.warm_up()
         limits = self.spec.thresholds
         self.progress.reached = limits.goal_reached

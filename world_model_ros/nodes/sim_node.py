@@ -36,7 +36,7 @@ class SimNode(Node):
         values = declare(self, "sim_node", self.refuse, self.changed)
         self.values, seed = values, values["seed"]
         self.goals, self.budget = values["goals"], values["budget"]
-        self.factor, self.patience = values["real_time_factor"], values["patience"]
+        self.factor, self.lockstep_timeout = values["real_time_factor"], values["lockstep_timeout"]
         self.faults = Faults()
         self.changed()
         self.world = make_world(values["task"], seed=seed, gui=values["gui"])
@@ -299,8 +299,8 @@ class SimNode(Node):
         return len(self.results) == self.goals
 
     def wait(self, life: Life, source: Source, moment: int, remind=None) -> None:
-        """Serve callbacks until ``source`` lets time go on past ``moment``, or patience ends."""
-        end = time.monotonic() + self.patience
+        """Serve callbacks until ``source`` lets time go on past ``moment``, or the timeout is over."""
+        end = time.monotonic() + self.lockstep_timeout
         again = time.monotonic() + CLOCK_AGAIN
         while not source.ready(moment) and not life.ending:
             now = time.monotonic()

@@ -1,18 +1,25 @@
-"""Settings of the planner, and what suits which objective."""
+"""The planner's options: the only list of them, and the defaults of each objective.
+
+The options of ``evaluate``, the parameters of planner_node and the README's table are made from it.
+Importing this imports no torch.
+"""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 from world_model_ros.errors import UserError
-from world_model_ros.planning.precision import PRECISIONS
-from world_model_ros.planning.solver import SamplingSolver
-from world_model_ros.planning.solvers import SOLVERS
 
+if TYPE_CHECKING:
+    from world_model_ros.planning.solver import SamplingSolver
+
+SOLVERS = ("auto", "cem", "icem", "mppi", "gradient")
 OBJECTIVES = ("auto", "squared", "temporal")
 PROPOSALS = ("auto", "none", "inverse_dynamics")
-# The squared distance is flat far from the goal, so some first candidates must come near it: wide and
-# nearly straight ones do. The temporal distance shows the way from afar.
-# What contact makes of a push is harder to search than a way through the air.
+PRECISIONS = ("fp32", "bf16")
+# The squared distance is flat far from the goal, so some first candidates must come near it: a large spread
+# and a high correlation make such candidates. The temporal distance has a slope far from the goal, too, but
+# is used for pushing, and motion with contact is harder to search than free motion.
 DEFAULTS = {
     "squared": {
         "solver": "icem",
@@ -45,7 +52,7 @@ DEFAULTS = {
         "horizon": 8,
     },
 }
-# Without proposals the goal's valley is found by chance, which takes candidates.
+# Without proposals only random candidates come near the goal, which takes more of them.
 DEFAULTS_WITHOUT_PROPOSALS = {
     "squared": {
         "solver": "cem",
@@ -60,82 +67,134 @@ DEFAULTS_WITHOUT_PROPOSALS = {
 
 
 @dataclass(frozen=True)
-class PlannerConfig:
-    """Settings of the planner; None is what suits the objective, on one CPU thread (``DEFAULTS``)."""
+class Option:
+    """What one option means and which values it takes."""
 
-    samples: int | None = None  # candidates, in the first iteration
-    elites: int | None = None
-    iterations: int | None = None
-    first_solve_multiplier: int | None = (
-        None  # times as many samples where the moment of arrival is chosen, on the way
+    description: str  # a sentence; says the unit
+    low: float | None = None  # inclusive, as is ``high``; an int where the option is a whole number
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    unset: str = "the objective's default"  # what None stands for
+
+    @property
+    def kind(self) -> type:
+        """The type of its values: int, float or str."""
+        return str if self.choices else type(self.low)
+
+    def check(self, name: str, value) -> None:
+        """Raise UserError where ``value`` is out of range or no choice."""
+        if self.choices and value not in self.choices:
+            raise UserError(f"{name} {value!r} is unknown: choose {', '.join(self.choices)}.")
+        if not self.choices and value is not None and not self.low <= value <= self.high:
+            raise UserError(f"{name} must be from {self.low:g} to {self.high:g}, it is {value}.")
+
+
+def _number(description: str, low: float, high: float, default: float | None = None, **more):
+    return field(default=default, metadata={"option": Option(description, low, high, **more)})
+
+
+def _choice(description: str, choices: tuple[str, ...], default: str):
+    return field(default=default, metadata={"option": Option(description, choices=choices)})
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """Options of the planner; None and "auto" leave the choice to ``DEFAULTS``, measured on one CPU thread.
+
+    Costs are in units of the objective: squared latent distance, or model steps to the goal.
+    """
+
+    horizon: int | None = _number("Longest plan, in model steps.", 1, 50)
+    solver: str = _choice("Search algorithm; auto: the objective's default.", SOLVERS, "auto")
+    samples: int | None = _number("Candidate plans in the first iteration of a solve.", 2, 10000)
+    elites: int | None = _number("Cheapest candidates, to which the next iteration is fitted.", 2, 1000)
+    iterations: int | None = _number("Iterations of a solve.", 1, 100)
+    first_solve_multiplier: int | None = _number(
+        "Factor on samples in a solve that also chooses the time of arrival, except at the goal.", 1, 100
     )
-    horizon: int | None = None  # model steps
-    initial_std: float | None = None  # in z-scores
-    correlation: float | None = None  # between neighbouring control steps
-    # What a plan must promise over standing still, where the moment of arrival is chosen; in units of the
-    # objective. At the goal every plan promises a little, and moving away is what it does.
-    stand_still_margin: float | None = None
-    # What each model step until the arrival costs, where its moment is chosen, in the same units.
-    time_cost: float | None = None
-    # How much worse than promised a plan may become, in the same units, before its arrival is chosen anew:
-    # when contact went otherwise than imagined, the steps that are left may not do.
-    replan_tolerance: float | None = None
-    # What a future costs whose latents have smaller norms than any in training, in the same units for each
-    # unit of norm; where the checkpoint has no range of norms, nothing.
-    ood_penalty: float | None = None
-    # What the squared distance adds to the objective, at most and in the same units: it grows near the goal,
-    # where the temporal distance is coarse, and is as good as constant elsewhere.
-    squared_distance_weight: float | None = None
-    solver: str = "auto"  # one of SOLVERS, or what suits the objective
-    precision: str = "fp32"  # or bf16, of the imagination
-    objective: str = "auto"  # squared, temporal, or temporal where the checkpoint has that head
-    proposal: str = "auto"  # none, inverse_dynamics, or that where the checkpoint has the head
-    deadline: float | None = None  # ms a plan may take: the solver stops at its last finished iteration
-    seed: int = 0
+    initial_std: float | None = _number(
+        "Standard deviation of the actions in the first iteration, in z-scores.", 0.001, 10.0
+    )
+    correlation: float | None = _number(
+        "Correlation of the sampled actions between neighbouring control steps; 0 is white noise.", 0.0, 0.999
+    )
+    objective: str = _choice(
+        "Cost of a plan: squared (latent distance to the goal), temporal (predicted model steps to the goal) "
+        "or auto: temporal where the checkpoint has that head.",
+        OBJECTIVES,
+        "auto",
+    )
+    proposal: str = _choice(
+        "Source of additional first candidates; auto: inverse_dynamics where the checkpoint has that head.",
+        PROPOSALS,
+        "auto",
+    )
+    # At the goal every plan is predicted to save a little, but in fact moves the robot away.
+    stand_still_margin: float | None = _number(
+        "Cost that a plan must save over standing still, in units of the objective; otherwise the robot "
+        "stands still.",
+        0.0,
+        1e6,
+    )
+    time_cost: float | None = _number(
+        "Cost of each model step until the arrival, in units of the objective.", 0.0, 1e6
+    )
+    # After unexpected contact the remaining model steps may be too few.
+    replan_tolerance: float | None = _number(
+        "Increase of a plan's cost over the previous plan's, in units of the objective, above which the time "
+        "of arrival is chosen again.",
+        0.0,
+        math.inf,
+    )
+    ood_penalty: float | None = _number(
+        "Cost of predicted latents whose norm is below the checkpoint's range of latent norms, for each unit "
+        "of norm, in units of the objective.",
+        0.0,
+        1e6,
+    )
+    # It changes near the goal, where the temporal distance is coarse, and is nearly constant elsewhere.
+    squared_distance_weight: float | None = _number(
+        "Largest cost that the squared latent distance adds to the objective, in units of the objective.",
+        0.0,
+        1e6,
+    )
+    precision: str = _choice("Number format of the predictions; bf16 where it is faster.", PRECISIONS, "fp32")
+    deadline: float | None = _number(
+        "Time for one plan, in milliseconds: the solver stops after its last iteration that fits.",
+        0.001,
+        60000.0,
+        unset="no limit",
+    )
+    seed: int = _number("Seed of the sampled actions.", 0, 2**63 - 1, default=0)
 
     def __post_init__(self):
-        """Raise UserError where the settings make no sense: people choose them."""
-        if self.horizon is not None and self.horizon < 1:
-            raise UserError(f"horizon must be at least 1 model step, it is {self.horizon}.")
-        if self.objective not in OBJECTIVES:
-            raise UserError(f"objective {self.objective!r} is unknown: choose {', '.join(OBJECTIVES)}.")
-        if self.deadline is not None and not self.deadline > 0:
-            raise UserError(f"deadline must be positive, it is {self.deadline} ms.")
-        for name in ("ood_penalty", "squared_distance_weight"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"{name} must be 0 or more and finite, it is {value}.")
-        if self.first_solve_multiplier is not None and self.first_solve_multiplier < 1:
+        """Raise UserError for values out of range and for more elites than samples."""
+        for name, option in OPTIONS.items():
+            option.check(name, getattr(self, name))
+        if self.elites is not None and self.samples is not None and self.elites > self.samples:
             raise UserError(
-                f"first_solve_multiplier must be at least 1, it is {self.first_solve_multiplier}."
+                f"elites must lie between 2 and samples, they are {self.elites} of {self.samples}."
             )
-        if self.proposal not in PROPOSALS:
-            raise UserError(f"proposal {self.proposal!r} is unknown: choose {', '.join(PROPOSALS)}.")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision {self.precision!r} is unknown: choose {', '.join(PRECISIONS)}.")
-        if self.solver not in ("auto", *SOLVERS):
-            raise UserError(f"solver {self.solver!r} is unknown: choose auto, {', '.join(SOLVERS)}.")
-        # Elites are judged against the samples, which may still be open: then again once they are not.
-        open_samples = self.elites is not None and self.samples is None
-        try:
-            (replace(self, elites=None) if open_samples and self.elites >= 2 else self).make_solver()
-        except ValueError as error:
-            raise UserError(f"{error}.") from None
 
     def resolved(self, temporal: bool, inverse: bool) -> "PlannerConfig":
-        """Return these settings with nothing left open, for a checkpoint with these heads or without."""
+        """Return these options with every default filled in, for a checkpoint with these heads or without."""
         objective, proposal = self.objective, self.proposal
         if objective == "auto":
             objective = "temporal" if temporal else "squared"
         if proposal == "auto":
             proposal = "inverse_dynamics" if inverse else "none"
-        suited = DEFAULTS[objective] | (DEFAULTS_WITHOUT_PROPOSALS[objective] if proposal == "none" else {})
-        open_ones = {k: v for k, v in suited.items() if getattr(self, k) in (None, "auto")}
-        return replace(self, objective=objective, proposal=proposal, **open_ones)
+        defaults = DEFAULTS[objective] | (DEFAULTS_WITHOUT_PROPOSALS[objective] if proposal == "none" else {})
+        unset = {k: v for k, v in defaults.items() if getattr(self, k) in (None, "auto")}
+        return replace(self, objective=objective, proposal=proposal, **unset)
 
-    def make_solver(self) -> SamplingSolver:
-        """Return the solver with these settings; what is open is taken as for the squared distance."""
+    def make_solver(self) -> "SamplingSolver":
+        """Return the solver with these options; the defaults are those of the squared distance."""
+        from world_model_ros.planning.solvers import SOLVERS as CLASSES
+
         names = ("solver", "samples", "elites", "iterations", "initial_std", "correlation")
         given = {name: getattr(self, name) for name in names}
-        suited = {k: DEFAULTS["squared"][k] if v in (None, "auto") else v for k, v in given.items()}
-        return SOLVERS[suited.pop("solver")](**suited)
+        values = {k: DEFAULTS["squared"][k] if v in (None, "auto") else v for k, v in given.items()}
+        return CLASSES[values.pop("solver")](**values)
+
+
+OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(PlannerConfig)}

@@ -22,11 +22,11 @@ def small(checkpoint, tmp_path_factory):
 
 def _write_run(folder):
     folder.mkdir()
-    figures = {"prediction": 0.1, "copy": 1.0, "ratio": 0.1, "effective_rank": 9.0, "latent_std": 1.0}
+    metrics = {"prediction": 0.1, "copy": 1.0, "ratio": 0.1, "effective_rank": 9.0, "latent_std": 1.0}
     lines = []
     for step in (20, 40, 60):
-        lines.append({"step": step, "sigreg": 2.0, "lr": 1e-3, **figures})
-        lines.append({"step": step, "validation": figures})
+        lines.append({"step": step, "sigreg": 2.0, "lr": 1e-3, **metrics})
+        lines.append({"step": step, "validation": metrics})
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 80, "pred')
 
 

@@ -15,6 +15,7 @@ from world_model_ros.evaluation.report import pictures, report, sections
 from world_model_ros.evaluation.report.inputs import Result, read_inputs
 from world_model_ros.evaluation.report.shapes import check_results
 from world_model_ros.model.config import read_spec
+from world_model_ros.planning.config import PlannerConfig
 
 pytest.importorskip("matplotlib")
 
@@ -31,9 +32,9 @@ pytest.importorskip("matplotlib")
             "robustness.json does not hold",
         ),
         (
-            "knowledge.json",
-            '{"protocol": "knowledge", "probes": {"linear": {}}}',
-            "knowledge.json does not hold",
+            "probing.json",
+            '{"protocol": "probing", "probes": {"linear": {}}}',
+            "probing.json does not hold",
         ),
         ("surprise.json", '{"protocol": "surprise", "scores": {}}', "surprise.json does not hold"),
     ],
@@ -80,7 +81,7 @@ GOOD = {
         "planner": {"samples": 8, "replan_tolerance": None, "solver": "cem"},
     },
     "robustness": {"perturbations": {"noise": [{"success_rate": 0.5, "interval": [0.2, 0.7]}]}},
-    "knowledge": {
+    "probing": {
         "probes": {"mlp": {"latent": {"x": 0.9}}},
         "open_loop": {"steps": [1], "error": [0.1], "copy": [1.0], "ratio": [0.1]},
     },
@@ -111,17 +112,17 @@ def test_good_results_pass(protocol):
         ("random", {"outcomes": [{"index": 0}]}, r"outcomes\[0\].success is missing"),
         ("random", {"planner": {"samples": "many"}}, "planner: "),
         ("robustness", {"perturbations": {"noise": [3]}}, r"perturbations.noise\[0\] is 3"),
-        ("knowledge", {"probes": {"mlp": {"latent": 3}}}, "probes.mlp.latent is 3, not named values"),
-        ("knowledge", {"probes": {"mlp": {}}}, "probes.mlp has no inputs"),
-        ("knowledge", {"probes": {"mlp": {"a": {"x": 1}, "b": {}}}}, "probes.mlp has no inputs, or other"),
-        ("knowledge", {"open_loop": {"steps": [1]}}, "open_loop.error is missing"),
+        ("probing", {"probes": {"mlp": {"latent": 3}}}, "probes.mlp.latent is 3, not named values"),
+        ("probing", {"probes": {"mlp": {}}}, "probes.mlp has no inputs"),
+        ("probing", {"probes": {"mlp": {"a": {"x": 1}, "b": {}}}}, "probes.mlp has no inputs, or other"),
+        ("probing", {"open_loop": {"steps": [1]}}, "open_loop.error is missing"),
         (
-            "knowledge",
+            "probing",
             {"open_loop": {"steps": [1, 2], "error": [0.1], "copy": [1.0], "ratio": [0.1]}},
             "the lists in open_loop differ in length",
         ),
         (
-            "knowledge",
+            "probing",
             {"scatter": {"tip": {"true": [[1.0, 2.0]], "predicted": [[1.0]]}}},
             "scatter.tip has true and predicted points that do not fit",
         ),
@@ -166,6 +167,38 @@ def test_results_of_another_checkpoint_are_left_out(small, tmp_path):
     inputs = read_inputs(tmp_path, None, "reach", spec)
     assert [r.path.name for r in inputs.results] == ["same.json"]
     assert "other.json was measured on another checkpoint" in inputs.ignored[0]
+
+
+def test_results_of_earlier_versions_are_read_under_the_names_of_today(small, tmp_path):
+    old = {
+        "knowledge": {"protocol": "knowledge", **GOOD["probing"]},
+        "random": {"protocol": "random", **GOOD["random"], "floors": {"random": {"success_rate": 0.1}}},
+    }
+    del old["random"]["baselines"]
+    old["random"]["planner"] = {
+        "samples": 8,
+        "widening": 2,
+        "worth_moving": 0.5,
+        "haste": 4.0,
+        "tolerance": None,
+        "doubt": 1.0,
+        "sharpness": 2.0,
+    }
+    for name, values in old.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    inputs = read_inputs(tmp_path, None, "reach", read_spec(small / "<b>bad & worse"))
+    assert not inputs.ignored
+    probing, random = inputs.best("probing"), inputs.best("random")
+    check_results(probing, random)
+    assert sections.success([random])[0]["any"].baselines == {"random": 0.1}
+    assert pictures.read_script("reach", "x", random).settings.planner == PlannerConfig(
+        samples=8,
+        first_solve_multiplier=2,
+        stand_still_margin=0.5,
+        time_cost=4.0,
+        ood_penalty=1.0,
+        squared_distance_weight=2.0,
+    )
 
 
 def test_the_result_of_most_problems_comes_first(small, tmp_path):

@@ -111,8 +111,8 @@ def write_results(folder):
                 },
             },
         },
-        "knowledge": {
-            "protocol": "knowledge",
+        "probing": {
+            "protocol": "probing",
             "task": "reach",
             "probes": {"linear": probes, "mlp": probes},
             "scatter": {"end effector": {"true": points.tolist(), "predicted": (points + 0.01).tolist()}},
@@ -192,7 +192,7 @@ def test_sections_appear_with_their_inputs(full):
 def test_sections_without_input_become_a_command(bare):
     assert set(Page(bare).ids) & SECTIONS == LIVE - {"rollouts"}
     words = " ".join("".join(Page(bare).words).split())
-    for protocol in ("random", "knowledge", "surprise", "robustness"):
+    for protocol in ("random", "probing", "surprise", "robustness"):
         assert f"--protocol {protocol} --json results/{protocol}.json" in words
     assert "nearest neighbour, not a decoder" in words
 

@@ -1,1 +1,1 @@
-"""One page about a checkpoint, for people: plots, films and figures in a single HTML file."""
+"""One page about a checkpoint, for people: plots, films and tables in a single HTML file."""

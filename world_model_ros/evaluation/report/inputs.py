@@ -1,4 +1,4 @@
-"""What a report is made from: results of ``evaluate --json`` and the metrics of a training run."""
+"""The inputs of a report: results of ``evaluate --json`` and the metrics of a training run."""
 
 import json
 import math
@@ -12,7 +12,18 @@ from world_model_ros.training.loop import METRICS_NAME
 from world_model_ros.training.state import recorded_settings
 
 CLOSED_LOOP = ("random", "lewm", "far")
-PROTOCOLS = (*CLOSED_LOOP, "robustness", "knowledge", "surprise")
+PROTOCOLS = (*CLOSED_LOOP, "robustness", "probing", "surprise")
+# Names in results of earlier versions: of protocols, of what is measured, of the planner's options.
+_RENAMED = {
+    "knowledge": "probing",
+    "floors": "baselines",
+    "widening": "first_solve_multiplier",
+    "worth_moving": "stand_still_margin",
+    "haste": "time_cost",
+    "tolerance": "replan_tolerance",
+    "doubt": "ood_penalty",
+    "sharpness": "squared_distance_weight",
+}
 _IDENTITY = ("data", "commit", "seed", "steps", "minutes")  # of a training, as results note it
 
 
@@ -36,7 +47,7 @@ class Result:
         return n if isinstance(n, int) else 0
 
     def of(self, spec: CheckpointSpec) -> bool:
-        """Whether nothing in the file contradicts its being about this checkpoint."""
+        """Whether the file can be about this checkpoint: nothing in it contradicts that."""
         noted = self.values.get("checkpoint")
         if not isinstance(noted, dict):
             return True
@@ -54,15 +65,15 @@ class Inputs:
     ignored: list[str] = field(default_factory=list)
 
     def all(self, *protocols: str) -> list[Result]:
-        """Return the results of some protocols, in the order of ``protocols``; in each the weightiest first.
+        """Return the results of some protocols, in the order of ``protocols``.
 
-        That is the one of most problems, among equals the newest.
+        Of a protocol, the result with the most problems comes first; among equals the newest.
         """
-        found = sorted(self.results, key=lambda r: (r.n, r.written), reverse=True)
-        return [r for p in protocols for r in found if r.protocol == p]
+        ordered = sorted(self.results, key=lambda r: (r.n, r.written), reverse=True)
+        return [r for p in protocols for r in ordered if r.protocol == p]
 
     def best(self, protocol: str) -> Result | None:
-        """Return the weightiest result of a protocol."""
+        """Return the first result of a protocol by this order; None without one."""
         return next(iter(self.all(protocol)), None)
 
 
@@ -99,6 +110,7 @@ def _read_results(folder: Path, task: str, spec: CheckpointSpec, inputs: Inputs)
             raise UserError(
                 f"{path} cannot be read ({error}): write it again with `evaluate --json`, or move it away."
             ) from None
+        values = _renamed(values)
         if not isinstance(values, dict) or values.get("protocol") not in PROTOCOLS:
             inputs.ignored.append(f"{path.name} holds no results of a protocol that this page knows.")
             continue
@@ -110,6 +122,18 @@ def _read_results(folder: Path, task: str, spec: CheckpointSpec, inputs: Inputs)
         else:
             inputs.results.append(result)
     inputs.results.sort(key=lambda r: r.written)
+
+
+def _renamed(values):
+    """Return results with the names of today."""
+    if not isinstance(values, dict):
+        return values
+    values = {_RENAMED.get(key, key): value for key, value in values.items()}
+    if isinstance(values.get("protocol"), str):
+        values["protocol"] = _RENAMED.get(values["protocol"], values["protocol"])
+    if isinstance(values.get("planner"), dict):
+        values["planner"] = {_RENAMED.get(key, key): value for key, value in values["planner"].items()}
+    return values
 
 
 def _differing(run: dict, training: dict) -> str:
@@ -126,18 +150,18 @@ def _read_metrics(run: Path) -> list[dict]:
         raise UserError(
             f"no {METRICS_NAME} in {run}: give --run the folder that `train --run` wrote, or leave it out."
         ) from None
-    found = []
+    metrics = []
     for number, line in enumerate(lines, 1):
         try:
             values = json.loads(line)
-            found.append({**values, "step": int(values["step"])})
+            metrics.append({**values, "step": int(values["step"])})
         except (ValueError, TypeError, KeyError):
             if number == len(lines):
                 continue  # the line a kill cut short
             raise UserError(
                 f"{path} is damaged in line {number}: remove that line, or leave out --run."
             ) from None
-    return found
+    return metrics
 
 
 def finite(value) -> float | None:

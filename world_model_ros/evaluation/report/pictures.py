@@ -82,7 +82,7 @@ def read_script(task: str, checkpoint: str, measured: Result | None, count: int 
         return Script(Settings(task, checkpoint, budget, moving, PlannerConfig()), None, count, {})
     check_filmed(measured)
     values = measured.values
-    problems = [problem_of(found) for found in values["problems"]]
+    problems = [problem_of(noted) for noted in values["problems"]]
     reached = {outcome["index"]: bool(outcome["success"]) for outcome in values["outcomes"]}
     others = {
         wanted: [p for p in problems[count:] if reached.get(p.index) is wanted][:OTHERS]
@@ -253,7 +253,7 @@ def imagine(
     ``latents`` (T, D) of every recording. Recordings that are too short are left out.
     """
     frames, bank = all_frames(recordings[shown:])[:BANK], torch.cat(latents[shown:])[:BANK]
-    found = []
+    rollouts = []
     for recording, z in zip(recordings[:shown], latents[:shown], strict=True):
         starts = range(len(z) - spec.history - steps + 1)
         if not starts:
@@ -268,7 +268,7 @@ def imagine(
             )[0, 0]
         future = z[now + 1 : now + 1 + steps]
         error, copy = (imagined - future).square().sum(-1), (z[now] - future).square().sum(-1)
-        found.append(
+        rollouts.append(
             OpenLoopRollout(
                 real=list(recording.pixels[now : now + 1 + steps]),
                 nearest_real=nearest(z[now : now + 1 + steps], frames, bank),
@@ -276,7 +276,7 @@ def imagine(
                 ratio=(error / copy.clamp_min(1e-12)).tolist(),
             )
         )
-    return found
+    return rollouts
 
 
 def nearest(latents: Tensor, frames: np.ndarray, bank: Tensor) -> list[np.ndarray]:

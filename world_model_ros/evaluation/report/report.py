@@ -1,4 +1,4 @@
-"""The ``report`` verb: everything known about a checkpoint on one page that opens without a network."""
+"""The ``report`` verb: all results of a checkpoint on one HTML page that needs no network."""
 
 import argparse
 import importlib
@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 
-from world_model_ros.data.atomic import write_text
+from world_model_ros.data.atomic import check_target, write_text
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation.files import check_target
-from world_model_ros.evaluation.open_loop import open_loop
+from world_model_ros.evaluation.probing import open_loop
 from world_model_ros.evaluation.recordings import all_frames, encode_frames, per_recording
 from world_model_ros.evaluation.report import sections
 from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Inputs, finite, read_inputs
@@ -40,14 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder with files of `evaluate --json`")
     parser.add_argument("--run", type=Path, metavar="DIR", help="folder of the training run, for its curves")
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="the training's episode file (default: fresh ones)"
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="episode file of the training (default: newly recorded episodes)",
     )
-    parser.add_argument("--task", choices=TASKS, help="default: the checkpoint's")
-    parser.add_argument("--films", type=int, default=FILMS, help="problems to film, 0 for none")
+    parser.add_argument("--task", choices=TASKS, help="task of the simulator (default: the checkpoint's)")
+    parser.add_argument("--films", type=int, default=FILMS, help="number of problems to film; 0: none")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure what only a simulator shows, write the page; UserError for bad input."""
+    """Run the simulator for films and rollouts, and write the page. Raises UserError for bad input."""
     _check(arguments)
     torch.set_num_threads(1)
     folder = find_checkpoint(arguments.checkpoint)
@@ -130,37 +132,39 @@ def _sections(
     task: str,
     inputs: Inputs,
 ) -> dict:
-    """Return what the sections show, in the order of the page; what takes long comes after all refusals."""
+    """Return the values of the sections, in the order of the page. All checks come before the long work."""
     closed = inputs.all(*CLOSED_LOOP)
     own, probing, surprise, robustness = map(
-        inputs.best, (protocols_of(task)[0], "knowledge", "surprise", "robustness")
+        inputs.best, (protocols_of(task)[0], "probing", "surprise", "robustness")
     )
     check_results(*closed, probing, surprise, robustness)
-    found = dict.fromkeys(
+    filled = dict.fromkeys(
         ("success", "rollouts", "imagination", "open-loop", "probing", "surprise", "robustness", "learning")
     )
-    found["learning"] = sections.learning(inputs.metrics)
-    found["success"] = sections.success(closed)
-    found["robustness"] = robustness and sections.robustness(robustness)
-    found["probing"] = probing and sections.probing(probing)
+    filled["learning"] = sections.learning(inputs.metrics)
+    filled["success"] = sections.success(closed)
+    filled["robustness"] = robustness and sections.robustness(robustness)
+    filled["probing"] = probing and sections.probing(probing)
     measured = probing and probing.values["open_loop"]
-    found["open-loop"] = measured and sections.open_loop(measured, spec, "held-out windows")
-    found["surprise"] = surprise and sections.surprise(surprise, task, spec)
+    filled["open-loop"] = measured and sections.open_loop(measured, spec, "held-out windows")
+    filled["surprise"] = surprise and sections.surprise(surprise, task, spec)
     script = read_script(task, str(folder), own, arguments.films)
     films = film_rollouts(script) if arguments.films else []
-    found["rollouts"] = sections.rollouts(films, task, measured=own is not None)
+    filled["rollouts"] = sections.rollouts(films, task, measured=own is not None)
     recordings, source = episodes_to_imagine(spec, task, arguments.data)
     latents = per_recording(encode_frames(model, all_frames(recordings), spec), recordings)
     episodes = imagine(model, spec, recordings, latents)
-    found["imagination"] = {"episodes": episodes, "source": source} if episodes else None
+    filled["imagination"] = {"episodes": episodes, "source": source} if episodes else None
     if probing is None:
         blocks = [torch.from_numpy(r.blocks) for r in recordings]
-        found["open-loop"] = sections.open_loop(open_loop(model, latents, blocks, spec.history), spec, source)
-    return found
+        filled["open-loop"] = sections.open_loop(
+            open_loop(model, latents, blocks, spec.history), spec, source
+        )
+    return filled
 
 
 def _remedies(arguments: argparse.Namespace, task: str) -> dict[str, str]:
-    """Return for every section what fills it."""
+    """Return for every section the command or option that fills it."""
 
     def evaluate(protocol: str) -> str:
         file = (arguments.results or Path("results")) / f"{protocol}.json"
@@ -171,8 +175,8 @@ def _remedies(arguments: argparse.Namespace, task: str) -> dict[str, str]:
         "success": evaluate(protocols_of(task)[0]),
         "rollouts": f"the option --films {FILMS}",
         "imagination": "longer episodes",
-        "open-loop": evaluate("knowledge"),
-        "probing": evaluate("knowledge"),
+        "open-loop": evaluate("probing"),
+        "probing": evaluate("probing"),
         "surprise": evaluate("surprise"),
         "robustness": evaluate("robustness"),
         "learning": "the option --run with the folder that `train` wrote",
@@ -180,7 +184,7 @@ def _remedies(arguments: argparse.Namespace, task: str) -> dict[str, str]:
 
 
 def verdict(readiness) -> dict | None:
-    """Return what the training noted on whether the checkpoint is ready to plan with; None where nothing."""
+    """Return the result of the readiness check that the training noted; None without one."""
     if not isinstance(readiness, dict) or "verdict" not in readiness:
         return None
     colour = "good" if readiness.get("fit") is True else "bad" if readiness.get("fit") is False else ""

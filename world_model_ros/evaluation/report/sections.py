@@ -1,14 +1,14 @@
-"""What each section of the page shows, as plain values for the template. Results are checked before."""
+"""The values of each section of the page, for the template. Results are checked before."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
+from world_model_ros.evaluation.closed_loop import wilson_interval
 from world_model_ros.evaluation.report import plots
 from world_model_ros.evaluation.report.inputs import Result, finite
 from world_model_ros.evaluation.report.pictures import Film
-from world_model_ros.evaluation.statistics import wilson_interval
 from world_model_ros.evaluation.surprise import example_pictures
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.sim.worlds import PUSHED, REACHED, TURNED
@@ -64,18 +64,18 @@ def _success(result: Result) -> dict:
 
 
 def _rate(values: dict, rate: str, interval: str, under: tuple[str, ...] = ()) -> Rate:
-    """Return the rate found in ``values`` at the keys ``under``, and the same of the baselines."""
+    """Return the rate in ``values`` at the keys ``under``, and the same rate of the baselines."""
 
-    def at(found: dict) -> dict:
+    def at(rates: dict) -> dict:
         for key in under:
-            found = found.get(key, {})
-        return found
+            rates = rates.get(key, {})
+        return rates
 
-    baselines = {name: finite(at(found).get(rate)) for name, found in values.get("baselines", {}).items()}
+    baselines = {name: finite(at(rates).get(rate)) for name, rates in values.get("baselines", {}).items()}
     return Rate(
         float(at(values)[rate]),
         _pair(at(values).get(interval)),
-        {name: found for name, found in baselines.items() if found is not None},
+        {name: value for name, value in baselines.items() if value is not None},
     )
 
 
@@ -87,10 +87,10 @@ def _pair(interval) -> tuple[float, float] | None:
 
 
 def robustness(result: Result) -> list[dict]:
-    """Return success under every disturbance beside the undisturbed one."""
+    """Return the success under every perturbation and with clean images."""
     rows = []
-    for name, found in result.values["perturbations"].items():
-        for level in found if isinstance(found, list) else [found]:
+    for name, levels in result.values["perturbations"].items():
+        for level in levels if isinstance(levels, list) else [levels]:
             rate, n = finite(level.get("success_rate")), level.get("n")
             if rate is None:
                 continue
@@ -153,11 +153,11 @@ def probing(result: Result) -> dict:
     }
 
 
-def open_loop(found: dict, spec: CheckpointSpec, source: str) -> dict | None:
-    """Return error against copy; ``found`` as evaluation.open_loop returns it."""
-    if not found["steps"]:
+def open_loop(errors: dict, spec: CheckpointSpec, source: str) -> dict | None:
+    """Return the plot of the errors that ``evaluation.probing.open_loop`` returns; None without any."""
+    if not errors["steps"]:
         return None
-    plot = plots.open_loop(found["steps"], found["error"], found["copy"], spec.period * spec.block)
+    plot = plots.open_loop(errors["steps"], errors["error"], errors["copy"], spec.period * spec.block)
     return {"plot": plot, "source": source}
 
 

@@ -1,6 +1,6 @@
-"""What a file of results must hold for the page: looked at before it is used.
+"""The required contents of a file of results, checked before the page is made.
 
-So whatever goes wrong afterwards is a mistake of the code, not of the file.
+An error after this check is a bug of the code, not of the file.
 """
 
 from dataclasses import fields
@@ -57,7 +57,7 @@ SHAPES = {
         },
     ),
     "robustness": {"perturbations": Each((_LEVEL, [_LEVEL]))},
-    "knowledge": {
+    "probing": {
         "probes": Each(Each(Each(NUMBER))),
         "open_loop": {"steps": [int], "error": [NUMBER], "copy": [NUMBER], "ratio": [float]},
         "scatter?": Each({"true": _POINTS, "predicted": _POINTS}),
@@ -128,7 +128,9 @@ def _inconsistent(values: dict) -> str:
     if "normal" not in values.get("scores", {"normal": []}):
         return "scores.normal is missing"
     for kind, inputs in values.get("probes", {}).items():
-        if not inputs or any(found.keys() != next(iter(inputs.values())).keys() for found in inputs.values()):
+        if not inputs or any(
+            scores.keys() != next(iter(inputs.values())).keys() for scores in inputs.values()
+        ):
             return f"probes.{kind} has no inputs, or other quantities for each"
     lengths = {len(column) for column in values.get("open_loop", {}).values() if isinstance(column, list)}
     if len(lengths) > 1:
@@ -150,16 +152,16 @@ def _refuse(result: Result, problem: str):
 def _problem(value, shape, name: str) -> str:
     """Return what is wrong with a value, in words; "" where it has the shape."""
     if isinstance(shape, tuple):
-        found = [_problem(value, one, name) for one in shape]
-        return "" if "" in found else found[-1]
+        problems = [_problem(value, one, name) for one in shape]
+        return "" if "" in problems else problems[-1]
     if isinstance(shape, Each | dict):
         if not isinstance(value, dict):
             return _wrong(value, name, "named values")
         if isinstance(shape, Each):
-            found = (_problem(v, shape.shape, _inside(name, key)) for key, v in value.items())
+            problems = (_problem(v, shape.shape, _inside(name, key)) for key, v in value.items())
         else:
-            found = (_member(value, key, one, name) for key, one in shape.items())
-        return next(filter(None, found), "")
+            problems = (_member(value, key, one, name) for key, one in shape.items())
+        return next(filter(None, problems), "")
     if isinstance(shape, list | Pair):
         one = shape[0] if isinstance(shape, list) else shape.shape
         if not isinstance(value, list) or (isinstance(shape, Pair) and len(value) != 2):

@@ -1,0 +1,80 @@
+import math
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from world_model_ros.errors import UserError
+from world_model_ros.planning.config import (
+    DEFAULTS,
+    DEFAULTS_WITHOUT_PROPOSALS,
+    OPTIONS,
+    PRECISIONS,
+    SOLVERS,
+    PlannerConfig,
+)
+
+NUMBERS = [name for name, option in OPTIONS.items() if not option.choices]
+
+
+def test_every_field_is_an_option_with_a_sentence_and_a_range_or_choices():
+    for field in fields(PlannerConfig):
+        option = OPTIONS[field.name]
+        assert option.description.endswith(".")
+        assert bool(option.choices) != (option.low is not None)
+        assert field.default in option.choices or field.default is None or field.name == "seed"
+
+
+def test_the_choices_are_what_planning_has():
+    from world_model_ros.planning import precision, solvers
+
+    assert set(SOLVERS) == {"auto", *solvers.SOLVERS}
+    assert set(PRECISIONS) == set(precision.PRECISIONS)
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_the_defaults_leave_nothing_open_and_are_in_range(temporal, inverse):
+    config = PlannerConfig().resolved(temporal, inverse)
+    assert "auto" not in (config.solver, config.objective, config.proposal)
+    assert [f.name for f in fields(config) if getattr(config, f.name) is None] == ["deadline"]
+    assert config.make_solver().samples == config.samples
+
+
+def test_defaults_name_options_only():
+    for values in (*DEFAULTS.values(), *DEFAULTS_WITHOUT_PROPOSALS.values()):
+        assert values.keys() <= OPTIONS.keys()
+
+
+def test_a_given_value_is_kept_where_the_objective_has_a_default():
+    assert PlannerConfig(samples=7, elites=3, time_cost=0.0).resolved(False, True).samples == 7
+    assert PlannerConfig(time_cost=0.0).resolved(False, True).time_cost == 0.0
+    assert PlannerConfig().resolved(False, True).time_cost == DEFAULTS["squared"]["time_cost"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_the_ends_of_a_range_are_taken_and_what_lies_outside_is_refused_by_name(name):
+    option = OPTIONS[name]
+    for value in (option.low, option.high):
+        option.check(name, value)
+    outside = [option.low - 1, math.nan] + ([] if option.high == math.inf else [2 * option.high])
+    for value in outside:
+        with pytest.raises(UserError, match=f"{name} must be from"):
+            PlannerConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in NUMBERS])
+def test_an_unknown_choice_is_refused_with_the_choices(name):
+    with pytest.raises(UserError, match=f"{name} 'guess' is unknown: choose .*{OPTIONS[name].choices[-1]}"):
+        PlannerConfig(**{name: "guess"})
+
+
+def test_the_options_and_the_parameters_of_the_nodes_import_no_torch():
+    code = (
+        "import sys, world_model_ros.planning.config as c, world_model_ros.nodes.parameters\n"
+        "c.PlannerConfig(samples=20, elites=4).resolved(True, True)\n"
+        "assert not {'torch', 'rclpy', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
