@@ -252,3 +252,9 @@ def test_impossible_dimensions_are_refused(folder, field, value, message):
     edited(folder, lambda values: values["model"].update({field: value}))
     with pytest.raises(UserError, match=message):
         load_checkpoint(folder)
+
+
+def test_what_older_checkpoints_note_under_other_names_is_read():
+    readiness = read_spec("models/push").training["readiness"]
+    assert readiness["ready"] is True
+    assert readiness["verdict"].startswith("ready to plan with: cost spread")

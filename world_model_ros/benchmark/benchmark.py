@@ -11,10 +11,9 @@ from world_model_ros.benchmark.parts import CANDIDATES, HORIZON, ITERATIONS, Ben
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.files import check_target, write_json
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, find_checkpoint
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes import latency
 from world_model_ros.provenance import source_commit
 

@@ -77,6 +77,19 @@ class Clips:
         return self.pixels[rows], self.blocks[rows]
 
 
+def split_episodes(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return the indices of training and held-out episodes, at least one of each.
+
+    Whole episodes, because neighbouring frames of one would leak into the other part. UserError for
+    fewer than two episodes.
+    """
+    if count < 2:
+        raise UserError("training needs at least two episodes, one of them held out: collect more.")
+    order = np.random.default_rng(seed).permutation(count)
+    held_out = min(count - 1, max(1, round(share * count)))
+    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+
+
 def _blocks(actions: np.ndarray, stride: int) -> np.ndarray:
     """Join ``stride`` action rows (T, A) into the block that leaves each row: (T, stride * A)."""
     if stride == 1:

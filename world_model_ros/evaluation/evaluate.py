@@ -22,8 +22,7 @@ from world_model_ros.evaluation.problems import (
     save_problems,
 )
 from world_model_ros.evaluation.workers import Job, Settings, run_in_workers
-from world_model_ros.model.config import read_spec
-from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.planning.config import OBJECTIVES, PROPOSALS, PlannerConfig
 from world_model_ros.planning.precision import PRECISIONS
 from world_model_ros.planning.solvers import SOLVERS

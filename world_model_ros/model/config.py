@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import json
 import math
+import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -372,9 +374,52 @@ def read_spec(folder: str | Path) -> CheckpointSpec:
             f"{path} is a published LeWM configuration: turn it into a checkpoint with "
             "`python -m world_model_ros import-checkpoint`."
         )
+    _rename_old_keys(values)
     try:
         spec = build(CheckpointSpec, values, str(path))
         spec.validate()
     except OverflowError:
         raise UserError(f"{path} has a number beyond all measure: copy the checkpoint again.") from None
     return spec
+
+
+def _rename_old_keys(values) -> None:
+    """Give what ``training`` notes its present names: checkpoints written before have ``worthiness``."""
+    training = values.get("training") if isinstance(values, dict) else None
+    if not isinstance(training, dict) or "worthiness" not in training:
+        return
+    readiness = training.setdefault("readiness", training.pop("worthiness"))
+    if isinstance(readiness, dict) and "fit" in readiness:
+        readiness["ready"] = readiness.pop("fit")
+        readiness["verdict"] = str(readiness.get("verdict", "")).replace("fit to plan", "ready to plan")
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """Return the folder of a checkpoint given as a path or as the name of a shipped one.
+
+    Raises UserError that lists the shipped names when there is neither.
+    """
+    if not str(name):
+        raise UserError("no checkpoint is given: name a checkpoint folder or a shipped model such as reach.")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    shipped = {}
+    for share in _shares():
+        if share.is_dir():
+            for model in sorted(share.iterdir()):
+                shipped.setdefault(model.name, model)
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise UserError(
+        f"no checkpoint at {str(name)!r}: give a checkpoint folder, or one of the shipped models "
+        f"({', '.join(sorted(shipped)) or 'none is installed'})."
+    )
+
+
+def _shares() -> list[Path]:
+    """Folders that may hold shipped models: the source tree, then every installed prefix."""
+    ament = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    prefixes = [*Path(__file__).resolve().parents, *ament, sys.prefix]
+    shares = [Path(prefix, "share", "world_model_ros", "models") for prefix in prefixes if prefix]
+    return [Path(__file__).resolve().parents[2] / "models", *shares]

@@ -56,6 +56,22 @@ def read_state(path: Path, device: torch.device, identity: dict, kinds: dict[str
     return state
 
 
+def drop_later_lines(path: Path, step: int) -> None:
+    """Drop the lines of a metrics file that a killed run had written after its last saved state."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            continue  # the line a kill cut short
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
+
+
 def recorded_settings(folder: Path) -> dict:
     """Return the TrainingSettings of the run in ``folder``, as a dict; empty where no state can be read."""
     return _recorded_identity(folder / STATE_NAME).get("settings", {})

@@ -2,25 +2,41 @@
 
 import argparse
 import dataclasses
+import hashlib
 import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from world_model_ros.data.clips import Clips
+from world_model_ros.data.clips import Clips, split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import action_spec, interface_of
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import build_model, check_place, round_weights, save_checkpoint
-from world_model_ros.model.config import CONFIG_NAME, CheckpointSpec, ImageSpec, ModelConfig, read_spec
+from world_model_ros.model.checkpoint import (
+    build_model,
+    check_place,
+    load_checkpoint,
+    round_weights,
+    save_checkpoint,
+)
+from world_model_ros.model.config import (
+    CONFIG_NAME,
+    ActionInterface,
+    CheckpointSpec,
+    ImageSpec,
+    ModelConfig,
+    find_checkpoint,
+    interface_differences,
+    read_spec,
+)
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import readiness
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import collect_command, write_card
-from world_model_ros.training.heads import add_heads, add_heads_later
+from world_model_ros.training.heads import STORED, add_heads, add_step_arguments
 from world_model_ros.training.loop import (
     IDENTITY_KINDS,
     METRICS_NAME,
@@ -29,14 +45,12 @@ from world_model_ros.training.loop import (
     TrainingSettings,
     identity_of,
 )
-from world_model_ros.training.metrics import known_by_heart, validate
-from world_model_ros.training.split import split_episodes
-from world_model_ros.training.start import fingerprint, start_from
+from world_model_ros.training.metrics import overfits, validate
 from world_model_ros.training.state import STATE_NAME, find_run
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
-_STORED = "float16"
-SEEN_CLIPS = 4000  # of the training, to compare with what was held out
+SEEN_CLIPS = 4000  # of the training episodes, to compare their error with the held-out one
+HEADS = ("temporal", "inverse")  # a training that starts from a checkpoint fits them anew
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,18 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--augment", type=float, default=defaults.augment, help="chance of each disturbance of a frame"
     )
-    parser.add_argument(
-        "--temporal-steps", type=int, default=3000, help="steps of the temporal-distance head, 0: no head"
-    )
-    parser.add_argument(
-        "--inverse-steps", type=int, default=4000, help="steps of the inverse-dynamics head, 0: no head"
-    )
-    parser.add_argument(
-        "--heads",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="train nothing but the heads of this one, on the data it was trained on, and write it to --out",
-    )
+    add_step_arguments(parser)
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights, split and batches")
     parser.add_argument("--val", type=float, default=0.1, help="share of the episodes held out")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -101,8 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device).type
-    if arguments.heads:
-        return _heads(arguments, device)
     with EpisodeFile(arguments.data) as file:
         return _train(arguments, file, device)
 
@@ -133,7 +134,7 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, device: str) -> int
         identity["start"] = fingerprint(weights)
     folder = _run_folder(arguments, spec.model, settings, identity)
     if arguments.restart:
-        _forget(folder)
+        _delete_state(folder)
     trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block, weights)
     if trainer.finished and _exported(arguments, settings, file):
         print(f"{folder} has all {settings.steps} steps done: {arguments.out} (--restart trains again)")
@@ -153,6 +154,33 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, device: str) -> int
     spec = dataclasses.replace(spec, training=_provenance(arguments, trainer, file, before))
     _export(arguments, trainer, spec, file, clips, validation)
     return 0
+
+
+def start_from(
+    checkpoint: Path, spec: CheckpointSpec, data: ActionInterface
+) -> tuple[CheckpointSpec, dict[str, Tensor], dict]:
+    """Return ``spec`` with the model of ``checkpoint``, without heads, its weights and its notes.
+
+    Raises UserError where its actions mean something else than those of ``data``.
+    """
+    model, there = load_checkpoint(checkpoint)
+    differing = interface_differences(there.interface, data, ("in the checkpoint", "in the data"))
+    if differing:
+        raise UserError(
+            f"{checkpoint} was trained for other actions than the data's: {'; '.join(differing)}. Start from "
+            "a checkpoint of the same robot, or without --start."
+        )
+    bare = dataclasses.replace(there.model, temporal_hidden=0, inverse_hidden=0)
+    weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
+    return dataclasses.replace(spec, model=bare, image=there.image), weights, there.training
+
+
+def fingerprint(weights: dict[str, Tensor]) -> str:
+    """Return a short hash of the weights."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _run_folder(
@@ -183,17 +211,6 @@ def _exported(arguments: argparse.Namespace, settings: TrainingSettings, file: E
     return all(noted.get(name) == value for name, value in ours.items())
 
 
-def _heads(arguments: argparse.Namespace, device: str) -> int:
-    steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
-    with EpisodeFile(arguments.data) as file:
-        figures = add_heads_later(
-            arguments.heads, file, arguments.out, steps, _command(arguments), _STORED, device
-        )
-    words = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
-    print(f"{words or 'no head was asked for'}; checkpoint: {arguments.out}")
-    return 0
-
-
 def _export(
     arguments: argparse.Namespace,
     trainer: TrainingRun,
@@ -203,32 +220,32 @@ def _export(
     held_out: Clips,
 ) -> None:
     """Add the heads, measure and calibrate the weights as stored, write the checkpoint."""
-    state = round_weights(trainer.model.state_dict(), _STORED)
+    state = round_weights(trainer.model.state_dict(), STORED)
     model = build_model(spec.model, state, arguments.out).to(trainer.device).eval()
-    figures = validate(model, held_out, spec.image)
+    metrics = validate(model, held_out, spec.image)
     seen = validate(model, clips, spec.image, clips.some(SEEN_CLIPS, arguments.seed))
-    figures["prediction_seen"] = seen["prediction"]
+    metrics["prediction_seen"] = seen["prediction"]
     steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
-    spec, judged = add_heads(model, spec, clips, held_out, steps, arguments.seed, _STORED)
-    figures.update(judged)
+    spec, judged = add_heads(model, spec, clips, held_out, steps, arguments.seed)
+    metrics.update(judged)
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
-    figures.update(judged)
-    worth = _readiness(arguments, model, spec, file, held_out)
-    noted = {**spec.training, "validation": figures, "readiness": worth}
+    metrics.update(judged)
+    ready = _readiness(arguments, model, spec, file, held_out)
+    noted = {**spec.training, "validation": metrics, "readiness": ready}
     spec = dataclasses.replace(spec, thresholds=thresholds, training=noted)
     card = write_card(
-        arguments.out.resolve().name, spec, file, _commands(spec, file), len(held_out.episodes), figures
+        arguments.out.resolve().name, spec, file, _commands(spec, file), len(held_out.episodes), metrics
     )
-    save_checkpoint(arguments.out, model, spec, card, dtype=_STORED)
+    save_checkpoint(arguments.out, model, spec, card, dtype=STORED)
     print(
-        f"{worth['verdict']}\n"
-        f"held-out error {figures['prediction']:.4f}, {figures['ratio']:.3f} of copying; "
+        f"{ready['verdict']}\n"
+        f"held-out error {metrics['prediction']:.4f}, {metrics['ratio']:.3f} of copying; "
         f"checkpoint: {arguments.out}"
     )
-    if known_by_heart(figures):
+    if overfits(metrics):
         print(
-            f"note: on the training's own episodes the error is {figures['prediction_seen']:.4f}: part of "
-            "it is known by heart, and more episodes would help",
+            f"note: the model overfits: its error on training episodes is {metrics['prediction_seen']:.4f}; "
+            "more episodes would help",
             file=sys.stderr,
         )
 
@@ -244,7 +261,7 @@ def _readiness(
     try:
         windows = Clips(file, spec.action, spec.block, frames, held_out.episodes, spec.image.size)
     except UserError:
-        return {"verdict": f"fitness to plan with not judged: no held-out episode has {frames} model steps"}
+        return {"verdict": f"readiness to plan with not judged: no held-out episode has {frames} model steps"}
     return readiness.measure(model, spec, windows, arguments.seed)
 
 
@@ -322,6 +339,6 @@ def _command(arguments: argparse.Namespace) -> str:
     return command_line("train", arguments, add_arguments, leave_out=("restart", "run", "commit", "threads"))
 
 
-def _forget(folder: Path) -> None:
+def _delete_state(folder: Path) -> None:
     for name in (STATE_NAME, METRICS_NAME):
         (folder / name).unlink(missing_ok=True)
