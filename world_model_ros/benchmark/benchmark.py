@@ -97,23 +97,21 @@ def _model(arguments: argparse.Namespace) -> tuple[LeWorldModel, CheckpointSpec]
     return model, CheckpointSpec(config, ImageSpec(config.image_size), action, period=0.1, block=block)
 
 
-def _line(part: str, found: dict) -> str:
-    line = (
-        f"{part:<10} p50 {found['p50_ms']:8.2f} ms   p95 {found['p95_ms']:8.2f}   p99 {found['p99_ms']:8.2f}"
-    )
-    if part == "rollout":
+def _line(name: str, part: dict) -> str:
+    line = f"{name:<10} p50 {part['p50_ms']:8.2f} ms   p95 {part['p95_ms']:8.2f}   p99 {part['p99_ms']:8.2f}"
+    if name == "rollout":
         line += (
-            f"   {found['speedup']:.2f}x the plain one,"
-            f" costs within {found['max_relative_cost_difference']:.0e};"
-            f" bf16 {found['bf16_speedup']:.2f}x, rank correlation {found['bf16_rank_correlation']:.4f}"
+            f"   {part['speedup']:.2f}x the plain one,"
+            f" costs within {part['max_relative_cost_difference']:.0e};"
+            f" bf16 {part['bf16_speedup']:.2f}x, rank correlation {part['bf16_rank_correlation']:.4f}"
         )
-    if part == "peer":
+    if name == "peer":
         line += (
-            f"   {found['name']} {found['reference_p50_ms']:.0f} ms: {found['ratio']:.2f}x in fp32,"
-            f" {found['bf16_ratio']:.2f}x in bf16; costs within {found['max_relative_cost_difference']:.0e},"
-            f" {100 * found['same_elites']:.0f} % of the elites the same"
+            f"   {part['name']} {part['reference_p50_ms']:.0f} ms: {part['ratio']:.2f}x in fp32,"
+            f" {part['bf16_ratio']:.2f}x in bf16; costs within {part['max_relative_cost_difference']:.0e},"
+            f" {100 * part['same_elites']:.0f} % of the elites the same"
         )
-    if part == "pipeline":
-        shares = (f"{name} {100 * share:.1f} %" for name, share in found["idle_cpu"].items())
+    if name == "pipeline":
+        shares = (f"{node} {100 * share:.1f} %" for node, share in part["idle_cpu"].items())
         line += "   of a core when idle: " + ", ".join(s for s in shares if not s.startswith("sim_node"))
     return line

@@ -174,11 +174,11 @@ class EpisodeWriter:
             write_text(note, json.dumps(self.attributes, indent=2))
         self._staged = {int(m[1]) for f in self.parts.iterdir() if (m := _PART.fullmatch(f.name))}
 
-    def _check(self, found: dict, where: Path) -> None:
+    def _check(self, stored: dict, where: Path) -> None:
         differing = [
-            f"{key} {found.get(key)!r} there, {value!r} now"
+            f"{key} {stored.get(key)!r} there, {value!r} now"
             for key, value in self.attributes.items()
-            if found.get(key) != value
+            if stored.get(key) != value
         ]
         if differing:
             raise UserError(

@@ -12,8 +12,8 @@ import torch
 from world_model_ros.errors import UserError
 
 STATE_NAME = "state.pt"
-# What torch.load and json raise for a file that is missing, cut short, or holds something else: found by
-# giving them 4000 damaged files.
+# What torch.load and json raise for a file that is missing, cut short, or holds something else (tried with
+# 4000 damaged files).
 UNREADABLE = (
     OSError,
     EOFError,
@@ -93,8 +93,10 @@ def _recorded_identity(path: Path) -> dict:
     """Return the identity in a state file; empty where none can be read."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        found = json.loads(state["identity"])
-        return found if isinstance(found, dict) and isinstance(found.get("settings", {}), dict) else {}
+        identity = json.loads(state["identity"])
+        return (
+            identity if isinstance(identity, dict) and isinstance(identity.get("settings", {}), dict) else {}
+        )
     except UNREADABLE:
         return {}
 
@@ -111,11 +113,11 @@ def _defaults(kind) -> dict:
 
 
 def _differences(there: dict, here: dict, prefix: str = "") -> list[str]:
-    found = []
+    differences = []
     for key in sorted(set(there) | set(here)):
         old, new = there.get(key), here.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{key}.")
+            differences += _differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key} {old!r} there, {new!r} now")
-    return found
+            differences.append(f"{prefix}{key} {old!r} there, {new!r} now")
+    return differences
