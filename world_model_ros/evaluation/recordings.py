@@ -16,7 +16,7 @@ from world_model_ros.model.config import CheckpointSpec, interface_differences
 from world_model_ros.model.frames import resize_frame
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.monitoring import surprise
+from world_model_ros.monitoring.surprise import surprise
 from world_model_ros.sim.collect import Recipe, record
 from world_model_ros.sim.worlds import check_world, make_world
 
@@ -109,6 +109,7 @@ def all_frames(recordings: list[Recording]) -> np.ndarray:
     return np.concatenate([r.pixels for r in recordings])
 
 
+@torch.inference_mode()
 def one_step_errors(model: LeWorldModel, latents: Tensor, blocks: Tensor, history: int) -> Tensor:
     """Return squared L2 errors (N - history,) of every step predicted from a full history.
 
@@ -116,7 +117,7 @@ def one_step_errors(model: LeWorldModel, latents: Tensor, blocks: Tensor, histor
     """
     if len(latents) <= history:
         return torch.zeros(0)
-    windows = latents.unfold(0, history + 1, 1).movedim(-1, 1)  # (N - history, history + 1, D)
+    past = latents[:-1].unfold(0, history, 1).movedim(-1, 1)  # (N - history, history, D)
     actions = blocks.unfold(0, history, 1).movedim(-1, 1)
     device = next(model.parameters()).device
-    return surprise.one_step_errors(model, windows.to(device), actions.to(device))
+    return surprise(model, past.to(device), actions.to(device), latents[history:].to(device)).cpu()

@@ -8,8 +8,8 @@ from world_model_ros.data.clips import Clips
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.config import CheckpointSpec, Thresholds
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.monitoring.surprise import one_step_errors
-from world_model_ros.training.metrics import BATCH, encode_clips, encode_frames
+from world_model_ros.monitoring.surprise import surprise
+from world_model_ros.training.metrics import BATCH, encode_clips, encode_frames, evaluation_mode
 
 SURPRISE_QUANTILE = 0.999
 SAME_METRES = 0.015
@@ -36,7 +36,11 @@ def calibrate(
     latents, blocks = encode_clips(model, clips, spec.image)
     device = next(model.parameters()).device
     parts = zip(latents.split(BATCH), blocks[:, :-1].split(BATCH), strict=True)
-    errors = torch.cat([one_step_errors(model, z.to(device), a.to(device)) for z, a in parts]).numpy()
+    with evaluation_mode(model):
+        errors = [
+            surprise(model, z[:, :-1].to(device), a.to(device), z[:, -1].to(device)).cpu() for z, a in parts
+        ]
+    errors = torch.cat(errors).numpy()
     norms = latents.flatten(0, 1).norm(dim=-1).numpy()
     low, high = np.quantile(norms, [0.001, 0.999])
     goal, metrics = _from_states(model, file, clips, spec, seed)
