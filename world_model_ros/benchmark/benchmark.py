@@ -19,7 +19,7 @@ from world_model_ros.provenance import source_commit
 
 PARTS = ("encode", "predict", "rollout", "solve", "pipeline", "published")
 SIZES = {"small": "reach", "medium": "push", "full": None}  # the shipped model of that size
-_LONG = ("pipeline", "published")  # only when asked for: half a minute and more
+_LONG = ("pipeline", "published")  # only on request: they take half a minute and more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", choices=SIZES, default="small", help="full: published sizes, random weights"
     )
-    parser.add_argument("--checkpoint", help="measure this one instead")
+    parser.add_argument("--checkpoint", help="folder or shipped model to measure instead")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--repeats", type=int, default=20, help="timed calls; solves are eight times as many")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument(
-        "--only", action="append", choices=PARTS, help=f"these parts (default: all but {', '.join(_LONG)})"
+        "--repeats", type=int, default=20, help="timed calls; a solve is timed eight times as often"
     )
     parser.add_argument(
-        "--peer", choices=peer.PEERS, help="also run that one on the published solve, in turns"
+        "--only",
+        action="append",
+        choices=PARTS,
+        help=f"measure only this part; may be repeated (default: all but {', '.join(_LONG)})",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument(
+        "--peer", choices=peer.PEERS, help="reference to run alternately on the published solve"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -71,7 +71,7 @@ class Clips:
     def batch(self, indices) -> tuple[np.ndarray, np.ndarray]:
         """Return clips: pixels uint8 (B, frames, H, W, 3), blocks float32 (B, frames, block * dim).
 
-        Block t leaves frame t; what would reach past the end of an episode is 0, the mean action.
+        Block t leaves frame t; actions past the end of an episode are 0, the mean action.
         """
         rows = self.starts[np.asarray(indices)][:, None] + self._offsets
         return self.pixels[rows], self.blocks[rows]

@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: config.json, model.safetensors, card.md. Nothing in it is code."""
+"""A checkpoint is a folder: config.json, model.safetensors, card.md. It contains no code."""
 
 import os
 import shutil

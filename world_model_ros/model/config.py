@@ -22,7 +22,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "card.md"
 
-# A damaged or hostile file must not keep the reader building for hours, nor take all memory.
+# Limits, so that a damaged or hostile file takes neither hours nor all memory to read.
 _DEEPEST = 256  # layers
 _WIDEST = 1 << 16  # of anything in a model
 _LARGEST_IMAGE = 4096  # pixels a side

@@ -1,4 +1,4 @@
-"""The card of a checkpoint: what it was made from, how to make it again, what was measured."""
+"""The card of a checkpoint: its data, the commands that make it, the measured results."""
 
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.config import CheckpointSpec
@@ -24,7 +24,7 @@ _HEADS = "\n## Heads, trained afterwards\n"
 
 
 def with_heads(card: str, heads: dict, metrics: dict) -> str:
-    """Return a card's text with a last section about heads that came later, instead of an earlier one."""
+    """Return a card's text with a last section on heads trained later, instead of an earlier one."""
     rows = _temporal_row(metrics) + _inverse_row(metrics)
     return f"""{card.split(_HEADS)[0].rstrip()}
 {_HEADS}
@@ -40,7 +40,7 @@ commit {heads["commit"] or "unknown"}; all other weights are as they were. On he
 
 
 def collect_command(file: EpisodeFile) -> list[str]:
-    """Return the command that fills such a file, nothing for one that `collect` did not make."""
+    """Return the command that makes such a file; empty for a file that `collect` did not make."""
     values = {name: file.attributes.get(name) for name in ("task", "length", "seed", "image_size")}
     if "scripted explorer" not in str(file.attributes.get("source")) or None in values.values():
         return []

@@ -40,7 +40,7 @@ _WARMUP_SHARE = 0.01
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What decides the result of a training; a run continues only under the same ones."""
+    """Settings that determine the result of a training; a run is resumed only with the same ones."""
 
     steps: int = 2000
     batch: int = 128
@@ -48,7 +48,7 @@ class TrainingSettings:
     sigreg: float = 0.09  # weight of the regulariser, belongs to batches of 128
     projections: int = 1024
     motion: float = 0.0  # weight of a linear map from latents' change to actions, see Motion
-    augment: float = 0.0  # chance of each disturbance of a frame, see augment.py
+    augment: float = 0.0  # probability of each disturbance of a frame, see augment.py
     seed: int = 0
     weight_decay: float = 1e-3
     clip: float = 1.0
@@ -61,7 +61,7 @@ IDENTITY_KINDS = {"model": ModelConfig, "settings": TrainingSettings}
 
 
 def identity_of(config: ModelConfig, settings: TrainingSettings, more: dict) -> dict:
-    """Return all that makes a training this one, as JSON gives it back; ``more`` says what it learns from."""
+    """Return what identifies a training, as read back from JSON; ``more`` describes its data."""
     return json.loads(json.dumps({"model": asdict(config), "settings": asdict(settings), **more}))
 
 
@@ -93,10 +93,10 @@ def training_loss(
 class Motion(nn.Module):
     """A third, optional term: a linear map from latents' change to the summed actions between two frames.
 
-    In a latent that predicts well the robot's place lies along curves: an MLP finds it, a linear probe does
-    not. Actions are known, and what velocities do to a place is linear in time, so telling the actions
-    between any two frames of a clip from the difference of their latents straightens these curves. Only
-    training has this map.
+    In a latent that predicts well the robot's position lies along curves: an MLP finds it, a linear probe
+    does not. A position changes by the sum of the known velocities, so a linear map that predicts the
+    actions between any two frames of a clip from the difference of their latents straightens these curves.
+    Only training has this map.
     """
 
     def __init__(self, latent_dim: int, action_dim: int):
@@ -115,8 +115,8 @@ class Motion(nn.Module):
         places = torch.cat([torch.zeros_like(steps[:, :1]), steps.cumsum(1)], dim=1)
         first, second = torch.tensor(list(combinations(range(latents.shape[1]), 2))).T.to(latents.device)
         apart = (second - first)[:, None].to(latents.dtype)
-        told = self.change((latents[:, second] - latents[:, first]).float()) + apart * self.drift
-        return (told - (places[:, second] - places[:, first])).square().mean()
+        predicted = self.change((latents[:, second] - latents[:, first]).float()) + apart * self.drift
+        return (predicted - (places[:, second] - places[:, first])).square().mean()
 
 
 class TrainingInterruptedError(Exception):
@@ -240,7 +240,7 @@ class TrainingRun:
     def _train_step(self, clips: Clips, image: ImageSpec) -> LossTerms:
         settings = self.settings
         pixels, blocks = clips.batch(batch_indices(self.step, len(clips), settings.batch, settings.seed))
-        # a seed of its own for every step
+        # another seed for every step
         generator = torch.Generator().manual_seed((settings.seed + 1) * 1_000_003 + self.step)
         torch.manual_seed(generator.initial_seed())
         directions = draw_directions(self.model.config.latent_dim, settings.projections, generator)

@@ -1,4 +1,4 @@
-"""The state of a training on disk: what it belongs to, and all that it takes to go on."""
+"""The state of a training on disk, from which it is resumed."""
 
 import json
 import os

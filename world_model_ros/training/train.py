@@ -61,24 +61,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run",
         type=Path,
-        help="folder of the state and the metrics (default: runs/<name of out>, or where runs/ has this "
-        "training already)",
+        help="folder of the state and the metrics (default: runs/<name of out>, or the folder in runs/ that "
+        "has this training already)",
     )
     parser.add_argument(
         "--start",
         metavar="CHECKPOINT",
-        help="begin with the weights of this folder or shipped model, whose size and history then hold",
+        help="begin with the weights of this folder or shipped model, and with its size and history",
     )
-    parser.add_argument("--restart", action="store_true", help="forget an earlier run instead of resuming")
+    parser.add_argument(
+        "--restart", action="store_true", help="delete the state of an earlier run instead of resuming it"
+    )
     parser.add_argument(
         "--size", choices=_SIZES, default="small", help="small and medium for CPUs, full as published"
     )
-    parser.add_argument("--history", type=int, default=3, help="frames that the predictor sees")
+    parser.add_argument("--history", type=int, default=3, help="number of frames that the predictor sees")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="optimiser steps")
-    parser.add_argument("--batch", type=int, default=defaults.batch, help="clips in a step")
+    parser.add_argument("--batch", type=int, default=defaults.batch, help="clips of one step")
     parser.add_argument("--lr", type=float, default=defaults.lr, help="peak learning rate")
-    parser.add_argument("--sigreg", type=float, default=defaults.sigreg, help="weight of the regulariser")
-    parser.add_argument("--projections", type=int, default=defaults.projections, help="SIGReg's directions")
+    parser.add_argument(
+        "--sigreg", type=float, default=defaults.sigreg, help="weight of the regulariser SIGReg"
+    )
+    parser.add_argument(
+        "--projections", type=int, default=defaults.projections, help="number of random directions of SIGReg"
+    )
     parser.add_argument(
         "--motion",
         type=float,
@@ -86,15 +92,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of a linear map from latents' change to actions, 0: the published loss",
     )
     parser.add_argument(
-        "--augment", type=float, default=defaults.augment, help="chance of each disturbance of a frame"
+        "--augment", type=float, default=defaults.augment, help="probability of each disturbance of a frame"
     )
     add_step_arguments(parser)
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights, split and batches")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed of weights, split and batches")
     parser.add_argument("--val", type=float, default=0.1, help="share of the episodes held out")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the layers")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="number format of the layers"
+    )
     parser.add_argument("--threads", type=int, default=0, help="torch threads, 0 for torch's own choice")
-    parser.add_argument("--commit", help="provenance to note, by default what git says")
+    parser.add_argument("--commit", help="commit to store in the checkpoint (default: from git)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -189,7 +197,7 @@ def _run_folder(
     """Return where the state of the training is or goes.
 
     By default runs/<name of out>, and where that holds none, the folder in runs/ of the same training:
-    another --out is another place for the same weights, not another training.
+    another --out does not make it another training.
     """
     if arguments.run:
         return arguments.run
@@ -203,7 +211,7 @@ def _run_folder(
 
 
 def _exported(arguments: argparse.Namespace, settings: TrainingSettings, file: EpisodeFile) -> bool:
-    """Return whether --out is a checkpoint that says it comes from this training."""
+    """Return whether --out is a checkpoint of this training, by what it notes."""
     if not (arguments.out / CONFIG_NAME).is_file():
         return False
     noted = read_spec(arguments.out).training
@@ -274,18 +282,18 @@ def _check(arguments: argparse.Namespace) -> None:
     if not arguments.lr > 0 or not min(arguments.sigreg, arguments.motion) >= 0:
         raise UserError("--lr must be positive, --sigreg and --motion not negative.")
     if not 0 <= arguments.augment <= 1:
-        raise UserError(f"--augment is a chance between 0 and 1, it is {arguments.augment}.")
+        raise UserError(f"--augment is a probability between 0 and 1, it is {arguments.augment}.")
     if not 0 < arguments.val < 1:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
     if min(arguments.threads, arguments.seed, arguments.temporal_steps, arguments.inverse_steps) < 0:
         raise UserError("--threads, --seed, --temporal-steps and --inverse-steps must not be negative.")
     check_place("--out", arguments.out)
     if arguments.run and arguments.run.exists() and not arguments.run.is_dir():
-        raise UserError(f"--run {arguments.run} is no folder: choose another one.")
+        raise UserError(f"--run {arguments.run} is not a folder: choose another one.")
 
 
 def _bf16(precision: str, device: str, model: ModelConfig) -> bool:
-    """Whether bf16 pays: on GPUs, on CPUs with AMX, and with AVX-512's bf16 where BatchNorm is.
+    """Return whether bf16 is faster: on GPUs, on CPUs with AMX, and with AVX-512's bf16 where BatchNorm is.
 
     There the small model's steps took 0.95 to 1.4 times as long in bf16, the medium one's 0.65.
     """
@@ -308,7 +316,7 @@ def _spec(arguments: argparse.Namespace, file: EpisodeFile, episodes: list[int])
 
 
 def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile, before: dict) -> dict:
-    """Return what is noted of a training; ``before`` is what was noted of the one it started from."""
+    """Return the notes on a training for config.json; ``before`` are those of the one it started from."""
     settings = trainer.settings
     earlier = [*before.get("earlier", []), before["command"]] if before.get("command") else []
     noted = ("steps", "batch", "lr", "sigreg", "projections", "motion", "augment", "seed")
@@ -331,7 +339,7 @@ def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile, before: dict
 
 
 def _commands(spec: CheckpointSpec, file: EpisodeFile) -> list[str]:
-    """Return all that it takes to make the checkpoint again, the collection where we did it."""
+    """Return the commands that make the checkpoint, with the collection if `collect` made the data."""
     return [*collect_command(file), *spec.training["earlier"], spec.training["command"]]
 
 
