@@ -1,4 +1,4 @@
-"""Timing on a machine with other load: the compared functions run alternately."""
+"""Honest timing on a machine that is never quiet: alternate what is compared, report medians."""
 
 import time
 from collections.abc import Callable
@@ -8,9 +8,9 @@ import torch
 
 
 def alternate(functions: dict[str, Callable[[], object]], repeats: int, device: str = "cpu") -> dict:
-    """Time each function ``repeats`` times after one untimed call; return {name: ms (repeats,)}.
+    """Time each function ``repeats`` times, in turns, after one untimed turn; return {name: ms (repeats,)}.
 
-    They run alternately, so that other load slows all of them alike. On CUDA a call ends when the
+    In turns, so that a slow minute of the machine slows all of them. On CUDA a call ends when the
     device has done its work.
     """
     taken = {name: [] for name in functions}
