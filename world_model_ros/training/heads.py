@@ -41,9 +41,7 @@ NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``train-heads``."""
-    parser.add_argument(
-        "--checkpoint", required=True, help="folder or shipped model that gets the heads"
-    )
+    parser.add_argument("--checkpoint", required=True, help="folder or shipped model that gets the heads")
     parser.add_argument("--data", type=Path, required=True, help="episode file (.h5) that it was trained on")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     add_step_arguments(parser)
