@@ -9,8 +9,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import read_spec
-from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.nodes import arguments, environment
 
 NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")

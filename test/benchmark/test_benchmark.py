@@ -10,9 +10,8 @@ from world_model_ros.benchmark.parts import Bench
 from world_model_ros.benchmark.plain import plain_rollout
 from world_model_ros.cli import main
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.model.config import ModelConfig
+from world_model_ros.model.config import ModelConfig, find_checkpoint
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.monitoring import statistics
 from world_model_ros.nodes import starter
 

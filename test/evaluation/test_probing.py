@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from world_model_ros.data.clips import split_episodes
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation import probing
@@ -23,7 +24,6 @@ from world_model_ros.evaluation.recordings import (
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.sim.collect import Recipe, attributes_of, record
 from world_model_ros.sim.worlds import make_world
-from world_model_ros.training.split import split_episodes
 
 EPISODES = 12
 

@@ -171,13 +171,13 @@ def edited(folder, edit):
         (lambda c: c["action"].pop("std"), r"missing \['std'\]"),
         (lambda c: c["action"].update(std=[0.0, 1.0]), "std must be positive"),
         (lambda c: c["action"].update(std=[float("nan"), 1.0]), "must be finite"),
-        (lambda c: c["action"].update(mean=[10**400, 1.0]), "beyond all measure"),
+        (lambda c: c["action"].update(mean=[10**400, 1.0]), "too large"),
         (lambda c: c["action"].update(names=["linear_x"]), "differ in length"),
         (lambda c: c["action"].update(names=["linear_x", "linear_x"]), "not all different"),
         (lambda c: c["action"].update(low=[0.4, -0.4], high=[-0.4, 0.4]), "is not below"),
         (lambda c: c["action"].update(kind="joint_position"), "neither joint_velocity nor twist"),
         (lambda c: c.update(block=4), "block x action names is 4 x 2"),
-        (lambda c: c.update(period=10**400), "beyond all measure"),
+        (lambda c: c.update(period=10**400), "too large"),
         (lambda c: c.update(period=1e-300), "period 1e-300 s"),
         (lambda c: c.update(period=float("nan")), "period nan s"),
         (lambda c: c["image"].update(mean=[0.5]), "three finite numbers"),
@@ -252,3 +252,9 @@ def test_impossible_dimensions_are_refused(folder, field, value, message):
     edited(folder, lambda values: values["model"].update({field: value}))
     with pytest.raises(UserError, match=message):
         load_checkpoint(folder)
+
+
+def test_what_older_checkpoints_note_under_other_names_is_read():
+    readiness = read_spec("models/push").training["readiness"]
+    assert readiness["ready"] is True
+    assert readiness["verdict"].startswith("ready to plan with: cost spread")

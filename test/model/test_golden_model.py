@@ -11,7 +11,7 @@ from world_model_ros.model.image import prepare_images
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.predictor import Predictor
 from world_model_ros.model.sigreg import sigreg
-from world_model_ros.training.loss import training_loss
+from world_model_ros.training.loop import training_loss
 
 pytestmark = pytest.mark.golden
 

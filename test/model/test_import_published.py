@@ -163,11 +163,11 @@ def test_the_published_names_respell_to_ours(golden):
     [
         ({"std": None}, "missing"),
         ({"scale": [1]}, "unknown"),
-        ({"mean": "0"}, "list of numbers"),
-        ({"names": [1, 2]}, "list of texts"),
+        ({"mean": "0"}, "wrong type"),
+        ({"names": [1, 2]}, "wrong type"),
         ({"std": [0.5, 0.0]}, "std must be positive"),
         ({"mean": [0.0]}, "differ in length"),
-        ({"mean": [10**400, 0]}, "beyond all measure"),
+        ({"mean": [10**400, 0]}, "too large"),
         ({"names": ["x"], "mean": [0], "std": [1], "low": [-1], "high": [1]}, "block x action"),
     ],
 )

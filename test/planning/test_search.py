@@ -7,7 +7,7 @@ import torch
 from world_model_ros.data.normalisation import normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.model.config import find_checkpoint
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.cuda_graph import Recorded
 from world_model_ros.planning.noise import Noise

@@ -19,7 +19,7 @@ def test_heads_come_later_and_change_nothing_else(data, tmp_path, tiny, capsys, 
     bare = tmp_path / "out"
     (bare / "card.md").write_text("# out\n\nmeasured by hand\n")
     later = tmp_path / "later"
-    words = ["train", "--data", str(data), "--heads", str(bare), "--inverse-steps", "20"]
+    words = ["train-heads", "--data", str(data), "--checkpoint", str(bare), "--inverse-steps", "20"]
     for out in (later, later):  # the second time instead of the first
         assert main([*words, "--out", str(out), "--temporal-steps", "0"]) == 0
     before, after = (load_file(folder / "model.safetensors") for folder in (bare, later))
@@ -33,9 +33,9 @@ def test_heads_come_later_and_change_nothing_else(data, tmp_path, tiny, capsys, 
     card = (later / "card.md").read_text()
     assert card.startswith("# out\n\nmeasured by hand\n")
     assert card.count("inverse dynamics, R2") == 1
-    assert "--heads" in card
+    assert "train-heads --checkpoint" in card
     other = write_episodes(tmp_path / "other.h5", seed=9)
-    assert main(["train", "--data", str(other), "--heads", str(bare), "--out", str(later)]) == 2
+    assert main(["train-heads", "--data", str(other), "--checkpoint", str(bare), "--out", str(later)]) == 2
     assert "its actions differ" in capsys.readouterr().err
 
 
@@ -51,7 +51,8 @@ def test_heads_come_later_on_the_device_that_is_asked_for(data, tmp_path, tiny, 
 
     monkeypatch.setattr(heads, "load_checkpoint", load)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    words = ["train", "--data", str(data), "--heads", str(tmp_path / "out"), "--out", str(tmp_path / "later")]
+    words = ["train-heads", "--data", str(data), "--checkpoint", str(tmp_path / "out")]
+    words += ["--out", str(tmp_path / "later")]
     for device in ("cpu", "cuda", "auto"):
         assert main([*words, "--device", device, "--inverse-steps", "2", "--temporal-steps", "2"]) == 0
     assert asked == ["cpu", "cuda", "cuda"]
@@ -67,8 +68,8 @@ def test_heads_are_judged_where_their_latents_are(data, tiny, monkeypatch):
     monkeypatch.setattr(heads, "_by_episode", lambda *_: (*drawn, lengths))
     spec = read_spec("models/reach")
     steps = {"temporal": 2, "inverse": 2}
-    _, figures = heads.add_heads(model, spec, None, None, steps, 0, "float16")
-    assert {"temporal_1", "inverse_1"} <= figures.keys()
+    _, metrics = heads.add_heads(model, spec, None, None, steps, 0)
+    assert {"temporal_1", "inverse_1"} <= metrics.keys()
     assert {p.device.type for p in model.parameters()} == {"meta"}
 
 

@@ -5,9 +5,9 @@ import torch
 from world_model_ros.training.metrics import (
     copy_error,
     effective_rank,
-    known_by_heart,
     latent_std,
     looks_collapsed,
+    overfits,
 )
 
 
@@ -37,6 +37,6 @@ def test_collapse_is_noticed():
     assert looks_collapsed({**healthy, "effective_rank": 1.1})
 
 
-def test_what_is_known_by_heart_is_noticed():
-    assert known_by_heart({"prediction": 0.027, "prediction_seen": 0.017})
-    assert not known_by_heart({"prediction": 0.021, "prediction_seen": 0.018})
+def test_overfitting_is_noticed():
+    assert overfits({"prediction": 0.027, "prediction_seen": 0.017})
+    assert not overfits({"prediction": 0.021, "prediction_seen": 0.018})

@@ -44,20 +44,20 @@ def few_windows(monkeypatch):
 
 def test_shipped_model_is_fit(shipped, clips):
     model, spec = shipped
-    figures = measure(model, spec, clips)
-    assert figures["fit"], figures
-    assert figures["verdict"].startswith("fit to plan with: cost spread 0.")
-    assert figures["rank"] < 0.05
-    assert figures == measure(model, spec, clips)
+    metrics = measure(model, spec, clips)
+    assert metrics["ready"], metrics
+    assert metrics["verdict"].startswith("ready to plan with: cost spread 0.")
+    assert metrics["rank"] < 0.05
+    assert metrics == measure(model, spec, clips)
     assert not model.training
 
 
 def test_untrained_model_is_not_fit(shipped, clips):
     _, spec = shipped
     torch.manual_seed(0)
-    figures = measure(LeWorldModel(spec.model), spec, clips)
-    assert not figures["fit"]
-    assert figures["verdict"].startswith("not fit to plan with: cost spread")
+    metrics = measure(LeWorldModel(spec.model), spec, clips)
+    assert not metrics["ready"]
+    assert metrics["verdict"].startswith("not ready to plan with: cost spread")
 
 
 def test_model_blind_to_actions_is_not_fit(shipped, clips):
@@ -66,10 +66,10 @@ def test_model_blind_to_actions_is_not_fit(shipped, clips):
     model = LeWorldModel(spec.model).eval()
     model.load_state_dict(trained.state_dict())
     torch.nn.init.zeros_(model.action_encoder.embed[-1].weight)
-    figures = measure(model, spec, clips)
-    assert not figures["fit"]
-    assert figures["rank"] == pytest.approx(0.5, abs=0.2)
-    assert "cost spread 0.00 below 0.10" in figures["verdict"]
+    metrics = measure(model, spec, clips)
+    assert not metrics["ready"]
+    assert metrics["rank"] == pytest.approx(0.5, abs=0.2)
+    assert "cost spread 0.00 below 0.10" in metrics["verdict"]
 
 
 def test_windows_of_another_length_are_refused(shipped, clips):
@@ -111,8 +111,8 @@ def test_rank_by_hand():
     ],
 )
 def test_verdict_names_what_is_missing(key, value, said):
-    assert verdict(GOOD).startswith("fit to plan with: ")
-    assert verdict({**GOOD, key: value}) == f"not fit to plan with: {said}"
+    assert verdict(GOOD).startswith("ready to plan with: ")
+    assert verdict({**GOOD, key: value}) == f"not ready to plan with: {said}"
 
 
 def test_verdict_names_everything_that_is_missing():

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from world_model_ros.data.clips import split_episodes
 from world_model_ros.training.loop import (
     batch_indices,
     learning_rate,
 )
-from world_model_ros.training.split import split_episodes
 
 
 def test_split_is_by_episode_seeded_and_complete():

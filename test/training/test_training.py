@@ -4,12 +4,12 @@ import torch
 from sklearn.metrics import r2_score
 
 from world_model_ros.cli import main
+from world_model_ros.data.clips import split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.evaluation.probes import LinearProbe
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.image import normalise_pixels
-from world_model_ros.training.metrics import known_by_heart
-from world_model_ros.training.split import split_episodes
+from world_model_ros.training.metrics import overfits
 
 
 def test_training_beats_copying_and_leaves_a_checkpoint(data, tmp_path, tiny, capsys, picture, command):
@@ -18,10 +18,10 @@ def test_training_beats_copying_and_leaves_a_checkpoint(data, tmp_path, tiny, ca
     assert said.out.rstrip().endswith(f"checkpoint: {tmp_path / 'out'}")
     model, spec = load_checkpoint(tmp_path / "out")
     assert (spec.period, spec.block, spec.model.action_dim) == (0.05, 2, 4)
-    figures = spec.training["validation"]
-    assert figures["ratio"] < 0.6
-    assert figures["effective_rank"] > 2
-    assert ("more episodes would help" in said.err) == known_by_heart(figures)
+    metrics = spec.training["validation"]
+    assert metrics["ratio"] < 0.6
+    assert metrics["effective_rank"] > 2
+    assert ("more episodes would help" in said.err) == overfits(metrics)
     thresholds = spec.thresholds
     assert 0 < thresholds.norm_low < thresholds.norm_high
     assert thresholds.surprise > 0
@@ -34,7 +34,7 @@ def test_training_beats_copying_and_leaves_a_checkpoint(data, tmp_path, tiny, ca
             assert bool((a - b).square().sum() <= thresholds.goal_reached) == reached
     card = (tmp_path / "out" / "card.md").read_text()
     assert spec.training["command"] in card
-    assert f"{figures['ratio']:.4f}" in card
+    assert f"{metrics['ratio']:.4f}" in card
 
 
 def test_motion_lies_along_straight_lines_where_it_is_asked_for(data, tmp_path, tiny, picture, command):
@@ -142,10 +142,10 @@ def test_a_collapsing_training_warns(data, tmp_path, tiny, capsys, command):
 
 
 def test_bf16_trains_to_nearly_the_same(data, tmp_path, tiny, command):
-    figures = {}
+    metrics = {}
     for precision in ("fp32", "bf16"):
         assert main(command(data, tmp_path / precision, steps=40, precision=precision)) == 0
         spec = load_checkpoint(tmp_path / precision / "out")[1]
         assert spec.training["precision"] == precision
-        figures[precision] = spec.training["validation"]["prediction"]
-    assert figures["bf16"] == pytest.approx(figures["fp32"], rel=0.2)
+        metrics[precision] = spec.training["validation"]["prediction"]
+    assert metrics["bf16"] == pytest.approx(metrics["fp32"], rel=0.2)

@@ -1,1 +1,1 @@
-"""How long everything takes: the ``benchmark`` verb."""
+"""Computing times: the ``benchmark`` verb."""

@@ -11,16 +11,15 @@ from world_model_ros.benchmark.parts import CANDIDATES, HORIZON, ITERATIONS, Ben
 from world_model_ros.data.atomic import check_target, write_json
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, find_checkpoint
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.nodes import latency
 from world_model_ros.provenance import source_commit
 
 PARTS = ("encode", "predict", "rollout", "solve", "pipeline", "published")
 SIZES = {"small": "reach", "medium": "push", "full": None}  # the shipped model of that size
-_LONG = ("pipeline", "published")  # only when asked for: half a minute and more
+_LONG = ("pipeline", "published")  # only on request: they take half a minute and more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,17 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", choices=SIZES, default="small", help="full: published sizes, random weights"
     )
-    parser.add_argument("--checkpoint", help="measure this one instead")
+    parser.add_argument("--checkpoint", help="folder or shipped model to measure instead")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--repeats", type=int, default=20, help="timed calls; solves are eight times as many")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument(
-        "--only", action="append", choices=PARTS, help=f"these parts (default: all but {', '.join(_LONG)})"
+        "--repeats", type=int, default=20, help="timed calls; a solve is timed eight times as often"
     )
     parser.add_argument(
-        "--peer", choices=peer.PEERS, help="also run that one on the published solve, in turns"
+        "--only",
+        action="append",
+        choices=PARTS,
+        help=f"measure only this part; may be repeated (default: all but {', '.join(_LONG)})",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument(
+        "--peer", choices=peer.PEERS, help="reference to run alternately on the published solve"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -98,23 +102,21 @@ def _model(arguments: argparse.Namespace) -> tuple[LeWorldModel, CheckpointSpec]
     return model, CheckpointSpec(config, ImageSpec(config.image_size), action, period=0.1, block=block)
 
 
-def _line(part: str, found: dict) -> str:
-    line = (
-        f"{part:<10} p50 {found['p50_ms']:8.2f} ms   p95 {found['p95_ms']:8.2f}   p99 {found['p99_ms']:8.2f}"
-    )
-    if part == "rollout":
+def _line(name: str, part: dict) -> str:
+    line = f"{name:<10} p50 {part['p50_ms']:8.2f} ms   p95 {part['p95_ms']:8.2f}   p99 {part['p99_ms']:8.2f}"
+    if name == "rollout":
         line += (
-            f"   {found['speedup']:.2f}x the plain one,"
-            f" costs within {found['max_relative_cost_difference']:.0e};"
-            f" bf16 {found['bf16_speedup']:.2f}x, rank correlation {found['bf16_rank_correlation']:.4f}"
+            f"   {part['speedup']:.2f}x the plain one,"
+            f" costs within {part['max_relative_cost_difference']:.0e};"
+            f" bf16 {part['bf16_speedup']:.2f}x, rank correlation {part['bf16_rank_correlation']:.4f}"
         )
-    if part == "peer":
+    if name == "peer":
         line += (
-            f"   {found['name']} {found['reference_p50_ms']:.0f} ms: {found['ratio']:.2f}x in fp32,"
-            f" {found['bf16_ratio']:.2f}x in bf16; costs within {found['max_relative_cost_difference']:.0e},"
-            f" {100 * found['same_elites']:.0f} % of the elites the same"
+            f"   {part['name']} {part['reference_p50_ms']:.0f} ms: {part['ratio']:.2f}x in fp32,"
+            f" {part['bf16_ratio']:.2f}x in bf16; costs within {part['max_relative_cost_difference']:.0e},"
+            f" {100 * part['same_elites']:.0f} % of the elites the same"
         )
-    if part == "pipeline":
-        shares = (f"{name} {100 * share:.1f} %" for name, share in found["idle_cpu"].items())
+    if name == "pipeline":
+        shares = (f"{node} {100 * share:.1f} %" for node, share in part["idle_cpu"].items())
         line += "   of a core when idle: " + ", ".join(s for s in shares if not s.startswith("sim_node"))
     return line

@@ -1,4 +1,4 @@
-"""The public reference beside ours: the same weights, the same inputs, in turns in one process.
+"""The public reference beside this package: same weights, same inputs, alternately in one process.
 
 stable-worldmodel is no dependency of this package; where it is installed, this measures against it.
 """
@@ -40,7 +40,7 @@ def require() -> tuple:
 
 
 def reference_model(ours: LeWorldModel) -> nn.Module:
-    """Return the reference's model with our weights; it has no encoder, as both get latents."""
+    """Return the reference's model with the weights of ``ours``; it has no encoder, as both get latents."""
     lewm, parts, _ = require()
     c: ModelConfig = ours.config
     mixed = c.action_mixed or c.action_dim
@@ -64,7 +64,7 @@ def reference_model(ours: LeWorldModel) -> nn.Module:
 
 
 def compare(bench, candidates: int, horizon: int, iterations: int, repeats: int) -> dict:
-    """Run the published solve (paper, 4.1) with the reference and with ours, in fp32 and in bf16.
+    """Run the published solve (paper, 4.1) with the reference and with this package, in fp32 and in bf16.
 
     Returns percentiles of each, ``ratio`` and ``bf16_ratio`` (reference over ours), the share of elites
     of the first iteration that agree, and how far the costs of the same candidates differ.

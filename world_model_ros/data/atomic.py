@@ -1,4 +1,4 @@
-"""Files that are whole or not there, also on a full disk."""
+"""Atomic writing of files: complete or absent, also on a full disk."""
 
 import contextlib
 import io
@@ -13,9 +13,9 @@ from world_model_ros.jsonable import json_text
 
 
 class _Sink(io.FileIO):
-    """A file for HDF5 to write to. Where a write fails, HDF5 takes the process down when it closes the file.
+    """A file for HDF5 to write to. HDF5 aborts the process on closing a file in which a write failed.
 
-    So it is not told: ``error`` has what happened, and nothing is written any more.
+    So a failed write is hidden from it: ``error`` keeps the exception, and nothing is written any more.
     """
 
     error: OSError | None = None
@@ -39,17 +39,17 @@ class _Sink(io.FileIO):
             return size
 
     def check(self) -> None:
-        """Raise what happened."""
+        """Raise the error of the failed write, if there was one."""
         if self.error is not None:
             raise self.error
 
 
 @contextlib.contextmanager
 def written(path: Path, safe: str):
-    """Open an HDF5 file that is at ``path`` after the block, whole; else everything is as before.
+    """Open an HDF5 file that replaces ``path`` after the block, complete; on an error nothing changes.
 
-    Yields the file and what to call after writing much. Raises UserError where the disk does not take it,
-    with ``safe`` saying what is not lost.
+    Yields the file and a check to call after each large write. Raises UserError where writing fails; its text
+    ends with ``safe``, which says what is not lost.
     """
     temporary = path.with_name(path.name + ".tmp")
     sink = None
@@ -60,7 +60,7 @@ def written(path: Path, safe: str):
             sink.check()
         os.replace(temporary, path)
     except OSError as error:
-        if sink is not None and sink.error is None and error.errno is None:  # none of the disk's
+        if sink is not None and sink.error is None and error.errno is None:  # not an error of the disk
             raise
         raise _unwritable(path, (sink and sink.error) or error, safe) from None
     finally:
@@ -73,7 +73,7 @@ def _unwritable(path: Path, error: OSError, safe: str) -> UserError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, UTF-8, whole or not at all. Raises UserError where the disk does not take it."""
+    """Write a text file, UTF-8, completely or not at all. Raises UserError where writing fails."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(text, "utf-8")

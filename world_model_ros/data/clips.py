@@ -71,10 +71,23 @@ class Clips:
     def batch(self, indices) -> tuple[np.ndarray, np.ndarray]:
         """Return clips: pixels uint8 (B, frames, H, W, 3), blocks float32 (B, frames, block * dim).
 
-        Block t leaves frame t; what would reach past the end of an episode is 0, the mean action.
+        Block t leaves frame t; actions past the end of an episode are 0, the mean action.
         """
         rows = self.starts[np.asarray(indices)][:, None] + self._offsets
         return self.pixels[rows], self.blocks[rows]
+
+
+def split_episodes(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return the indices of training and held-out episodes, at least one of each.
+
+    Whole episodes, because neighbouring frames of one would leak into the other part. UserError for
+    fewer than two episodes.
+    """
+    if count < 2:
+        raise UserError("training needs at least two episodes, one of them held out: collect more.")
+    order = np.random.default_rng(seed).permutation(count)
+    held_out = min(count - 1, max(1, round(share * count)))
+    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
 
 
 def _blocks(actions: np.ndarray, stride: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Episodes in HDF5, in the published LeWM layout plus attributes that say what the numbers mean.
+"""Episodes in HDF5, in the published LeWM layout plus attributes that give the meaning of the numbers.
 
 One row per recorded frame, episodes contiguous: ``pixels`` uint8 (N, H, W, 3), ``action`` float32
 (N, A), ``state`` and ``proprio`` float32, ``episode_idx``, ``step_idx``, ``ep_len`` (E,), ``ep_offset``
@@ -42,7 +42,7 @@ def _open(path: Path, mode: str = "r") -> h5py.File:
 
 
 class EpisodeFile:
-    """Read-only view of an episode file, ours or a published one.
+    """Read-only view of an episode file, of this package or a published one.
 
     Raises UserError when the file is missing, unreadable or lacks a column.
     """
@@ -174,11 +174,11 @@ class EpisodeWriter:
             write_text(note, json.dumps(self.attributes, indent=2))
         self._staged = {int(m[1]) for f in self.parts.iterdir() if (m := _PART.fullmatch(f.name))}
 
-    def _check(self, found: dict, where: Path) -> None:
+    def _check(self, stored: dict, where: Path) -> None:
         differing = [
-            f"{key} {found.get(key)!r} there, {value!r} now"
+            f"{key} {stored.get(key)!r} there, {value!r} now"
             for key, value in self.attributes.items()
-            if found.get(key) != value
+            if stored.get(key) != value
         ]
         if differing:
             raise UserError(

@@ -52,17 +52,17 @@ def action_spec(file: EpisodeFile, episodes=None) -> ActionSpec:
 
 def interface_of(file: EpisodeFile) -> ActionInterface:
     """Return what a checkpoint must have in common with an episode file; limits only where it states some."""
-    found = file.attributes
-    low, high = (tuple(map(float, found.get(f"action_{end}") or ())) for end in ("low", "high"))
+    attributes = file.attributes
+    low, high = (tuple(map(float, attributes.get(f"action_{end}") or ())) for end in ("low", "high"))
     return ActionInterface(
-        names=tuple(found["action_names"]),
-        kind=found.get("action_kind", "twist"),
-        unit=found.get("action_unit", ""),
-        frame=found.get("action_frame", ""),
+        names=tuple(attributes["action_names"]),
+        kind=attributes.get("action_kind", "twist"),
+        unit=attributes.get("action_unit", ""),
+        frame=attributes.get("action_frame", ""),
         low=low if high else (),
         high=high if low else (),
-        period=float(found["period"]),
-        block=int(found["block"]),
+        period=float(attributes["period"]),
+        block=int(attributes["block"]),
     )
 
 

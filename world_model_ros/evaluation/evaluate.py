@@ -24,8 +24,7 @@ from world_model_ros.evaluation.problems import (
     save_problems,
 )
 from world_model_ros.evaluation.workers import Job, Settings, Worker, run_in_workers
-from world_model_ros.model.config import read_spec
-from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.planning.config import OPTIONS, PlannerConfig
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.sim import TASKS

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from world_model_ros.data.clips import split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import interface_of, normalise
 from world_model_ros.errors import UserError
@@ -15,9 +16,9 @@ from world_model_ros.model.config import CheckpointSpec, interface_differences
 from world_model_ros.model.frames import resize_frame
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.monitoring.surprise import surprise
 from world_model_ros.sim.collect import Recipe, record
 from world_model_ros.sim.worlds import check_world, make_world
-from world_model_ros.training.split import split_episodes
 
 LENGTH = 21  # frames of a fresh episode, as `collect` records them by default
 # Added to the seeds of evaluations, so that no episode is one that `collect` has recorded for training.
@@ -119,5 +120,4 @@ def one_step_errors(model: LeWorldModel, latents: Tensor, blocks: Tensor, histor
     past = latents[:-1].unfold(0, history, 1).movedim(-1, 1)  # (N - history, history, D)
     actions = blocks.unfold(0, history, 1).movedim(-1, 1)
     device = next(model.parameters()).device
-    predicted = model.predict(past.to(device), actions.to(device))[:, -1].cpu()
-    return (predicted - latents[history:]).square().sum(-1)
+    return surprise(model, past.to(device), actions.to(device), latents[history:].to(device)).cpu()

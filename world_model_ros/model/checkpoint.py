@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: config.json, model.safetensors, card.md. Nothing in it is code."""
+"""A checkpoint is a folder: config.json, model.safetensors, card.md. It contains no code."""
 
 import os
 import shutil
@@ -115,14 +115,14 @@ def build_model(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> 
     problems = [f"{k} is missing" for k in expected if k not in tensors]
     problems += [f"{k} is unexpected" for k in tensors if k not in expected]
     for name, wanted in expected.items():
-        found = tensors.get(name)
-        if found is None:
+        given = tensors.get(name)
+        if given is None:
             continue
-        if found.shape != wanted.shape:
-            problems.append(f"{name} has shape {list(found.shape)}, the config asks for {list(wanted.shape)}")
-        elif found.is_floating_point() != wanted.is_floating_point() or found.dtype not in _READ:
-            problems.append(f"{name} has type {found.dtype}")
-        elif not torch.isfinite(found).all():
+        if given.shape != wanted.shape:
+            problems.append(f"{name} has shape {list(given.shape)}, the config asks for {list(wanted.shape)}")
+        elif given.is_floating_point() != wanted.is_floating_point() or given.dtype not in _READ:
+            problems.append(f"{name} has type {given.dtype}")
+        elif not torch.isfinite(given).all():
             problems.append(f"{name} is not finite")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""

@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import json
 import math
+import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +22,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "card.md"
 
-# A damaged or hostile file must not keep the reader building for hours, nor take all memory.
+# Limits, so that a damaged or hostile file takes neither hours nor all memory to read.
 _DEEPEST = 256  # layers
 _WIDEST = 1 << 16  # of anything in a model
 _LARGEST_IMAGE = 4096  # pixels a side
@@ -121,7 +123,7 @@ class ModelConfig:
 
     def problems(self) -> list[str]:
         """Return what is impossible about these dimensions, a sentence each."""
-        found = []
+        problems = []
         positive = [
             "image_size", "action_dim", "latent_dim", "history", "encoder_width", "projector_hidden",
             "action_hidden", "predictor_width", "predictor_depth", "predictor_heads", "predictor_head_dim",
@@ -130,43 +132,45 @@ class ModelConfig:
         if self.encoder == "vit":
             positive += ["patch_size", "encoder_depth", "encoder_heads", "encoder_mlp"]
         elif self.encoder != "conv":
-            found.append(f"model.encoder {self.encoder!r} is neither vit nor conv")
-        found += [f"model.{name} must be positive" for name in positive if getattr(self, name) < 1]
+            problems.append(f"model.encoder {self.encoder!r} is neither vit nor conv")
+        problems += [f"model.{name} must be positive" for name in positive if getattr(self, name) < 1]
         if max(self.encoder_depth, self.predictor_depth) > _DEEPEST:
-            found.append(f"more than {_DEEPEST} layers are not supported")
+            problems.append(f"more than {_DEEPEST} layers are not supported")
         optional = ("action_mixed", "temporal_hidden", "inverse_hidden")
-        found += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
-        found += [
+        problems += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
+        problems += [
             f"model.{f.name} is above {_WIDEST}"
             for f in dataclasses.fields(self)
             if f.type is int and getattr(self, f.name) > _WIDEST
         ]
         if self.image_size > _LARGEST_IMAGE or len(self.channels) > _DEEPEST:
-            found.append(f"images above {_LARGEST_IMAGE} pixels a side are not supported")
+            problems.append(f"images above {_LARGEST_IMAGE} pixels a side are not supported")
         if any(c > _WIDEST for c in self.channels):
-            found.append(f"model.channels has a number above {_WIDEST}")
+            problems.append(f"model.channels has a number above {_WIDEST}")
         if not 0 <= self.dropout < 1:
-            found.append(f"model.dropout {self.dropout} is not in [0, 1)")
-        if found:
-            return found
+            problems.append(f"model.dropout {self.dropout} is not in [0, 1)")
+        if problems:
+            return problems
         if self.encoder == "vit" and self.image_size % self.patch_size:
-            found.append(f"model.image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+            problems.append(
+                f"model.image_size {self.image_size} is no multiple of patch_size {self.patch_size}"
+            )
         if self.encoder == "vit" and self.encoder_width % self.encoder_heads:
-            found.append(
+            problems.append(
                 f"model.encoder_width {self.encoder_width} is no multiple of encoder_heads "
                 f"{self.encoder_heads}"
             )
         if self.encoder == "conv":
             if self.encoder_norm not in ("group", "batch"):
-                found.append(f"model.encoder_norm {self.encoder_norm!r} is neither group nor batch")
+                problems.append(f"model.encoder_norm {self.encoder_norm!r} is neither group nor batch")
             if not self.channels or any(c < 8 or c % 8 for c in self.channels):
-                found.append(f"model.channels {list(self.channels)} must be positive multiples of 8")
+                problems.append(f"model.channels {list(self.channels)} must be positive multiples of 8")
             elif self.image_size % (2 << len(self.channels)):
-                found.append(
+                problems.append(
                     f"model.image_size {self.image_size} is no multiple of {2 << len(self.channels)}, "
                     f"which {len(self.channels)} convolutions need"
                 )
-        return found
+        return problems
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,7 @@ def interface_differences(
         for side in (theirs, ours)
     ]
     titles = ("action names", "kind", "unit", "frame", "period", "block")
-    found = [
+    differences = [
         f"{title} {_shown(a)} {sides[0]} and {_shown(b)} {sides[1]}"
         for title, a, b in zip(titles, *words, strict=True)
         if not (math.isclose(a, b, rel_tol=1e-6) if title == "period" else a == b)
@@ -237,8 +241,8 @@ def interface_differences(
     # what is stored in single precision may differ a little
     same = len(a) == len(b) and all(map(functools.partial(math.isclose, rel_tol=1e-4, abs_tol=1e-5), a, b))
     if a and b and not same:
-        found.append(f"limits {_ranges(theirs)} {sides[0]} and {_ranges(ours)} {sides[1]}")
-    return found
+        differences.append(f"limits {_ranges(theirs)} {sides[0]} and {_ranges(ours)} {sides[1]}")
+    return differences
 
 
 def _shown(value) -> str:
@@ -255,7 +259,7 @@ class Thresholds:
 
     goal_reached: float | None = None  # squared L2 between latents
     surprise: float | None = None  # squared L2 between predicted and seen latent
-    norm_low: float | None = None  # shell of latent norms
+    norm_low: float | None = None  # range of latent norms
     norm_high: float | None = None
 
 
@@ -317,30 +321,30 @@ class CheckpointSpec:
             raise UserError("the checkpoint's config.json contradicts itself: " + "; ".join(problems) + ".")
 
     def _image_problems(self) -> list[str]:
-        image, found = self.image, []
+        image, problems = self.image, []
         if image.resize not in ("area", "bilinear"):
-            found.append(f"image resize {image.resize!r} is neither area nor bilinear")
+            problems.append(f"image resize {image.resize!r} is neither area nor bilinear")
         if image.size != self.model.image_size:
-            found.append(f"image size {image.size} differs from model.image_size {self.model.image_size}")
+            problems.append(f"image size {image.size} differs from model.image_size {self.model.image_size}")
         values = [*image.mean, *image.std]
         if not (len(image.mean) == len(image.std) == 3 and all(map(math.isfinite, values))):
-            found.append("image mean and std must be three finite numbers each")
+            problems.append("image mean and std must be three finite numbers each")
         elif min(image.std) <= 0:
-            found.append(f"image std must be positive, it is {list(image.std)}")
-        return found
+            problems.append(f"image std must be positive, it is {list(image.std)}")
+        return problems
 
     def _threshold_problems(self) -> list[str]:
         thresholds = self.thresholds
         values = dataclasses.asdict(thresholds)
-        found = [
+        problems = [
             f"threshold {name} is {value}: it must be a finite number, not negative"
             for name, value in values.items()
             if value is not None and not 0 <= value < math.inf
         ]
         low, high = thresholds.norm_low, thresholds.norm_high
-        if not found and None not in (low, high) and low > high:
-            found.append(f"threshold norm_low {low} is above norm_high {high}")
-        return found
+        if not problems and None not in (low, high) and low > high:
+            problems.append(f"threshold norm_low {low} is above norm_high {high}")
+        return problems
 
     def to_json(self) -> str:
         """Return the text of config.json."""
@@ -372,9 +376,52 @@ def read_spec(folder: str | Path) -> CheckpointSpec:
             f"{path} is a published LeWM configuration: turn it into a checkpoint with "
             "`python -m world_model_ros import-checkpoint`."
         )
+    _rename_old_keys(values)
     try:
         spec = build(CheckpointSpec, values, str(path))
         spec.validate()
     except OverflowError:
-        raise UserError(f"{path} has a number beyond all measure: copy the checkpoint again.") from None
+        raise UserError(f"{path} has a number that is too large: copy the checkpoint again.") from None
     return spec
+
+
+def _rename_old_keys(values) -> None:
+    """Give what ``training`` notes its present names: checkpoints written before have ``worthiness``."""
+    training = values.get("training") if isinstance(values, dict) else None
+    if not isinstance(training, dict) or "worthiness" not in training:
+        return
+    readiness = training.setdefault("readiness", training.pop("worthiness"))
+    if isinstance(readiness, dict) and "fit" in readiness:
+        readiness["ready"] = readiness.pop("fit")
+        readiness["verdict"] = str(readiness.get("verdict", "")).replace("fit to plan", "ready to plan")
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """Return the folder of a checkpoint given as a path or as the name of a shipped one.
+
+    Raises UserError that lists the shipped names when there is neither.
+    """
+    if not str(name):
+        raise UserError("no checkpoint is given: name a checkpoint folder or a shipped model such as reach.")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    shipped = {}
+    for share in _shares():
+        if share.is_dir():
+            for model in sorted(share.iterdir()):
+                shipped.setdefault(model.name, model)
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise UserError(
+        f"no checkpoint at {str(name)!r}: give a checkpoint folder, or one of the shipped models "
+        f"({', '.join(sorted(shipped)) or 'none is installed'})."
+    )
+
+
+def _shares() -> list[Path]:
+    """Folders that may hold shipped models: the source tree, then every installed prefix."""
+    ament = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    prefixes = [*Path(__file__).resolve().parents, *ament, sys.prefix]
+    shares = [Path(prefix, "share", "world_model_ros", "models") for prefix in prefixes if prefix]
+    return [Path(__file__).resolve().parents[2] / "models", *shares]

@@ -19,6 +19,7 @@ from torch import Tensor
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import build_model, save_checkpoint
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.strict import build
 
 CONFIG = "config.json"
 WEIGHTS = "weights.pt"
@@ -114,31 +115,10 @@ def respell(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def read_action_stats(path: Path) -> ActionSpec:
     """Read the statistics of one control step; UserError naming the file."""
-    values = _read_json(path)
-    wanted = {f.name for f in dataclasses.fields(ActionSpec)}
-    missing, unknown = sorted(wanted - {"frame"} - set(values)), sorted(set(values) - wanted)
-    if missing or unknown:
-        raise UserError(f"{path}: missing {missing or 'nothing'}, unknown {unknown or 'nothing'}.")
-    for name in ("kind", "unit", "frame"):
-        if not isinstance(values.get(name, ""), str):
-            raise UserError(f"{path}: {name} must be a text.")
-    for name, kind in (("names", str), *((n, (int, float)) for n in ("mean", "std", "low", "high"))):
-        if not isinstance(values[name], list) or not all(
-            isinstance(v, kind) and not isinstance(v, bool) for v in values[name]
-        ):
-            content = "texts" if kind is str else "numbers"
-            raise UserError(f"{path}: {name} must be a list of {content}, one per dimension.")
     try:
-        numbers = {n: tuple(float(v) for v in values[n]) for n in ("mean", "std", "low", "high")}
+        return build(ActionSpec, _read_json(path), str(path))
     except OverflowError:
-        raise UserError(f"{path} has a number beyond all measure.") from None
-    return ActionSpec(
-        names=tuple(values["names"]),
-        kind=values["kind"],
-        unit=values["unit"],
-        frame=values.get("frame", ""),
-        **numbers,
-    )
+        raise UserError(f"{path} has a number that is too large.") from None
 
 
 def _read_json(path: Path) -> dict:
@@ -188,7 +168,7 @@ def _model_config(path: Path) -> ModelConfig:
         try:
             return kind(value)
         except OverflowError:
-            raise UserError(f"{path}: {section}.{name} is beyond all measure.") from None
+            raise UserError(f"{path}: {section}.{name} is too large.") from None
 
     # checks the section, too; a width without a name has to be spelled out
     patch = number("encoder", "patch_size")

@@ -12,12 +12,10 @@ Shapes: B batch, S candidates, T frames of context, H horizon in blocks, D laten
 from torch import Tensor, nn
 
 from world_model_ros.model.config import ModelConfig
-from world_model_ros.model.conv import ConvEncoder
+from world_model_ros.model.encoder import ConvEncoder, VisionTransformer
+from world_model_ros.model.heads import InverseDynamics, TemporalDistance
 from world_model_ros.model.imagination import Imagination
-from world_model_ros.model.inverse_dynamics import InverseDynamics
 from world_model_ros.model.predictor import Predictor
-from world_model_ros.model.temporal import TemporalDistance
-from world_model_ros.model.vit import VisionTransformer
 
 
 class LeWorldModel(nn.Module):

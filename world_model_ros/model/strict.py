@@ -1,4 +1,4 @@
-"""JSON to dataclasses, and nothing else."""
+"""JSON objects to dataclasses, strictly."""
 
 import dataclasses
 import reprlib
@@ -7,7 +7,10 @@ from world_model_ros.errors import UserError
 
 
 def build(cls, values, where: str):
-    """Return dataclass ``cls`` built from a JSON object, strict about names and types. Raises UserError."""
+    """Return dataclass ``cls`` built from a JSON object, strict about names and types.
+
+    Raises UserError naming ``where``, and OverflowError for a number that no float holds.
+    """
     if not isinstance(values, dict):
         raise UserError(f"{where} must be an object, it is {type(values).__name__}.")
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -32,7 +35,11 @@ def build(cls, values, where: str):
         elif isinstance(value, list):
             value = tuple(value)
         _check_type(expected, value, f"{where}: {name}")
-        built[name] = float(value) if expected in (float, float | None) and value is not None else value
+        if expected in (float, float | None) and value is not None:
+            value = float(value)
+        elif isinstance(value, tuple) and "float" in str(expected):
+            value = tuple(map(float, value))
+        built[name] = value
     return cls(**built)
 
 

@@ -12,8 +12,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import read_spec
-from world_model_ros.model.shipped import find_checkpoint
+from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.nodes.commands import KINDS, Commands
 from world_model_ros.nodes.managed import HEALTH, INSTANCE, STATE, ManagedNode, health_of

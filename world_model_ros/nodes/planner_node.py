@@ -15,8 +15,8 @@ from trajectory_msgs.msg import JointTrajectory
 from world_model_ros.camera.images import ImageRejectedError, check_goal_norm
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.config import find_checkpoint
 from world_model_ros.model.device import choose_device, lost_device
-from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.monitoring.anomaly import usual_norms
 from world_model_ros.monitoring.progress import Progress, nobody_tried
 from world_model_ros.monitoring.statistics import Percentiles

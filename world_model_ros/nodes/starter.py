@@ -92,8 +92,7 @@ def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
 
 def check(values: dict[str, str]) -> None:
     """Raise UserError for what would make a node refuse to start, before anything is started."""
-    from world_model_ros.model.config import read_spec
-    from world_model_ros.model.shipped import find_checkpoint
+    from world_model_ros.model.config import find_checkpoint, read_spec
     from world_model_ros.sim import TASKS
     from world_model_ros.sim.worlds import check_world
 

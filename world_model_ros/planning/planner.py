@@ -12,7 +12,7 @@ from torch import Tensor
 from world_model_ros.data.normalisation import denormalise, normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
-from world_model_ros.model.inverse_dynamics import HORIZON
+from world_model_ros.model.heads import HORIZON
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.objective import (

@@ -1,1 +1,1 @@
-"""Training: the loop, its losses and what is watched while it runs."""
+"""Training: the loop and its loss, the heads, thresholds and the readiness check."""

@@ -1,8 +1,7 @@
-"""Disturbed pictures for training, so that latents do not hang on what a camera adds.
+"""Image augmentation for training, so that latents do not depend on the camera's noise and light.
 
-Every frame of a clip is disturbed on its own. What changes from frame to frame cannot be predicted, so
-the prediction error itself teaches the encoder to leave it out; a disturbance that lasted the whole
-clip would be worth encoding.
+Every frame of a clip is disturbed independently. Changes from frame to frame cannot be predicted, so the
+prediction error makes the encoder ignore them; a disturbance that lasted the whole clip would be encoded.
 """
 
 import torch
@@ -17,7 +16,7 @@ PATCH = 0.33  # largest side of an occluding rectangle, of the picture's side
 
 
 def augment(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Return uint8 pixels (..., H, W, 3) of which each frame got each disturbance with chance ``share``.
+    """Return uint8 pixels (..., H, W, 3) whose frames get each disturbance with probability ``share``.
 
     Gain and white balance, blur, an occluding rectangle of one colour, and pixel noise, in the order in
     which a scene, a lens and a sensor make them; the strengths are uniform up to the constants above.
@@ -54,7 +53,7 @@ def _blurred(frames: Tensor, sigma: Tensor) -> Tensor:
     taps = torch.arange(-reach, reach + 1)
     kernel = torch.exp(-0.5 * (taps / sigma[:, None]).square())
     kernel = (kernel / kernel.sum(1, keepdim=True)).to(frames.device).repeat_interleave(channels, 0)
-    # a group per frame and channel: each has a kernel of its own
+    # a group per frame and channel: each has its own kernel
     planes = frames.permute(0, 3, 1, 2).reshape(1, count * channels, height, width)
     for shape in ((-1, 1, 2 * reach + 1, 1), (-1, 1, 1, 2 * reach + 1)):
         weight = kernel.view(shape)

@@ -1,20 +1,22 @@
-"""Thresholds of a checkpoint, from held-out episodes alone."""
+"""Thresholds of a checkpoint: goal reached, surprise and range of latent norms, from held-out episodes."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.config import CheckpointSpec, Thresholds
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.training.metrics import encode_clips, encode_frames
+from world_model_ros.monitoring.surprise import surprise
+from world_model_ros.training.metrics import BATCH, encode_clips, encode_frames, evaluation_mode
 
 SURPRISE_QUANTILE = 0.999
 SAME_METRES = 0.015
 SAME_RADIANS = 0.1
 APART_METRES = 0.05
 GOAL_QUANTILE = 0.9
-_FEW = 50  # fewer pairs than this decide nothing
+_FEW = 50  # pairs: fewer give no threshold
 _FRAMES = 4000
 _PAIRS = 2_000_000
 
@@ -22,7 +24,7 @@ _PAIRS = 2_000_000
 def calibrate(
     model: LeWorldModel, file: EpisodeFile, clips: Clips, spec: CheckpointSpec, seed: int = 0
 ) -> tuple[Thresholds, dict]:
-    """Return thresholds from held-out ``clips`` of ``file``, and figures that say how good they are.
+    """Return thresholds from held-out ``clips`` of ``file``, and metrics of their quality.
 
     surprise: the 0.999 quantile of the squared error of one step, predicted from a full history.
     norm_low, norm_high: the central 99.8 % of latent norms.
@@ -31,20 +33,26 @@ def calibrate(
     states are stored or too few such pairs exist: between consecutive frames with hardly any action
     between them, and failing these the smallest twentieth of all steps.
     """
-    latents, predictions = encode_clips(model, clips, spec.image)
-    errors = (predictions[:, -1] - latents[:, -1]).square().sum(-1).numpy()
+    latents, blocks = encode_clips(model, clips, spec.image)
+    device = next(model.parameters()).device
+    parts = zip(latents.split(BATCH), blocks[:, :-1].split(BATCH), strict=True)
+    with evaluation_mode(model):
+        errors = [
+            surprise(model, z[:, :-1].to(device), a.to(device), z[:, -1].to(device)).cpu() for z, a in parts
+        ]
+    errors = torch.cat(errors).numpy()
     norms = latents.flatten(0, 1).norm(dim=-1).numpy()
     low, high = np.quantile(norms, [0.001, 0.999])
-    goal, figures = _from_states(model, file, clips, spec, seed)
+    goal, metrics = _from_states(model, file, clips, spec, seed)
     if goal is None:
-        goal, figures = _from_standstill(latents, clips, spec)
+        goal, metrics = _from_standstill(latents, clips, spec)
     thresholds = Thresholds(
         goal_reached=goal,
         surprise=float(np.quantile(errors, SURPRISE_QUANTILE)),
         norm_low=float(low),
         norm_high=float(high),
     )
-    return thresholds, figures
+    return thresholds, metrics
 
 
 def _from_states(model, file, clips, spec, seed) -> tuple[float | None, dict]:

@@ -1,19 +1,19 @@
-"""The card of a checkpoint: what it was made from, how to make it again, what was measured."""
+"""The card of a checkpoint: its data, the commands that make it, the measured results."""
 
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.config import CheckpointSpec
 
 
-def _temporal_row(figures: dict) -> str:
-    estimates = {k.removeprefix("temporal_"): v for k, v in figures.items() if k.startswith("temporal_")}
+def _temporal_row(metrics: dict) -> str:
+    estimates = {k.removeprefix("temporal_"): v for k, v in metrics.items() if k.startswith("temporal_")}
     if not estimates:
         return ""
     pairs = ", ".join(f"{value:.1f} for {offset}" for offset, value in estimates.items())
     return f"| temporal distance, mean estimate in model steps | {pairs} |\n"
 
 
-def _inverse_row(figures: dict) -> str:
-    judged = {k.removeprefix("inverse_"): v for k, v in figures.items() if k.startswith("inverse_")}
+def _inverse_row(metrics: dict) -> str:
+    judged = {k.removeprefix("inverse_"): v for k, v in metrics.items() if k.startswith("inverse_")}
     if not judged:
         return ""
     pairs = ", ".join(f"{value:.2f} for arrivals in {arrival}" for arrival, value in judged.items())
@@ -23,9 +23,9 @@ def _inverse_row(figures: dict) -> str:
 _HEADS = "\n## Heads, trained afterwards\n"
 
 
-def with_heads(card: str, heads: dict, figures: dict) -> str:
-    """Return a card's text with a last section about heads that came later, instead of an earlier one."""
-    rows = _temporal_row(figures) + _inverse_row(figures)
+def with_heads(card: str, heads: dict, metrics: dict) -> str:
+    """Return a card's text with a last section on heads trained later, instead of an earlier one."""
+    rows = _temporal_row(metrics) + _inverse_row(metrics)
     return f"""{card.split(_HEADS)[0].rstrip()}
 {_HEADS}
 ```
@@ -40,7 +40,7 @@ commit {heads["commit"] or "unknown"}; all other weights are as they were. On he
 
 
 def collect_command(file: EpisodeFile) -> list[str]:
-    """Return the command that fills such a file, nothing for one that `collect` did not make."""
+    """Return the command that makes such a file; empty for a file that `collect` did not make."""
     values = {name: file.attributes.get(name) for name in ("task", "length", "seed", "image_size")}
     if "scripted explorer" not in str(file.attributes.get("source")) or None in values.values():
         return []
@@ -52,14 +52,14 @@ def collect_command(file: EpisodeFile) -> list[str]:
 
 
 def write_card(
-    name: str, spec: CheckpointSpec, file: EpisodeFile, commands: list[str], held_out: int, figures: dict
+    name: str, spec: CheckpointSpec, file: EpisodeFile, commands: list[str], held_out: int, metrics: dict
 ) -> str:
-    """Return the text of card.md; ``figures`` are those of ``validate`` and ``calibrate``."""
+    """Return the text of card.md; ``metrics`` are those of ``validate`` and ``calibrate``."""
     attributes, thresholds, training = file.attributes, spec.thresholds, spec.training
     made = "\n".join(commands)
     action = ", ".join(spec.action.names)
-    mistaken = figures.get("goal_reached_mistaken")
-    reached = f"{thresholds.goal_reached:.3f} ({figures['goal_reached_from']}"
+    mistaken = metrics.get("goal_reached_mistaken")
+    reached = f"{thresholds.goal_reached:.3f} ({metrics['goal_reached_from']}"
     reached += ")" if mistaken is None else f"; {mistaken:.2%} of pairs over 5 cm apart pass it too)"
     return f"""# {name}
 
@@ -89,13 +89,13 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 
 | | |
 |---|---|
-| one-step error, mean square | {figures["prediction"]:.4f} |
-| the same on episodes of the training | {figures["prediction_seen"]:.4f} |
-| error of copying the last latent | {figures["copy"]:.4f} |
-| ratio | {figures["ratio"]:.4f} |
-| latent standard deviation (1 is a normal's) | {figures["latent_std"]:.3f} |
-| effective rank of {spec.model.latent_dim} | {figures["effective_rank"]:.1f} |
-{_temporal_row(figures)}{_inverse_row(figures)}
+| one-step error, mean square | {metrics["prediction"]:.4f} |
+| the same on episodes of the training | {metrics["prediction_seen"]:.4f} |
+| error of copying the last latent | {metrics["copy"]:.4f} |
+| ratio | {metrics["ratio"]:.4f} |
+| latent standard deviation (1 is a normal's) | {metrics["latent_std"]:.3f} |
+| effective rank of {spec.model.latent_dim} | {metrics["effective_rank"]:.1f} |
+{_temporal_row(metrics)}{_inverse_row(metrics)}
 {training.get("readiness", {}).get("verdict", "")}
 
 ## Thresholds

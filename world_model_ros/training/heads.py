@@ -1,109 +1,272 @@
-"""What a world model gets after its own training: small heads on its frozen latents."""
+"""Heads on the frozen latents of a trained world model, and the ``train-heads`` verb, which adds them later.
 
+The temporal-distance head estimates how many model steps lie between two latents; the inverse-dynamics
+head guesses the actions between them. Both are small MLPs fitted to the training episodes' latents.
+"""
+
+import argparse
 import dataclasses
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from world_model_ros.data.clips import Clips
+from world_model_ros.data.clips import Clips, split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import action_spec, interface_of
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import load_checkpoint, round_weights, save_checkpoint
-from world_model_ros.model.config import CARD_NAME, CheckpointSpec, interface_differences
+from world_model_ros.model.checkpoint import check_place, load_checkpoint, round_weights, save_checkpoint
+from world_model_ros.model.config import CARD_NAME, CheckpointSpec, find_checkpoint, interface_differences
+from world_model_ros.model.device import choose_device
+from world_model_ros.model.heads import HORIZON, InverseDynamics, TemporalDistance
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.provenance import source_commit
-from world_model_ros.training import inverse_dynamics, temporal
+from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training.card import with_heads
 from world_model_ros.training.metrics import encode_frames
-from world_model_ros.training.split import split_episodes
 
 FRAMES = 60_000  # of the training episodes, encoded for the heads
+STORED = "float16"  # type of the weights in the checkpoints that training writes
+TEMPORAL_HIDDEN = 256
+INVERSE_HIDDEN = 512
+BATCH = 1024
+RATE = 1e-3
+LONGEST = 20  # model steps between the two latents of a pair, at most
+LATENT_NOISE_STD = 0.05  # on the first latent: the ones that a planner predicts are not exact either
+NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``train-heads``."""
+    parser.add_argument("--checkpoint", required=True, help="folder or shipped model that gets the heads")
+    parser.add_argument("--data", type=Path, required=True, help="episode file (.h5) that it was trained on")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    add_step_arguments(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads, 0 for torch's own choice")
+
+
+def add_step_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how long each head is trained, for ``train`` and ``train-heads``."""
+    parser.add_argument(
+        "--temporal-steps", type=int, default=3000, help="steps of the temporal-distance head, 0: no head"
+    )
+    parser.add_argument(
+        "--inverse-steps", type=int, default=4000, help="steps of the inverse-dynamics head, 0: no head"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the checkpoint with heads fitted to the data it was trained on.
+
+    All other weights, the thresholds and the card's text stay as they are; a head with 0 steps stays
+    too. Raises UserError where the data is not that of the training.
+    """
+    if min(arguments.threads, arguments.temporal_steps, arguments.inverse_steps) < 0:
+        raise UserError("--threads, --temporal-steps and --inverse-steps must not be negative.")
+    check_place("--out", arguments.out)
+    source_commit()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    checkpoint = find_checkpoint(arguments.checkpoint)
+    model, spec = load_checkpoint(checkpoint, choose_device(arguments.device).type)
+    noted = spec.training
+    if not {"held_out_share", "seed"} <= noted.keys():
+        raise UserError(f"{checkpoint} does not say which episodes it held out: train it with heads instead.")
+    steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
+    with EpisodeFile(arguments.data) as file:
+        training, held_out = split_episodes(len(file), noted["held_out_share"], noted["seed"])
+        if not _same_data(file, training, spec):
+            raise UserError(
+                f"{file.path} is not the data of {checkpoint}: its actions differ. Give the file it was "
+                f"trained on ({noted.get('data', 'unknown')})."
+            )
+        frames, size = spec.history + 1, spec.image.size
+        clips, unseen = (
+            Clips(file, spec.action, spec.block, frames, episodes, size) for episodes in (training, held_out)
+        )
+    spec, metrics = add_heads(model, spec, clips, unseen, steps, noted["seed"])
+    command = command_line("train-heads", arguments, add_arguments, leave_out=("threads",))
+    heads = {"command": command, "commit": source_commit()}
+    noted = {**noted, "validation": {**noted.get("validation", {}), **metrics}, "heads": heads}
+    path = checkpoint / CARD_NAME
+    card = with_heads(path.read_text(), heads, metrics) if path.is_file() else None
+    save_checkpoint(arguments.out, model, dataclasses.replace(spec, training=noted), card, dtype=STORED)
+    words = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+    print(f"{words or 'no head was asked for'}; checkpoint: {arguments.out}")
+    return 0
 
 
 def add_heads(
-    model: LeWorldModel,
-    spec: CheckpointSpec,
-    clips: Clips,
-    held_out: Clips,
-    steps: dict[str, int],
-    seed: int,
-    stored: str,
+    model: LeWorldModel, spec: CheckpointSpec, clips: Clips, held_out: Clips, steps: dict[str, int], seed: int
 ) -> tuple[CheckpointSpec, dict[str, float]]:
-    """Give ``model`` its heads, rounded as ``stored``; return the spec with them and held-out figures.
+    """Give ``model`` its heads, rounded as they are stored; return the spec with them and held-out metrics.
 
-    ``steps`` has those of the fits, "temporal" and "inverse", 0 for no such head.
+    ``steps`` has the steps of the "temporal" and the "inverse" head, 0 for no such head.
     """
     if not any(steps.values()):
         return spec, {}
     latents, blocks, lengths = _by_episode(model, clips, spec)
     unseen = _by_episode(model, held_out, spec)
-    figures, widths, device = {}, {}, next(model.parameters()).device
+    metrics, widths, device = {}, {}, next(model.parameters()).device
     if steps["temporal"]:
-        head = _rounded(temporal.fit_temporal_distance(latents, lengths, steps["temporal"], seed), stored)
-        figures.update(temporal.temporal_figures(head, unseen[0], unseen[2]))
+        head = _rounded(fit_temporal_distance(latents, lengths, steps["temporal"], seed))
+        metrics.update(temporal_metrics(head, unseen[0], unseen[2]))
         model.temporal = head.to(device)
-        widths["temporal_hidden"] = temporal.HIDDEN
+        widths["temporal_hidden"] = TEMPORAL_HIDDEN
     if steps["inverse"]:
-        head = inverse_dynamics.fit_inverse_dynamics(latents, blocks, lengths, steps["inverse"], seed)
-        head = _rounded(head, stored)
-        figures.update(inverse_dynamics.inverse_dynamics_figures(head, *unseen))
+        head = _rounded(fit_inverse_dynamics(latents, blocks, lengths, steps["inverse"], seed))
+        metrics.update(inverse_metrics(head, *unseen))
         model.inverse = head.to(device)
-        widths["inverse_hidden"] = inverse_dynamics.HIDDEN
-    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), figures
+        widths["inverse_hidden"] = INVERSE_HIDDEN
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), metrics
 
 
-def add_heads_later(
-    checkpoint: Path,
-    file: EpisodeFile,
-    out: Path,
-    steps: dict[str, int],
-    command: str,
-    stored: str,
-    device: str = "cpu",
-) -> dict[str, float]:
-    """Write ``checkpoint`` with heads fitted to the data it was trained on; return their held-out figures.
+def fit_temporal_distance(
+    latents: Tensor, lengths: np.ndarray, steps: int, seed: int = 0, hidden: int = TEMPORAL_HIDDEN
+) -> TemporalDistance:
+    """Return a head fitted for ``steps`` steps to latents (N, D), one model step apart, of episodes.
 
-    All other weights, thresholds and the card's text stay as they are; a head of which ``steps`` asks
-    none stays too. The frames are encoded on ``device``. Raises UserError where ``file`` is not that of
-    the training.
+    lengths (E,) are the episodes' numbers of frames, one after the other. The target is the offset
+    between two frames of an episode, up to ``LONGEST``; a negative pair, of two episodes, counts as a
+    quarter more than that. The error is taken in log(1 + steps): one step matters more among near frames
+    than among far ones. Raises ValueError for fewer than two episodes of two frames.
     """
-    model, spec = load_checkpoint(checkpoint, device)
-    noted = spec.training
-    if not {"held_out_share", "seed"} <= noted.keys():
-        raise UserError(f"{checkpoint} does not say which episodes it held out: train it with heads instead.")
-    training, held_out = split_episodes(len(file), noted["held_out_share"], noted["seed"])
-    if not _same_data(file, training, spec):
-        raise UserError(
-            f"{file.path} is not the data of {checkpoint}: its actions differ. Give the file it was "
-            f"trained on ({noted.get('data', 'unknown')})."
+    starts, lengths = _usable(lengths)
+    if len(lengths) < 2:
+        raise ValueError("a temporal distance needs at least two episodes of two frames")
+    generator = torch.Generator().manual_seed(seed)
+    longest = int(lengths.clamp(max=LONGEST + 1).max()) - 1
+    negative_target = torch.tensor(1.25 * longest)
+
+    def loss(head: TemporalDistance) -> Tensor:
+        episode = _draw(len(lengths), generator)
+        offset = _draw(lengths[episode].clamp(max=longest + 1), generator)
+        first = _draw(lengths[episode] - offset, generator)
+        negative = torch.rand(BATCH, generator=generator) < NEGATIVE_PAIRS
+        # another episode for sure: 1 to E - 1 further on
+        other = (episode + 1 + _draw(len(lengths) - 1, generator)) % len(lengths)
+        goal = torch.where(
+            negative, starts[other] + _draw(lengths[other], generator), starts[episode] + first + offset
         )
-    frames, size = spec.history + 1, spec.image.size
-    clips, unseen = (
-        Clips(file, spec.action, spec.block, frames, episodes, size) for episodes in (training, held_out)
-    )
-    spec, figures = add_heads(model, spec, clips, unseen, steps, noted["seed"], stored)
-    heads = {"command": command, "commit": source_commit()}
-    noted = {**noted, "validation": {**noted.get("validation", {}), **figures}, "heads": heads}
-    path = Path(checkpoint) / CARD_NAME
-    card = with_heads(path.read_text(), heads, figures) if path.is_file() else None
-    save_checkpoint(out, model, dataclasses.replace(spec, training=noted), card, dtype=stored)
-    return figures
+        start = _noisy(latents[starts[episode] + first], generator)
+        target = torch.where(negative, negative_target, offset.float())
+        return (torch.log1p(target) - torch.log1p(head(start, latents[goal]))).square().mean()
+
+    return _fit(lambda: TemporalDistance(latents.shape[1], hidden), loss, steps, seed, "temporal distance")
+
+
+def fit_inverse_dynamics(
+    latents: Tensor, blocks: Tensor, lengths: np.ndarray, steps: int, seed: int = 0
+) -> InverseDynamics:
+    """Return a head fitted for ``steps`` steps to latents (N, D) and the z-scored blocks (N, A) leaving them.
+
+    lengths (E,) are the episodes' numbers of frames, one after the other; the last block of an episode
+    is not used. Short arrivals are drawn as often as long ones: log-uniform from 1 to ``LONGEST``.
+    Raises ValueError where no episode has two frames.
+    """
+    starts, lengths = _usable(lengths)
+    if not len(lengths):
+        raise ValueError("inverse dynamics need an episode of two frames")
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(head: InverseDynamics) -> Tensor:
+        episode = _draw(len(lengths), generator)
+        longest = (lengths[episode] - 1).clamp(max=LONGEST)
+        arrival = (longest + 1).float().pow(torch.rand(BATCH, generator=generator)).long().clamp(min=1)
+        first = starts[episode] + _draw(lengths[episode] - arrival, generator)
+        start = _noisy(latents[first], generator)
+        ahead = torch.arange(HORIZON)
+        valid = ahead < arrival[:, None]
+        taken = blocks[torch.where(valid, first[:, None] + ahead, first[:, None])]
+        errors = (head(start, latents[first + arrival], arrival) - taken).square().mean(-1)
+        return (errors * valid).sum() / valid.sum()
+
+    size = latents.shape[1], blocks.shape[1], INVERSE_HIDDEN
+    return _fit(lambda: InverseDynamics(*size), loss, steps, seed, "inverse dynamics")
+
+
+def _fit(
+    make: Callable[[], nn.Module], loss: Callable[[nn.Module], Tensor], steps: int, seed: int, name: str
+) -> nn.Module:
+    """Return the head that ``make`` makes, trained with AdamW and a cosine rate on batches of ``loss``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = make()
+    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=1e-3)
+    for step in tqdm(range(steps), desc=name, unit="step", disable=None, leave=False):
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimiser.zero_grad(set_to_none=True)
+        loss(head).backward()
+        optimiser.step()
+    return head.eval().requires_grad_(False)
+
+
+def _usable(lengths: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return the first rows and the lengths of the episodes that have two frames at least."""
+    lengths = torch.as_tensor(np.asarray(lengths))
+    starts = lengths.cumsum(0) - lengths
+    return starts[lengths > 1], lengths[lengths > 1]
+
+
+def _draw(high: int | Tensor, generator: torch.Generator) -> Tensor:
+    """Return a batch of whole numbers below ``high``."""
+    return (torch.rand(BATCH, generator=generator) * high).long()
+
+
+def _noisy(latents: Tensor, generator: torch.Generator) -> Tensor:
+    return latents + LATENT_NOISE_STD * torch.randn(latents.shape, generator=generator)
+
+
+def temporal_metrics(head: TemporalDistance, latents: Tensor, lengths: np.ndarray) -> dict[str, float]:
+    """Return the mean estimate at offsets 0, 1, 5 and 20 of held-out latents, as for the fit."""
+    metrics = {}
+    for offset in (0, 1, 5, LONGEST):
+        rows = _rows(lengths, offset)
+        if len(rows):
+            metrics[f"temporal_{offset}"] = float(head(latents[rows], latents[rows + offset]).mean())
+    return metrics
+
+
+@torch.inference_mode()
+def inverse_metrics(
+    head: InverseDynamics, latents: Tensor, blocks: Tensor, lengths: np.ndarray
+) -> dict[str, float]:
+    """Return R2 of the first block at arrivals 1 and 5 on held-out latents, as for the fit."""
+    metrics = {}
+    for arrival in (1, 5):
+        rows = _rows(lengths, arrival)
+        if not len(rows):
+            continue
+        guess = head(latents[rows], latents[rows + arrival], torch.full((len(rows),), arrival))[:, 0]
+        taken = blocks[rows]
+        spread = (taken - taken.mean(0)).square().sum()
+        metrics[f"inverse_{arrival}"] = float(1 - (guess - taken).square().sum() / spread)
+    return metrics
+
+
+def _rows(lengths: np.ndarray, offset: int) -> Tensor:
+    """Return the rows of all frames that have one ``offset`` model steps later in their episode."""
+    starts = np.cumsum(lengths) - lengths
+    rows = [s + np.arange(n - offset) for s, n in zip(starts, lengths, strict=True) if n > offset]
+    return torch.from_numpy(np.concatenate(rows) if rows else np.zeros(0, np.int64))
 
 
 def _same_data(file: EpisodeFile, training: list[int], spec: CheckpointSpec) -> bool:
-    found = action_spec(file, training)
+    action = action_spec(file, training)
     same = not interface_differences(spec.interface, interface_of(file), ("", ""))
     return same and all(
-        np.allclose(getattr(found, name), getattr(spec.action, name), rtol=1e-4, atol=1e-5)
+        np.allclose(getattr(action, name), getattr(spec.action, name), rtol=1e-4, atol=1e-5)
         for name in ("mean", "std", "low", "high")
     )
 
 
-def _rounded(head: torch.nn.Module, stored: str) -> torch.nn.Module:
-    head.load_state_dict(round_weights(head.state_dict(), stored))
+def _rounded(head: nn.Module) -> nn.Module:
+    head.load_state_dict(round_weights(head.state_dict(), STORED))
     return head
 
 
@@ -116,6 +279,6 @@ def _by_episode(model: LeWorldModel, clips: Clips, spec: CheckpointSpec) -> tupl
     kept = np.cumsum(lengths) <= FRAMES
     kept[:2] = True
     rows = rows[: lengths[kept].sum()]
-    # the last block of an episode may reach past its end: nobody uses it
+    # the last block of an episode may reach past its end: it is not used
     blocks = torch.from_numpy(np.nan_to_num(clips.blocks[rows]))
     return encode_frames(model, clips.pixels[rows], spec.image), blocks, lengths[kept]

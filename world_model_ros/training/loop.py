@@ -7,16 +7,18 @@ the step's number alone, so a resumed run needs no generator's state.
 import contextlib
 import json
 import math
-import os
 import signal
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from world_model_ros.data.clips import Clips
@@ -25,12 +27,10 @@ from world_model_ros.jsonable import json_text
 from world_model_ros.model.config import ImageSpec, ModelConfig
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.model.sigreg import draw_directions
+from world_model_ros.model.sigreg import draw_directions, sigreg
 from world_model_ros.training.augment import augment
-from world_model_ros.training.loss import FrameDropMonitor, training_loss
-from world_model_ros.training.metrics import latent_figures, looks_collapsed, validate
-from world_model_ros.training.motion import Motion
-from world_model_ros.training.state import STATE_NAME, read_state, write_state
+from world_model_ros.training.metrics import latent_metrics, looks_collapsed, validate
+from world_model_ros.training.state import STATE_NAME, drop_later_lines, read_state, write_state
 
 METRICS_NAME = "metrics.jsonl"
 _SAVE_SECONDS = 60.0
@@ -40,15 +40,15 @@ _WARMUP_SHARE = 0.01
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What decides the result of a training; a run continues only under the same ones."""
+    """Settings that determine the result of a training; a run is resumed only with the same ones."""
 
     steps: int = 2000
     batch: int = 128
     lr: float = 1e-3
     sigreg: float = 0.09  # weight of the regulariser, belongs to batches of 128
     projections: int = 1024
-    motion: float = 0.0  # weight of a linear map from latents' change to actions, see motion.py
-    augment: float = 0.0  # chance of each disturbance of a frame, see augment.py
+    motion: float = 0.0  # weight of a linear map from latents' change to actions, see Motion
+    augment: float = 0.0  # probability of each disturbance of a frame, see augment.py
     seed: int = 0
     weight_decay: float = 1e-3
     clip: float = 1.0
@@ -61,8 +61,62 @@ IDENTITY_KINDS = {"model": ModelConfig, "settings": TrainingSettings}
 
 
 def identity_of(config: ModelConfig, settings: TrainingSettings, more: dict) -> dict:
-    """Return all that makes a training this one, as JSON gives it back; ``more`` says what it learns from."""
+    """Return what identifies a training, as read back from JSON; ``more`` describes its data."""
     return json.loads(json.dumps({"model": asdict(config), "settings": asdict(settings), **more}))
+
+
+class LossTerms(NamedTuple):
+    """``total`` = ``prediction`` + weight * ``sigreg``, and the latents (B, T, D) they came from."""
+
+    total: Tensor
+    prediction: Tensor
+    sigreg: Tensor
+    latents: Tensor
+
+
+def training_loss(
+    model: LeWorldModel, pixels: Tensor, blocks: Tensor, directions: Tensor, weight: float
+) -> LossTerms:
+    """Return the losses of clips (paper, 3): prediction error plus one regulariser.
+
+    pixels (B, T, 3, H, W) normalised, blocks (B, T, A), T = history + 1. The prediction error is the mean
+    square over all predicted positions; gradients flow through the prediction and through its target. The
+    block leaving the last frame is not used.
+    """
+    latents = model.encode(pixels)
+    predicted = model.predict(latents[:, :-1], blocks[:, :-1])
+    prediction = (predicted.float() - latents[:, 1:].float()).square().mean()
+    regulariser = sigreg(latents.transpose(0, 1), directions)
+    return LossTerms(prediction + weight * regulariser, prediction, regulariser, latents)
+
+
+class Motion(nn.Module):
+    """A third, optional term: a linear map from latents' change to the summed actions between two frames.
+
+    In a latent that predicts well the robot's position lies along curves: an MLP finds it, a linear probe
+    does not. A position changes by the sum of the known velocities, so a linear map that predicts the
+    actions between any two frames of a clip from the difference of their latents straightens these curves.
+    Only training has this map.
+    """
+
+    def __init__(self, latent_dim: int, action_dim: int):
+        super().__init__()
+        self.change = nn.Linear(latent_dim, action_dim, bias=False)
+        self.drift = nn.Parameter(torch.zeros(action_dim))  # of every model step: z-scores have a mean of 0
+
+    def forward(self, latents: Tensor, blocks: Tensor) -> Tensor:
+        """Return the mean square error, a scalar, over all pairs of frames of clips.
+
+        latents (B, T, D), blocks (B, T, A) z-scored, block t leaving frame t, the last one not used. A
+        block counts as the mean over its control steps.
+        """
+        width = len(self.drift)
+        steps = blocks[:, :-1].unflatten(-1, (-1, width)).mean(-2)
+        places = torch.cat([torch.zeros_like(steps[:, :1]), steps.cumsum(1)], dim=1)
+        first, second = torch.tensor(list(combinations(range(latents.shape[1]), 2))).T.to(latents.device)
+        apart = (second - first)[:, None].to(latents.dtype)
+        predicted = self.change((latents[:, second] - latents[:, first]).float()) + apart * self.drift
+        return (predicted - (places[:, second] - places[:, first])).square().mean()
 
 
 class TrainingInterruptedError(Exception):
@@ -85,7 +139,7 @@ class TrainingRun:
         device: str = "cpu",
         identity: dict | None = None,
         block: int = 1,
-        start: dict[str, torch.Tensor] | None = None,
+        start: dict[str, Tensor] | None = None,
     ):
         self.folder = Path(folder)
         self.settings = settings
@@ -131,7 +185,7 @@ class TrainingRun:
         self.model.train()
         with (
             _stop_requests() as stop,
-            (self.folder / METRICS_NAME).open("a") as metrics,
+            (self.folder / METRICS_NAME).open("a") as lines,
             tqdm(total=settings.steps, initial=self.step, unit="step", disable=None) as bar,
         ):
             while not self.finished:
@@ -139,14 +193,14 @@ class TrainingRun:
                 window.append((losses.prediction.detach(), losses.sigreg.detach()))
                 bar.update()
                 if self.step % settings.report_every == 0 or self.finished:
-                    figures = self._report(window, losses)
+                    metrics = self._report(window, losses)
                     window = []
-                    _write_line(metrics, {"step": self.step, **figures})
-                    bar.set_postfix_str(_summary(figures))
+                    _write_line(lines, {"step": self.step, **metrics})
+                    bar.set_postfix_str(_summary(metrics))
                 if self.step % settings.validate_every == 0 or self.finished:
-                    figures = validate(self.model, validation, image, chosen)
-                    _write_line(metrics, {"step": self.step, "validation": figures})
-                    _announce(bar, self.step, settings.steps, figures)
+                    metrics = validate(self.model, validation, image, chosen)
+                    _write_line(lines, {"step": self.step, "validation": metrics})
+                    _announce(bar, self.step, settings.steps, metrics)
                 if time.monotonic() - saved > _SAVE_SECONDS or self.finished or stop.is_set():
                     saved = time.monotonic()
                     self.seconds = saved - begun
@@ -181,12 +235,12 @@ class TrainingRun:
             self.motion.load_state_dict(state["motion"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
-        _forget_later_lines(self.folder / METRICS_NAME, self.step)
+        drop_later_lines(self.folder / METRICS_NAME, self.step)
 
-    def _train_step(self, clips: Clips, image: ImageSpec) -> FrameDropMonitor:
+    def _train_step(self, clips: Clips, image: ImageSpec) -> LossTerms:
         settings = self.settings
         pixels, blocks = clips.batch(batch_indices(self.step, len(clips), settings.batch, settings.seed))
-        # a seed of its own for every step
+        # another seed for every step
         generator = torch.Generator().manual_seed((settings.seed + 1) * 1_000_003 + self.step)
         torch.manual_seed(generator.initial_seed())
         directions = draw_directions(self.model.config.latent_dim, settings.projections, generator)
@@ -218,12 +272,12 @@ class TrainingRun:
         self.step += 1
         return losses
 
-    def _report(self, window: list, losses: FrameDropMonitor) -> dict[str, float]:
+    def _report(self, window: list, losses: LossTerms) -> dict[str, float]:
         prediction, regulariser = (float(torch.stack(column).mean()) for column in zip(*window, strict=True))
-        figures = {"prediction": prediction, "sigreg": regulariser, **latent_figures(losses.latents)}
-        figures["ratio"] = prediction / max(figures["copy"], 1e-12)
-        figures["lr"] = self.optimiser.param_groups[0]["lr"]
-        return figures
+        metrics = {"prediction": prediction, "sigreg": regulariser, **latent_metrics(losses.latents)}
+        metrics["ratio"] = prediction / max(metrics["copy"], 1e-12)
+        metrics["lr"] = self.optimiser.param_groups[0]["lr"]
+        return metrics
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -262,34 +316,18 @@ def _write_line(file, values: dict) -> None:
     file.flush()
 
 
-def _forget_later_lines(path: Path, step: int) -> None:
-    """Drop the metrics of steps that a killed run had done after its last saved state."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            continue  # the line a kill cut short
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
-
-
-def _summary(figures: dict[str, float]) -> str:
+def _summary(metrics: dict[str, float]) -> str:
     return (
-        f"error/copy {figures['ratio']:.3f}, SIGReg {figures['sigreg']:.2f}, "
-        f"std {figures['latent_std']:.2f}, rank {figures['effective_rank']:.1f}"
+        f"error/copy {metrics['ratio']:.3f}, SIGReg {metrics['sigreg']:.2f}, "
+        f"std {metrics['latent_std']:.2f}, rank {metrics['effective_rank']:.1f}"
     )
 
 
-def _announce(bar: tqdm, step: int, steps: int, figures: dict[str, float]) -> None:
+def _announce(bar: tqdm, step: int, steps: int, metrics: dict[str, float]) -> None:
     text = (
-        f"step {step} of {steps}: held-out error {figures['prediction']:.4f}, copying {figures['copy']:.4f}, "
-        f"ratio {figures['ratio']:.3f}, std {figures['latent_std']:.2f}, rank {figures['effective_rank']:.1f}"
+        f"step {step} of {steps}: held-out error {metrics['prediction']:.4f}, copying {metrics['copy']:.4f}, "
+        f"ratio {metrics['ratio']:.3f}, std {metrics['latent_std']:.2f}, rank {metrics['effective_rank']:.1f}"
     )
-    if looks_collapsed(figures):
+    if looks_collapsed(metrics):
         text += "\nwarning: the latents are collapsing; raise --sigreg or lower --lr"
     bar.write(text, file=sys.stderr)

@@ -1,4 +1,6 @@
-"""What tells a learning model from a collapsing one."""
+"""Metrics of training: one-step error, copy error, collapse and overfitting."""
+
+import contextlib
 
 import numpy as np
 import torch
@@ -9,15 +11,16 @@ from world_model_ros.model.config import ImageSpec
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 
+BATCH = 64  # clips encoded at a time
 COLLAPSED_STD = 0.1
 COLLAPSED_RANK = 2.0
-BY_HEART = 1.25  # times the error on the training's own episodes: from there on, more of them help
+OVERFIT_RATIO = 1.25  # of held-out to training error: above it, more episodes help
 
 
 def effective_rank(latents: Tensor) -> float:
     """Return exp(entropy of the covariance's normalised eigenvalues) of latents (N, D), from 0 to D.
 
-    How many directions the latents really use (Roy & Vetterli 2007). 0 where they do not vary at all.
+    The number of directions that the latents use (Roy & Vetterli 2007). 0 where they do not vary.
     """
     values = latents.detach().double()
     centred = values - values.mean(0)
@@ -41,7 +44,7 @@ def copy_error(latents: Tensor) -> float:
     return float((values[:, 1:] - values[:, :-1]).square().mean())
 
 
-def latent_figures(latents: Tensor) -> dict[str, float]:
+def latent_metrics(latents: Tensor) -> dict[str, float]:
     """Return copy error, standard deviation and effective rank of latents (B, T, D)."""
     flat = latents.detach().flatten(0, 1)
     return {
@@ -51,51 +54,62 @@ def latent_figures(latents: Tensor) -> dict[str, float]:
     }
 
 
-def looks_collapsed(figures: dict[str, float]) -> bool:
-    """Whether the latents have (nearly) become one point or one line."""
-    return figures["latent_std"] < COLLAPSED_STD or figures["effective_rank"] < COLLAPSED_RANK
+def looks_collapsed(metrics: dict[str, float]) -> bool:
+    """Return whether the latents have (nearly) become one point or one line."""
+    return metrics["latent_std"] < COLLAPSED_STD or metrics["effective_rank"] < COLLAPSED_RANK
 
 
-def known_by_heart(figures: dict[str, float]) -> bool:
-    """Whether the held-out error is that much larger than the error on the training's own episodes."""
-    return figures["prediction"] > BY_HEART * figures["prediction_seen"]
+def overfits(metrics: dict[str, float]) -> bool:
+    """Return whether the held-out error exceeds the error on training episodes by ``OVERFIT_RATIO``."""
+    return metrics["prediction"] > OVERFIT_RATIO * metrics["prediction_seen"]
 
 
-@torch.no_grad()
-def encode_clips(
-    model: LeWorldModel, clips: Clips, image: ImageSpec, indices=None, batch: int = 64
-) -> tuple[Tensor, Tensor]:
-    """Return latents (N, T, D) and predictions (N, T - 1, D) of clips, on the CPU, in evaluation mode."""
-    device = next(model.parameters()).device
-    indices = np.arange(len(clips)) if indices is None else np.asarray(indices)
+@contextlib.contextmanager
+def evaluation_mode(model: LeWorldModel):
+    """Put the model into evaluation mode for the block, without gradients."""
     training = model.training
     model.eval()
-    latents, predictions = [], []
-    for start in range(0, len(indices), batch):
-        pixels, blocks = clips.batch(indices[start : start + batch])
-        encoded = model.encode(normalise_pixels(torch.from_numpy(pixels).to(device), image))
-        predicted = model.predict(encoded[:, :-1], torch.from_numpy(blocks).to(device)[:, :-1])
-        latents.append(encoded.cpu())
-        predictions.append(predicted.cpu())
+    with torch.no_grad():
+        yield
     model.train(training)
-    return torch.cat(latents), torch.cat(predictions)
+
+
+def encode_clips(model: LeWorldModel, clips: Clips, image: ImageSpec, indices=None) -> tuple[Tensor, Tensor]:
+    """Return latents (N, T, D) and the blocks leaving them (N, T, A) of clips, on the CPU."""
+    indices = np.arange(len(clips)) if indices is None else np.asarray(indices)
+    latents, leaving = [], []
+    with evaluation_mode(model):
+        for start in range(0, len(indices), BATCH):
+            pixels, blocks = clips.batch(indices[start : start + BATCH])
+            latents.append(model.encode(_prepared(pixels, model, image)).cpu())
+            leaving.append(torch.from_numpy(blocks))
+    return torch.cat(latents), torch.cat(leaving)
 
 
 @torch.no_grad()
 def encode_frames(model: LeWorldModel, pixels: np.ndarray, image: ImageSpec, batch: int = 256) -> Tensor:
     """Return latents (N, D) of frames uint8 (N, H, W, 3), on the CPU, in the model's present mode."""
-    device = next(model.parameters()).device
-    parts = [
-        model.encode(normalise_pixels(torch.from_numpy(pixels[i : i + batch]).to(device), image)).cpu()
-        for i in range(0, len(pixels), batch)
-    ]
-    return torch.cat(parts)
+    starts = range(0, len(pixels), batch)
+    return torch.cat([model.encode(_prepared(pixels[i : i + batch], model, image)).cpu() for i in starts])
+
+
+def _prepared(pixels: np.ndarray, model: LeWorldModel, image: ImageSpec) -> Tensor:
+    return normalise_pixels(torch.from_numpy(pixels).to(next(model.parameters()).device), image)
 
 
 def validate(model: LeWorldModel, clips: Clips, image: ImageSpec, indices=None) -> dict[str, float]:
-    """Return the figures of held-out clips: prediction, copy, ratio, latent_std, effective_rank."""
-    latents, predictions = encode_clips(model, clips, image, indices)
-    figures = latent_figures(latents)
-    figures["prediction"] = float((predictions - latents[:, 1:]).square().mean())
-    figures["ratio"] = figures["prediction"] / max(figures["copy"], 1e-12)
-    return figures
+    """Return the metrics of held-out clips: prediction, copy, ratio, latent_std, effective_rank.
+
+    ``prediction`` is the training loss's: the mean square over all positions of a clip.
+    """
+    latents, blocks = encode_clips(model, clips, image, indices)
+    device = next(model.parameters()).device
+    with evaluation_mode(model):
+        predictions = [
+            model.predict(z[:, :-1].to(device), a[:, :-1].to(device)).cpu()
+            for z, a in zip(latents.split(BATCH), blocks.split(BATCH), strict=True)
+        ]
+    metrics = latent_metrics(latents)
+    metrics["prediction"] = float((torch.cat(predictions) - latents[:, 1:]).square().mean())
+    metrics["ratio"] = metrics["prediction"] / max(metrics["copy"], 1e-12)
+    return metrics

@@ -1,4 +1,4 @@
-"""Is a checkpoint fit to plan with? A small prediction error alone does not say so.
+"""Readiness check: is a checkpoint ready to plan with? A small prediction error alone does not show it.
 
 A planner compares imagined futures, so their costs must differ, the right actions must be among the
 cheapest, and prediction must be worth more than assuming that nothing changes. All of it is measured on
@@ -16,15 +16,16 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.noise import Noise
 from world_model_ros.planning.objective import GoalDistance
+from world_model_ros.training.metrics import evaluation_mode
 
 HORIZON = 5  # model steps
 CANDIDATES = 127  # random ones; with the true actions a power of two
 WINDOWS = 64
 
-# Standard deviation over mean of the candidates' costs. Futures that have nothing in common differ by
-# sqrt(2 / r) where latents fill r directions evenly, so the better a latent space is used, the lower the
+# Standard deviation over mean of the candidates' costs. Unrelated futures differ by
+# sqrt(2 / r) where latents fill r directions evenly, so the more directions are used, the lower the
 # spread: .38 at r = 13, .19 at r = 58. The published bar (.30, public FR3 model) would refuse models/push,
-# which has .19 and pushes nine of ten blocks home; a model that does not listen to actions has .00.
+# which has .19 and pushes nine of ten blocks home; a model that ignores actions has .00.
 LEAST_COST_SPREAD = 0.10
 # models/reach, which reaches 99 of 100 goals, has a rank of .0001 and ratios of .003 and .005; a model that
 # cannot tell actions apart has .5, and ratios of 1 and .7. The bars lie between, nearer to the latter.
@@ -34,7 +35,7 @@ LARGEST_RATIO_5 = 0.60
 
 
 def measure(model: LeWorldModel, spec: CheckpointSpec, clips: Clips, seed: int = 0) -> dict:
-    """Return cost_spread, rank, ratio_1, ratio_5, fit and verdict of held-out windows.
+    """Return cost_spread, rank, ratio_1, ratio_5, ready and verdict of held-out windows.
 
     ``clips`` has windows of history + 5 frames. The goal is the last latent of a window; random
     candidates are those of a planner's first iteration with the default settings.
@@ -49,10 +50,8 @@ def measure(model: LeWorldModel, spec: CheckpointSpec, clips: Clips, seed: int =
         raise ValueError(f"windows of {context + HORIZON} frames are needed, these have {clips.frames}")
     device = next(model.parameters()).device
     chosen = np.random.default_rng(seed).permutation(len(clips))[:WINDOWS]
-    training = model.training
-    model.eval()
     spreads, ranks, errors, copies = [], [], [], []
-    with torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         for number, index in enumerate(chosen):
             pixels, blocks = clips.batch([index])
             latents = model.encode(normalise_pixels(torch.from_numpy(pixels).to(device), spec.image))
@@ -67,27 +66,26 @@ def measure(model: LeWorldModel, spec: CheckpointSpec, clips: Clips, seed: int =
             imagined = model.rollout(*past, taken)[:, 0]
             errors.append((imagined - future).square().mean(-1)[0].cpu().numpy())
             copies.append((latents[:, context - 1 : context] - future).square().mean(-1)[0].cpu().numpy())
-    model.train(training)
     ratios = np.mean(errors, axis=0) / np.maximum(np.mean(copies, axis=0), 1e-12)
-    figures = {
+    metrics = {
         "cost_spread": float(np.median(spreads)),
         "rank": float(np.mean(ranks)),
         "ratio_1": float(ratios[0]),
         "ratio_5": float(ratios[-1]),
         "windows": len(chosen),
     }
-    return {**figures, "fit": not _shortcomings(figures), "verdict": verdict(figures)}
+    return {**metrics, "ready": not _shortcomings(metrics), "verdict": verdict(metrics)}
 
 
-def verdict(figures: dict) -> str:
-    """Return one line that says whether the checkpoint is fit to plan with, and if not, why."""
-    shortcomings = _shortcomings(figures)
+def verdict(metrics: dict) -> str:
+    """Return one line that says whether the checkpoint is ready to plan with, and if not, why."""
+    shortcomings = _shortcomings(metrics)
     if shortcomings:
-        return "not fit to plan with: " + ", ".join(shortcomings)
+        return "not ready to plan with: " + ", ".join(shortcomings)
     return (
-        f"fit to plan with: cost spread {figures['cost_spread']:.2f}, rank of the true actions "
-        f"{figures['rank']:.3f}, prediction over copying {figures['ratio_1']:.3f} at 1 step and "
-        f"{figures['ratio_5']:.3f} at {HORIZON}"
+        f"ready to plan with: cost spread {metrics['cost_spread']:.2f}, rank of the true actions "
+        f"{metrics['rank']:.3f}, prediction over copying {metrics['ratio_1']:.3f} at 1 step and "
+        f"{metrics['ratio_5']:.3f} at {HORIZON}"
     )
 
 
@@ -109,17 +107,17 @@ def rank_of_first(costs: np.ndarray) -> float:
     return float(((others < first).sum() + 0.5 * (others == first).sum()) / len(others))
 
 
-def _shortcomings(figures: dict) -> list[str]:
-    """What misses its bar; a figure that is not a number misses it."""
+def _shortcomings(metrics: dict) -> list[str]:
+    """Return what misses its bar; NaN misses it."""
     upper = (
         ("rank", "rank of the true actions", LARGEST_RANK),
         ("ratio_1", "prediction over copying at 1 step", LARGEST_RATIO_1),
         ("ratio_5", f"prediction over copying at {HORIZON} steps", LARGEST_RATIO_5),
     )
-    found = []
-    if not figures["cost_spread"] >= LEAST_COST_SPREAD:
-        found.append(f"cost spread {figures['cost_spread']:.2f} below {LEAST_COST_SPREAD:.2f}")
+    missed = []
+    if not metrics["cost_spread"] >= LEAST_COST_SPREAD:
+        missed.append(f"cost spread {metrics['cost_spread']:.2f} below {LEAST_COST_SPREAD:.2f}")
     for key, name, most in upper:
-        if not figures[key] <= most:
-            found.append(f"{name} {figures[key]:.3f} above {most:.2f}")
-    return found
+        if not metrics[key] <= most:
+            missed.append(f"{name} {metrics[key]:.3f} above {most:.2f}")
+    return missed

@@ -1,4 +1,4 @@
-"""The state of a training on disk: what it belongs to, and all that it takes to go on."""
+"""The state of a training on disk, from which it is resumed."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import torch
 from world_model_ros.errors import UserError
 
 STATE_NAME = "state.pt"
-# What torch.load and json raise for a file that is missing, cut short, or holds something else: found by
-# giving them 4000 damaged files.
+# What torch.load and json raise for a file that is missing, cut short, or holds something else (tried with
+# 4000 damaged files).
 UNREADABLE = (
     OSError,
     EOFError,
@@ -56,6 +56,22 @@ def read_state(path: Path, device: torch.device, identity: dict, kinds: dict[str
     return state
 
 
+def drop_later_lines(path: Path, step: int) -> None:
+    """Drop the lines of a metrics file that a killed run had written after its last saved state."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            continue  # the line a kill cut short
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
+
+
 def recorded_settings(folder: Path) -> dict:
     """Return the TrainingSettings of the run in ``folder``, as a dict; empty where no state can be read."""
     return _recorded_identity(folder / STATE_NAME).get("settings", {})
@@ -77,8 +93,10 @@ def _recorded_identity(path: Path) -> dict:
     """Return the identity in a state file; empty where none can be read."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        found = json.loads(state["identity"])
-        return found if isinstance(found, dict) and isinstance(found.get("settings", {}), dict) else {}
+        identity = json.loads(state["identity"])
+        return (
+            identity if isinstance(identity, dict) and isinstance(identity.get("settings", {}), dict) else {}
+        )
     except UNREADABLE:
         return {}
 
@@ -95,11 +113,11 @@ def _defaults(kind) -> dict:
 
 
 def _differences(there: dict, here: dict, prefix: str = "") -> list[str]:
-    found = []
+    differences = []
     for key in sorted(set(there) | set(here)):
         old, new = there.get(key), here.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{key}.")
+            differences += _differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key} {old!r} there, {new!r} now")
-    return found
+            differences.append(f"{prefix}{key} {old!r} there, {new!r} now")
+    return differences

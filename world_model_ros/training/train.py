@@ -2,25 +2,41 @@
 
 import argparse
 import dataclasses
+import hashlib
 import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from world_model_ros.data.clips import Clips
+from world_model_ros.data.clips import Clips, split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import action_spec, interface_of
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import build_model, check_place, round_weights, save_checkpoint
-from world_model_ros.model.config import CONFIG_NAME, CheckpointSpec, ImageSpec, ModelConfig, read_spec
+from world_model_ros.model.checkpoint import (
+    build_model,
+    check_place,
+    load_checkpoint,
+    round_weights,
+    save_checkpoint,
+)
+from world_model_ros.model.config import (
+    CONFIG_NAME,
+    ActionInterface,
+    CheckpointSpec,
+    ImageSpec,
+    ModelConfig,
+    find_checkpoint,
+    interface_differences,
+    read_spec,
+)
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import readiness
 from world_model_ros.training.calibrate import calibrate
 from world_model_ros.training.card import collect_command, write_card
-from world_model_ros.training.heads import add_heads, add_heads_later
+from world_model_ros.training.heads import STORED, add_heads, add_step_arguments
 from world_model_ros.training.loop import (
     IDENTITY_KINDS,
     METRICS_NAME,
@@ -29,14 +45,12 @@ from world_model_ros.training.loop import (
     TrainingSettings,
     identity_of,
 )
-from world_model_ros.training.metrics import known_by_heart, validate
-from world_model_ros.training.split import split_episodes
-from world_model_ros.training.start import fingerprint, start_from
+from world_model_ros.training.metrics import overfits, validate
 from world_model_ros.training.state import STATE_NAME, find_run
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
-_STORED = "float16"
-SEEN_CLIPS = 4000  # of the training, to compare with what was held out
+SEEN_CLIPS = 4000  # of the training episodes, to compare their error with the held-out one
+HEADS = ("temporal", "inverse")  # a training that starts from a checkpoint fits them anew
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,24 +61,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run",
         type=Path,
-        help="folder of the state and the metrics (default: runs/<name of out>, or where runs/ has this "
-        "training already)",
+        help="folder of the state and the metrics (default: runs/<name of out>, or the folder in runs/ that "
+        "has this training already)",
     )
     parser.add_argument(
         "--start",
         metavar="CHECKPOINT",
-        help="begin with the weights of this folder or shipped model, whose size and history then hold",
+        help="begin with the weights of this folder or shipped model, and with its size and history",
     )
-    parser.add_argument("--restart", action="store_true", help="forget an earlier run instead of resuming")
+    parser.add_argument(
+        "--restart", action="store_true", help="delete the state of an earlier run instead of resuming it"
+    )
     parser.add_argument(
         "--size", choices=_SIZES, default="small", help="small and medium for CPUs, full as published"
     )
-    parser.add_argument("--history", type=int, default=3, help="frames that the predictor sees")
+    parser.add_argument("--history", type=int, default=3, help="number of frames that the predictor sees")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="optimiser steps")
-    parser.add_argument("--batch", type=int, default=defaults.batch, help="clips in a step")
+    parser.add_argument("--batch", type=int, default=defaults.batch, help="clips of one step")
     parser.add_argument("--lr", type=float, default=defaults.lr, help="peak learning rate")
-    parser.add_argument("--sigreg", type=float, default=defaults.sigreg, help="weight of the regulariser")
-    parser.add_argument("--projections", type=int, default=defaults.projections, help="SIGReg's directions")
+    parser.add_argument(
+        "--sigreg", type=float, default=defaults.sigreg, help="weight of the regulariser SIGReg"
+    )
+    parser.add_argument(
+        "--projections", type=int, default=defaults.projections, help="number of random directions of SIGReg"
+    )
     parser.add_argument(
         "--motion",
         type=float,
@@ -72,26 +92,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of a linear map from latents' change to actions, 0: the published loss",
     )
     parser.add_argument(
-        "--augment", type=float, default=defaults.augment, help="chance of each disturbance of a frame"
+        "--augment", type=float, default=defaults.augment, help="probability of each disturbance of a frame"
     )
-    parser.add_argument(
-        "--temporal-steps", type=int, default=3000, help="steps of the temporal-distance head, 0: no head"
-    )
-    parser.add_argument(
-        "--inverse-steps", type=int, default=4000, help="steps of the inverse-dynamics head, 0: no head"
-    )
-    parser.add_argument(
-        "--heads",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="train nothing but the heads of this one, on the data it was trained on, and write it to --out",
-    )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights, split and batches")
+    add_step_arguments(parser)
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed of weights, split and batches")
     parser.add_argument("--val", type=float, default=0.1, help="share of the episodes held out")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the layers")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="number format of the layers"
+    )
     parser.add_argument("--threads", type=int, default=0, help="torch threads, 0 for torch's own choice")
-    parser.add_argument("--commit", help="provenance to note, by default what git says")
+    parser.add_argument("--commit", help="commit to store in the checkpoint (default: from git)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -101,8 +112,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device).type
-    if arguments.heads:
-        return _heads(arguments, device)
     with EpisodeFile(arguments.data) as file:
         return _train(arguments, file, device)
 
@@ -133,7 +142,7 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, device: str) -> int
         identity["start"] = fingerprint(weights)
     folder = _run_folder(arguments, spec.model, settings, identity)
     if arguments.restart:
-        _forget(folder)
+        _delete_state(folder)
     trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block, weights)
     if trainer.finished and _exported(arguments, settings, file):
         print(f"{folder} has all {settings.steps} steps done: {arguments.out} (--restart trains again)")
@@ -155,13 +164,40 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, device: str) -> int
     return 0
 
 
+def start_from(
+    checkpoint: Path, spec: CheckpointSpec, data: ActionInterface
+) -> tuple[CheckpointSpec, dict[str, Tensor], dict]:
+    """Return ``spec`` with the model of ``checkpoint``, without heads, its weights and its notes.
+
+    Raises UserError where its actions mean something else than those of ``data``.
+    """
+    model, there = load_checkpoint(checkpoint)
+    differing = interface_differences(there.interface, data, ("in the checkpoint", "in the data"))
+    if differing:
+        raise UserError(
+            f"{checkpoint} was trained for other actions than the data's: {'; '.join(differing)}. Start from "
+            "a checkpoint of the same robot, or without --start."
+        )
+    bare = dataclasses.replace(there.model, temporal_hidden=0, inverse_hidden=0)
+    weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
+    return dataclasses.replace(spec, model=bare, image=there.image), weights, there.training
+
+
+def fingerprint(weights: dict[str, Tensor]) -> str:
+    """Return a short hash of the weights."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _run_folder(
     arguments: argparse.Namespace, model: ModelConfig, settings: TrainingSettings, identity: dict
 ) -> Path:
     """Return where the state of the training is or goes.
 
     By default runs/<name of out>, and where that holds none, the folder in runs/ of the same training:
-    another --out is another place for the same weights, not another training.
+    another --out does not make it another training.
     """
     if arguments.run:
         return arguments.run
@@ -175,23 +211,12 @@ def _run_folder(
 
 
 def _exported(arguments: argparse.Namespace, settings: TrainingSettings, file: EpisodeFile) -> bool:
-    """Return whether --out is a checkpoint that says it comes from this training."""
+    """Return whether --out is a checkpoint of this training, by what it notes."""
     if not (arguments.out / CONFIG_NAME).is_file():
         return False
     noted = read_spec(arguments.out).training
     ours = {"data": file.path.name, "steps": settings.steps, "batch": settings.batch, "seed": settings.seed}
     return all(noted.get(name) == value for name, value in ours.items())
-
-
-def _heads(arguments: argparse.Namespace, device: str) -> int:
-    steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
-    with EpisodeFile(arguments.data) as file:
-        figures = add_heads_later(
-            arguments.heads, file, arguments.out, steps, _command(arguments), _STORED, device
-        )
-    words = ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
-    print(f"{words or 'no head was asked for'}; checkpoint: {arguments.out}")
-    return 0
 
 
 def _export(
@@ -203,32 +228,32 @@ def _export(
     held_out: Clips,
 ) -> None:
     """Add the heads, measure and calibrate the weights as stored, write the checkpoint."""
-    state = round_weights(trainer.model.state_dict(), _STORED)
+    state = round_weights(trainer.model.state_dict(), STORED)
     model = build_model(spec.model, state, arguments.out).to(trainer.device).eval()
-    figures = validate(model, held_out, spec.image)
+    metrics = validate(model, held_out, spec.image)
     seen = validate(model, clips, spec.image, clips.some(SEEN_CLIPS, arguments.seed))
-    figures["prediction_seen"] = seen["prediction"]
+    metrics["prediction_seen"] = seen["prediction"]
     steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
-    spec, judged = add_heads(model, spec, clips, held_out, steps, arguments.seed, _STORED)
-    figures.update(judged)
+    spec, judged = add_heads(model, spec, clips, held_out, steps, arguments.seed)
+    metrics.update(judged)
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
-    figures.update(judged)
-    worth = _readiness(arguments, model, spec, file, held_out)
-    noted = {**spec.training, "validation": figures, "readiness": worth}
+    metrics.update(judged)
+    ready = _readiness(arguments, model, spec, file, held_out)
+    noted = {**spec.training, "validation": metrics, "readiness": ready}
     spec = dataclasses.replace(spec, thresholds=thresholds, training=noted)
     card = write_card(
-        arguments.out.resolve().name, spec, file, _commands(spec, file), len(held_out.episodes), figures
+        arguments.out.resolve().name, spec, file, _commands(spec, file), len(held_out.episodes), metrics
     )
-    save_checkpoint(arguments.out, model, spec, card, dtype=_STORED)
+    save_checkpoint(arguments.out, model, spec, card, dtype=STORED)
     print(
-        f"{worth['verdict']}\n"
-        f"held-out error {figures['prediction']:.4f}, {figures['ratio']:.3f} of copying; "
+        f"{ready['verdict']}\n"
+        f"held-out error {metrics['prediction']:.4f}, {metrics['ratio']:.3f} of copying; "
         f"checkpoint: {arguments.out}"
     )
-    if known_by_heart(figures):
+    if overfits(metrics):
         print(
-            f"note: on the training's own episodes the error is {figures['prediction_seen']:.4f}: part of "
-            "it is known by heart, and more episodes would help",
+            f"note: the model overfits: its error on training episodes is {metrics['prediction_seen']:.4f}; "
+            "more episodes would help",
             file=sys.stderr,
         )
 
@@ -244,7 +269,7 @@ def _readiness(
     try:
         windows = Clips(file, spec.action, spec.block, frames, held_out.episodes, spec.image.size)
     except UserError:
-        return {"verdict": f"fitness to plan with not judged: no held-out episode has {frames} model steps"}
+        return {"verdict": f"readiness to plan with not judged: no held-out episode has {frames} model steps"}
     return readiness.measure(model, spec, windows, arguments.seed)
 
 
@@ -257,18 +282,18 @@ def _check(arguments: argparse.Namespace) -> None:
     if not arguments.lr > 0 or not min(arguments.sigreg, arguments.motion) >= 0:
         raise UserError("--lr must be positive, --sigreg and --motion not negative.")
     if not 0 <= arguments.augment <= 1:
-        raise UserError(f"--augment is a chance between 0 and 1, it is {arguments.augment}.")
+        raise UserError(f"--augment is a probability between 0 and 1, it is {arguments.augment}.")
     if not 0 < arguments.val < 1:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
     if min(arguments.threads, arguments.seed, arguments.temporal_steps, arguments.inverse_steps) < 0:
         raise UserError("--threads, --seed, --temporal-steps and --inverse-steps must not be negative.")
     check_place("--out", arguments.out)
     if arguments.run and arguments.run.exists() and not arguments.run.is_dir():
-        raise UserError(f"--run {arguments.run} is no folder: choose another one.")
+        raise UserError(f"--run {arguments.run} is not a folder: choose another one.")
 
 
 def _bf16(precision: str, device: str, model: ModelConfig) -> bool:
-    """Whether bf16 pays: on GPUs, on CPUs with AMX, and with AVX-512's bf16 where BatchNorm is.
+    """Return whether bf16 is faster: on GPUs, on CPUs with AMX, and with AVX-512's bf16 where BatchNorm is.
 
     There the small model's steps took 0.95 to 1.4 times as long in bf16, the medium one's 0.65.
     """
@@ -291,7 +316,7 @@ def _spec(arguments: argparse.Namespace, file: EpisodeFile, episodes: list[int])
 
 
 def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile, before: dict) -> dict:
-    """Return what is noted of a training; ``before`` is what was noted of the one it started from."""
+    """Return the notes on a training for config.json; ``before`` are those of the one it started from."""
     settings = trainer.settings
     earlier = [*before.get("earlier", []), before["command"]] if before.get("command") else []
     noted = ("steps", "batch", "lr", "sigreg", "projections", "motion", "augment", "seed")
@@ -314,7 +339,7 @@ def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile, before: dict
 
 
 def _commands(spec: CheckpointSpec, file: EpisodeFile) -> list[str]:
-    """Return all that it takes to make the checkpoint again, the collection where we did it."""
+    """Return the commands that make the checkpoint, with the collection if `collect` made the data."""
     return [*collect_command(file), *spec.training["earlier"], spec.training["command"]]
 
 
@@ -322,6 +347,6 @@ def _command(arguments: argparse.Namespace) -> str:
     return command_line("train", arguments, add_arguments, leave_out=("restart", "run", "commit", "threads"))
 
 
-def _forget(folder: Path) -> None:
+def _delete_state(folder: Path) -> None:
     for name in (STATE_NAME, METRICS_NAME):
         (folder / name).unlink(missing_ok=True)

@@ -39,9 +39,9 @@ def test_measured_problems_that_ended_otherwise_are_found():
 
 
 def test_a_verdict_has_its_colour():
-    shown = report.verdict({"fit": False, "verdict": "not ready to plan with."})
+    shown = report.verdict({"ready": False, "verdict": "not ready to plan with."})
     assert shown == {"words": "not ready to plan with", "colour": "bad"}
-    assert report.verdict({"fit": True, "verdict": "ready"})["colour"] == "good"
+    assert report.verdict({"ready": True, "verdict": "ready"})["colour"] == "good"
     assert report.verdict({"verdict": "unknown"})["colour"] == ""
     assert report.verdict(None) is None
     assert report.verdict("yes") is None

@@ -24,9 +24,8 @@ from world_model_ros.evaluation.report.pictures import (
 )
 from world_model_ros.evaluation.report.shapes import check_results
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.model.config import CheckpointSpec, find_checkpoint
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import source_commit
 from world_model_ros.sim import TASKS
 from world_model_ros.sim.worlds import protocols_of
@@ -65,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         spec=spec,
         training=spec.training,
         seconds=spec.period * spec.block,
-        verdict=verdict(spec.training.get("readiness", spec.training.get("worthiness"))),
+        verdict=verdict(spec.training.get("readiness")),
         sections={
             **filled,
             "missing": {name: remedies[name] for name, view in filled.items() if not view},
@@ -187,7 +186,7 @@ def verdict(readiness) -> dict | None:
     """Return the result of the readiness check that the training noted; None without one."""
     if not isinstance(readiness, dict) or "verdict" not in readiness:
         return None
-    colour = "good" if readiness.get("fit") is True else "bad" if readiness.get("fit") is False else ""
+    colour = "good" if readiness.get("ready") is True else "bad" if readiness.get("ready") is False else ""
     return {"words": str(readiness["verdict"]).rstrip("."), "colour": colour}
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from world_model_ros.training.motion import Motion
+from world_model_ros.training.loop import Motion
 
 
 def test_latents_in_which_actions_add_up_cost_nothing():

@@ -1,0 +1,60 @@
+"""Heads on pairs of latents, trained after the world model and on its frozen latents (training/heads.py)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HORIZON = 5  # blocks that inverse dynamics answers with, as far ahead as a planner looks by default
+
+
+class TemporalDistance(nn.Module):
+    """How many model steps lie between two latents: an MLP, trained on offsets within episodes.
+
+    Latents are close to normal (SIGReg), so far apart their squared distance is flat, or even falls;
+    the number of steps between them is not.
+    """
+
+    def __init__(self, latent_dim: int, hidden: int):
+        super().__init__()
+        # Two halves of one layer on the pair: the goal's half is computed once for all latents before it.
+        self.start = nn.Linear(latent_dim, hidden)
+        self.goal = nn.Linear(latent_dim, hidden, bias=False)
+        self.net = nn.Sequential(
+            nn.LayerNorm(hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, starts: Tensor, goals: Tensor) -> Tensor:
+        """Return the model steps (...) from latents (..., D) to latents (..., D), which broadcast."""
+        return F.softplus(self.net(self.start(starts) + self.goal(goals)).squeeze(-1))
+
+
+class InverseDynamics(nn.Module):
+    """Which actions lead from one latent to another: an MLP on the pair and the arrival time.
+
+    It is trained on the episodes' own actions. Where several ways lead to the goal, it answers with their
+    mean, which may be none of them: so the planner judges its proposals with the world model like any other
+    candidate.
+    """
+
+    def __init__(self, latent_dim: int, action_dim: int, hidden: int):
+        super().__init__()
+        self.action_dim = action_dim
+        self.net = nn.Sequential(
+            nn.Linear(2 * latent_dim + 2, hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, HORIZON * action_dim),
+        )
+
+    def forward(self, starts: Tensor, goals: Tensor, arrivals: Tensor) -> Tensor:
+        """Return z-scored blocks (..., HORIZON, A) from latents (..., D) to (..., D) in ``arrivals`` steps.
+
+        arrivals (...) are model steps; the blocks after the arrival have no meaning.
+        """
+        when = torch.stack([arrivals.clamp(min=1).log() / math.log(20), 1 / arrivals.clamp(min=1)], -1)
+        features = torch.cat([starts, goals, when.to(starts.dtype)], dim=-1)
+        return self.net(features).unflatten(-1, (HORIZON, self.action_dim))
