@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from world_model_ros.nodes import parameters
-from world_model_ros.planning.config import OBJECTIVES, PROPOSALS, PlannerConfig
-from world_model_ros.planning.precision import PRECISIONS
-from world_model_ros.planning.solvers import SOLVERS
+from world_model_ros.planning.config import OBJECTIVES, PRECISIONS, PROPOSALS, SOLVERS, PlannerConfig
 from world_model_ros.sim import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]

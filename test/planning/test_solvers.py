@@ -5,9 +5,8 @@ import time
 import pytest
 import torch
 
-from world_model_ros.planning.cem import ICEM
-from world_model_ros.planning.noise import Noise
-from world_model_ros.planning.solvers import SOLVERS
+from world_model_ros.planning.cem import ICEM, Noise
+from world_model_ros.planning.config import SOLVERS
 
 LIMITS = torch.full((10,), -1.0), torch.full((10,), 1.0)
 
@@ -97,5 +96,5 @@ def test_icem_draws_fewer_and_its_plan_is_the_best_it_saw():
     solver = ICEM(samples=64, elites=8, iterations=5, decay=2)
     found = solver.solve(cost, torch.zeros(1, 5, 10), noise([0], 64), LIMITS)
     assert [costs.shape[1] for costs in seen] == [64, 32, 16, 16, 16]
-    assert solver.effort(5) == 144
+    assert found.candidates == 144
     assert found.cost.item() == min(costs.min().item() for costs in seen)

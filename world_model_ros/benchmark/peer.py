@@ -17,8 +17,8 @@ from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.monitoring.statistics import percentiles
 from world_model_ros.planning.cem import CEM
+from world_model_ros.planning.fast_rollout import for_planning
 from world_model_ros.planning.objective import GoalDistance
-from world_model_ros.planning.precision import for_planning
 
 PEERS = ("stable-worldmodel",)
 ELITES = 30

@@ -24,9 +24,7 @@ from world_model_ros.evaluation.problems import (
 from world_model_ros.evaluation.workers import Job, Settings, run_in_workers
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
-from world_model_ros.planning.config import OBJECTIVES, PROPOSALS, PlannerConfig
-from world_model_ros.planning.precision import PRECISIONS
-from world_model_ros.planning.solvers import SOLVERS
+from world_model_ros.planning.config import OBJECTIVES, PRECISIONS, PROPOSALS, SOLVERS, PlannerConfig
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.sim import TASKS
 from world_model_ros.sim.worlds import check_world, make_world

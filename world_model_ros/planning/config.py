@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass, replace
 
 from world_model_ros.errors import UserError
-from world_model_ros.planning.precision import PRECISIONS
-from world_model_ros.planning.solver import SamplingSolver
-from world_model_ros.planning.solvers import SOLVERS
+from world_model_ros.planning.cem import CEM, ICEM
+from world_model_ros.planning.fast_rollout import PRECISIONS
+from world_model_ros.planning.gradient import GradientRefinement
+from world_model_ros.planning.mppi import MPPI
 
+SOLVERS: dict[str, type[CEM]] = {"cem": CEM, "icem": ICEM, "mppi": MPPI, "gradient": GradientRefinement}
 OBJECTIVES = ("auto", "squared", "temporal")
 PROPOSALS = ("auto", "none", "inverse_dynamics")
 # The squared distance is flat far from the goal, so some first candidates must come near it: wide and
@@ -133,7 +135,7 @@ class PlannerConfig:
         open_ones = {k: v for k, v in suited.items() if getattr(self, k) in (None, "auto")}
         return replace(self, objective=objective, proposal=proposal, **open_ones)
 
-    def make_solver(self) -> SamplingSolver:
+    def make_solver(self) -> CEM:
         """Return the solver with these settings; what is open is taken as for the squared distance."""
         names = ("solver", "samples", "elites", "iterations", "initial_std", "correlation")
         given = {name: getattr(self, name) for name in names}
