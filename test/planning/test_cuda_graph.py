@@ -43,7 +43,7 @@ def test_a_recorded_solve_gives_the_same_plans(loaded):
 
 def test_warming_up_leaves_no_trace(loaded):
     model, spec = loaded
-    found = []
+    actions = []
     for warm in (False, True):
         planner = RecedingHorizonPlanner(model, spec, PlannerConfig(samples=16, elites=4, iterations=2))
         planner.runner.records = warm
@@ -51,8 +51,8 @@ def test_warming_up_leaves_no_trace(loaded):
             planner.warm_up()
         planner.set_goal(np.ones(spec.model.latent_dim, np.float32))
         latent, still = np.zeros(spec.model.latent_dim, np.float32), np.zeros(planner.shape)
-        found.append(planner.plan(latent, None, still).actions)
-    np.testing.assert_array_equal(*found)
+        actions.append(planner.plan(latent, None, still).actions)
+    np.testing.assert_array_equal(*actions)
 
 
 def test_a_recorded_solve_that_would_be_late_is_replaced_by_a_direct_one(loaded):
@@ -159,7 +159,7 @@ def test_a_recorded_plan_on_the_gpu_is_that_of_single_launches(loaded):
         model.to("cpu")
 
 
-def test_what_icem_has_imagined_need_not_be_imagined_again(loaded):
+def test_the_latents_of_icems_plan_are_those_of_a_rollout(loaded):
     plan = plans(loaded, 1, solver="icem")[0]
     model, spec = loaded
     planner = RecedingHorizonPlanner(model, spec, PlannerConfig())
@@ -176,7 +176,9 @@ def test_what_icem_has_imagined_need_not_be_imagined_again(loaded):
 
 
 @pytest.mark.fault
-def test_fault_59_a_solve_that_cannot_be_recorded_is_done_without_and_said_once(loaded, caplog, monkeypatch):
+def test_fault_59_a_solve_that_cannot_be_recorded_is_done_without_and_logged_once(
+    loaded, caplog, monkeypatch
+):
     def refuse(self, tensors):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
@@ -234,7 +236,7 @@ class Replays:
 
 
 @pytest.mark.fault
-def test_fault_59_one_slow_replay_is_forgotten_after_a_while(loaded, passing, monkeypatch):
+def test_fault_59_one_slow_replay_ends_replays_for_a_while_only(loaded, passing, monkeypatch):
     replays = Replays(loaded, passing, monkeypatch, deadline=100.0)
     assert replays.plan(10) == 10
     replays.seconds = 0.5

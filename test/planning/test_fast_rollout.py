@@ -39,8 +39,8 @@ def inputs(batch, samples, context, horizon):
 @torch.no_grad()
 def test_it_is_the_plain_rollout(model, packed, context, horizon):
     given = inputs(2, 40, context, horizon)
-    found = FastRollout(model, packed=packed).rollout(*given)
-    torch.testing.assert_close(found, model.rollout(*given), rtol=1e-4, atol=1e-4)
+    rolled = FastRollout(model, packed=packed).rollout(*given)
+    torch.testing.assert_close(rolled, model.rollout(*given), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("context", [1, 3])
@@ -59,10 +59,10 @@ def test_it_is_the_plain_rollout_at_full_size(context):
 @torch.no_grad()
 def test_bf16_is_near(model):
     given = inputs(1, 40, 3, 5)
-    found, exact = FastRollout(model, torch.bfloat16, packed=True).rollout(*given), model.rollout(*given)
-    assert found.dtype == torch.float32
-    assert (found - exact).square().mean() < 0.02 * exact.square().mean()
-    assert not torch.equal(found, exact)
+    rolled, exact = FastRollout(model, torch.bfloat16, packed=True).rollout(*given), model.rollout(*given)
+    assert rolled.dtype == torch.float32
+    assert (rolled - exact).square().mean() < 0.02 * exact.square().mean()
+    assert not torch.equal(rolled, exact)
 
 
 def test_packed_weights_leave_gradients_to_the_others(model):

@@ -1,11 +1,12 @@
-"""What is measured: one function a part, each returns plain data."""
+"""What is measured: one function a part, each returns plain data; and how what is compared takes turns."""
 
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
 import torch
 
-from world_model_ros.benchmark.timing import alternate
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import prepare_images
 from world_model_ros.model.lewm import LeWorldModel
@@ -17,6 +18,24 @@ from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.planning.planner import RecedingHorizonPlanner
 
 CANDIDATES, HORIZON, ITERATIONS = 300, 5, 30  # of the published solver
+
+
+def alternate(functions: dict[str, Callable[[], object]], repeats: int, device: str = "cpu") -> dict:
+    """Time each function ``repeats`` times, in turns, after one untimed turn; return {name: ms (repeats,)}.
+
+    In turns, so that a slow minute of the machine slows all of them. On CUDA a call ends when the
+    device has done its work.
+    """
+    taken = {name: [] for name in functions}
+    for repeat in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if repeat:
+                taken[name].append(1e3 * (time.perf_counter() - start))
+    return {name: np.array(values) for name, values in taken.items()}
 
 
 class Bench:
@@ -98,8 +117,12 @@ class Bench:
             milliseconds.append(plan.milliseconds)
             candidates.append(plan.candidates)
             executed = still
-        found = {**percentiles(np.array(milliseconds)), "first_ms": milliseconds[0]}
-        return {**found, "candidates": float(np.mean(candidates)), "planner": asdict(planner.config)}
+        return {
+            **percentiles(np.array(milliseconds)),
+            "first_ms": milliseconds[0],
+            "candidates": float(np.mean(candidates)),
+            "planner": asdict(planner.config),
+        }
 
     @torch.inference_mode()
     def published(self) -> dict:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from world_model_ros.benchmark.timing import alternate
+from world_model_ros.benchmark.parts import alternate
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.lewm import LeWorldModel

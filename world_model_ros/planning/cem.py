@@ -93,21 +93,21 @@ class CEM:
         that would, as long as the one before, end after it.
         """
         std = torch.full_like(mean, self.initial_std)
-        found = Solution(mean, std, actions=mean, cost=mean.new_full((len(mean),), torch.inf))
+        solution = Solution(mean, std, actions=mean, cost=mean.new_full((len(mean),), torch.inf))
         for iteration in range(self.iterations):
             began = time.perf_counter()
-            candidates = self._sample(found, noise()[:, : self.population(iteration)], proposals)
+            candidates = self._sample(solution, noise()[:, : self.population(iteration)], proposals)
             proposals = None
             if limits is not None:
                 candidates = candidates.clamp(*limits)
-            evaluated = found.candidates + candidates.shape[1]
-            found = self._refit(found, candidates, cost(candidates))
-            found = replace(found, iterations=iteration + 1, candidates=evaluated)
+            evaluated = solution.candidates + candidates.shape[1]
+            solution = self._refit(solution, candidates, cost(candidates))
+            solution = replace(solution, iterations=iteration + 1, candidates=evaluated)
             if deadline is not None:
                 now = _now(mean.device)
                 if now + (now - began) > deadline:
                     break
-        return found
+        return solution
 
     def population(self, iteration: int) -> int:
         """Return how many candidates an iteration draws; twice the elites at least."""

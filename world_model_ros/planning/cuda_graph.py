@@ -19,7 +19,7 @@ from world_model_ros.planning.cem import CEM, Noise, Solution
 
 _log = logging.getLogger(__name__)
 _WARM_UP = 3  # calls before the recording, in which libraries choose their kernels and buffers
-# An estimate that lets no replay happen shrinks by this at each solve, so that one slow replay is forgotten.
+# An estimate that lets no replay happen shrinks by this at each solve, so that it is tried again.
 _DECAY = 0.9
 
 
@@ -48,7 +48,13 @@ class SolveRunner:
         self.solvers = {False: solver, True: first_solver}  # by whether it is a first solve
         self._seconds = 0.0  # estimate of how long a replay takes
         self._decay = _DECAY
-        self._recorded: dict[tuple[bool, bool], Recorded] = {}
+        self._recorded = {
+            (free_arrival, first): Recorded(
+                partial(self._solve_draws, self.solvers[first], free_arrival), self.device.type == "cuda"
+            )
+            for free_arrival in (False, True)
+            for first in (False, True)
+        }
 
     def __call__(
         self, generator: torch.Generator, free_arrival: bool, first: bool, deadline: float | None, **tensors
@@ -96,14 +102,9 @@ class SolveRunner:
         began = time.perf_counter()
         if self.records and (deadline is None or began + self._seconds < deadline):
             draws = torch.stack([noise() for _ in range(solver.iterations)])
-            recorded = self._recorded.get((free_arrival, first))
-            if recorded is None:
-                function = partial(self._solve_draws, solver, free_arrival)
-                recorded = self._recorded[free_arrival, first] = Recorded(
-                    function, self.device.type == "cuda"
-                )
+            recorded = self._recorded[free_arrival, first]
             try:
-                found = recorded(**tensors, draws=draws)
+                solution = recorded(**tensors, draws=draws)
             except CaptureError as error:
                 self.records = False
                 _log.warning(
@@ -111,11 +112,11 @@ class SolveRunner:
                 )
                 noise = iter(draws.unbind()).__next__
             else:
-                found = _on_cpu(found)
+                solution = _on_cpu(solution)
                 if recorded.replayed:
                     now = time.perf_counter()
                     self._estimate(now - began, deadline is None or now < deadline)
-                return found
+                return solution
         elif self.records:
             self._seconds *= self._decay
         return _on_cpu(self.solve(solver, free_arrival, noise, deadline, **tensors))
@@ -130,17 +131,17 @@ class SolveRunner:
         self._seconds = max(seconds, self._seconds) if in_time else seconds
 
 
-def _on_cpu(found: Solution) -> Solution:
+def _on_cpu(solution: Solution) -> Solution:
     """Return the solution with copies of its numbers on the CPU: one wait for the device, for all of them."""
     names = [
         name
         for name in ("actions", "distances", "cost", "still_distance")
-        if getattr(found, name) is not None
+        if getattr(solution, name) is not None
     ]
-    values = [getattr(found, name) for name in names]
+    values = [getattr(solution, name) for name in names]
     numbers = torch.cat([value.reshape(-1) for value in values]).cpu().split([v.numel() for v in values])
     return replace(
-        found, **{name: n.reshape(v.shape) for name, n, v in zip(names, numbers, values, strict=True)}
+        solution, **{name: n.reshape(v.shape) for name, n, v in zip(names, numbers, values, strict=True)}
     )
 
 
@@ -163,7 +164,7 @@ class Recorded:
 
     def __init__(self, function: Callable, record: bool):
         self.function, self.record = function, record
-        self.replayed = False  # whether the last call found a recording
+        self.replayed = False  # whether the last call replayed a recording
         self._recordings: dict[tuple, _Recording] = {}
 
     def __call__(self, **tensors: Tensor):

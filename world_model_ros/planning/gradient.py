@@ -12,7 +12,7 @@ from world_model_ros.planning.cem import CEM, Cost, Limits, Solution
 
 @dataclass(frozen=True)
 class GradientRefinement(CEM):
-    """CEM, then a few steps of Adam on the plan it found; the better of the two is the plan.
+    """CEM, then a few steps of Adam on its plan; the better of the two is the plan.
 
     ``cost`` must be differentiable outside of inference mode.
     """
@@ -32,14 +32,16 @@ class GradientRefinement(CEM):
         deadline: float | None = None,
     ) -> Solution:
         """Minimise ``cost`` as ``CEM.solve`` does, then along its gradient."""
-        found = super().solve(cost, mean, noise, limits, proposals, deadline)
+        solution = super().solve(cost, mean, noise, limits, proposals, deadline)
         with torch.inference_mode(False), torch.enable_grad():
-            plans, costs = self._descend(found.actions.clone(), cost, limits)
+            plans, costs = self._descend(solution.actions.clone(), cost, limits)
         lowest = costs.argmin(0)  # (B,)
         problems = torch.arange(len(lowest), device=lowest.device)
         plan, cost_of_plan = plans[lowest, problems], costs[lowest, problems]
-        evaluated = found.candidates + 3 * self.steps + 1  # a gradient takes as long as two candidates more
-        return replace(found, mean=plan, actions=plan, cost=cost_of_plan, candidates=evaluated)
+        evaluated = (
+            solution.candidates + 3 * self.steps + 1
+        )  # a gradient takes as long as two candidates more
+        return replace(solution, mean=plan, actions=plan, cost=cost_of_plan, candidates=evaluated)
 
     def _descend(self, plan: Tensor, cost: Cost, limits: Limits | None) -> tuple[Tensor, Tensor]:
         """Return the plans (steps + 1, B, H, A) on the way down and their costs (steps + 1, B)."""

@@ -96,20 +96,20 @@ class RecedingHorizonPlanner:
         self.reset()
 
     def reset(self) -> None:
-        """Forget history and warm start, and begin the random draws anew."""
+        """Clear the history and the previous plan, and seed the random draws again."""
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
         self.history = History(self.spec.history)
-        self._forget_plan()
+        self._clear_plan()
 
-    def _forget_plan(self) -> None:
+    def _clear_plan(self) -> None:
         self._rest: Tensor | None = None  # the blocks (H, A) that are left of the previous plan
         self._expected_cost = math.inf  # of the previous plan
         self._at_goal = False  # whether it was to stand still there
 
     def set_goal(self, latent: np.ndarray | None) -> None:
-        """Take the goal's latent (D,), encoded once; the history stays, the warm start goes."""
+        """Take the goal's latent (D,), encoded once; the history stays, the previous plan is dropped."""
         self._goal = None if latent is None else self._latent(latent)
-        self._forget_plan()
+        self._clear_plan()
 
     @property
     def has_goal(self) -> bool:
@@ -127,7 +127,7 @@ class RecedingHorizonPlanner:
 
         latent (D,): of the frame at the start of the running block. executed (block, dim), physical
         units: what was really done between the previous call's latent and this one; None at first and
-        after a gap, which forgets the history. running (block, dim): what is being done from this
+        after a gap, which clears the history. running (block, dim): what is being done from this
         frame on; None plans for right now, the robot waiting. passed: model steps since the previous call,
         more than one after a gap: the previous plan is begun at its block for this step.
         Raises ValueError for wrong shapes, numbers that are not finite, or without a goal, and
@@ -140,16 +140,16 @@ class RecedingHorizonPlanner:
         self._remember(latent, executed)
         self._advance_previous_plan(passed)
         context = self._after_running_block(running)
-        found = self._keep_or_choose_arrival(context, deadline)
-        self._keep_plan(found)
-        return self._physical_plan(found, start)
+        solution = self._keep_or_choose_arrival(context, deadline)
+        self._keep_plan(solution)
+        return self._physical_plan(solution, start)
 
     def _remember(self, latent: np.ndarray, executed: np.ndarray | None) -> None:
         now, block = self._latent(latent), None if executed is None else self._block(executed)
         self.history = self.history.followed_by(block, now)
 
     def _advance_previous_plan(self, passed: int) -> None:
-        """Drop the blocks whose time has passed, also where no plan is found in this step."""
+        """Drop the blocks whose time has passed, also where this step gets no plan."""
         left = None if self._rest is None else self._rest[passed:]
         self._rest = None if left is None or not len(left) else left
 
@@ -165,47 +165,47 @@ class RecedingHorizonPlanner:
         )
 
     def _keep_or_choose_arrival(self, context: History, deadline: float | None) -> Solution:
-        """Solve with the moment of arrival of the previous plan, or choose a new one."""
+        """Solve with the previous plan's moment of arrival, or else with a free one, and choose it."""
         candidates = 0
         if self._rest is not None:
-            found = self._search(context, deadline, free_arrival=False)
+            solution = self._search(context, deadline, free_arrival=False)
             late = deadline is not None and time.perf_counter() > deadline
-            if late or not float(found.cost) > self._expected_cost + self.config.replan_tolerance:
-                return found
-            candidates = found.candidates
-        found = self._choose_arrival(self._search(context, deadline, free_arrival=True))
-        return replace(found, candidates=found.candidates + candidates)
+            if late or not float(solution.cost) > self._expected_cost + self.config.replan_tolerance:
+                return solution
+            candidates = solution.candidates
+        solution = self._choose_arrival(self._search(context, deadline, free_arrival=True))
+        return replace(solution, candidates=solution.candidates + candidates)
 
-    def _choose_arrival(self, found: Solution) -> Solution:
+    def _choose_arrival(self, solution: Solution) -> Solution:
         """Return the plan up to the step where arriving costs least, or one block of standing still."""
-        distances = found.distances[0].tolist()
+        distances = solution.distances[0].tolist()
         last = min(range(len(distances)), key=lambda k: distances[k] + self.config.time_cost * k)
-        if float(found.still_distance) <= distances[last] + self.config.stand_still_margin:
+        if float(solution.still_distance) <= distances[last] + self.config.stand_still_margin:
             return replace(
-                found,
+                solution,
                 actions=self.still.cpu()[None, None],
-                latents=found.still_latent[:, None],
-                cost=found.still_distance,
+                latents=solution.still_latent[:, None],
+                cost=solution.still_distance,
                 stands_still=True,
             )
         return replace(
-            found,
-            actions=found.actions[:, : last + 1],
-            latents=found.latents[:, : last + 1],
-            cost=found.distances[:, last],
+            solution,
+            actions=solution.actions[:, : last + 1],
+            latents=solution.latents[:, : last + 1],
+            cost=solution.distances[:, last],
         )
 
     def _search(self, context: History, deadline: float | None, free_arrival: bool) -> Solution:
-        """Find the best blocks after the context: the rest of the previous plan is where it starts.
+        """Return the best blocks after the context, from a search around the rest of the previous plan.
 
-        Where the moment of arrival is free, it starts from standing still, over the whole horizon.
+        Where the moment of arrival is free, the search is around standing still, over the whole horizon.
         """
         horizon = self.config.horizon if free_arrival else len(self._rest)
         mean = self.still.repeat(horizon, 1)
         if not free_arrival:
             mean[:] = self._rest
         latents, past = context.batched(len(self.still))
-        found = self.runner(
+        solution = self.runner(
             self.generator,
             free_arrival,
             first=free_arrival and not self._at_goal,
@@ -216,9 +216,9 @@ class RecedingHorizonPlanner:
             mean=mean[None],
             proposals=self._proposals(context.latents[-1], horizon),
         )
-        if not (found.actions.isfinite().all() and math.isfinite(float(found.cost))):
+        if not (solution.actions.isfinite().all() and math.isfinite(float(solution.cost))):
             raise NoPlanError("no candidate has a finite cost: the model or the latent is broken")
-        return found if free_arrival else replace(found, cost=found.distances[:, -1])
+        return solution if free_arrival else replace(solution, cost=solution.distances[:, -1])
 
     def solve(
         self,
@@ -241,17 +241,17 @@ class RecedingHorizonPlanner:
         cost = GoalDistance(
             self.model, latents, past, goal, self.metric, free_arrival, self.config.time_cost, still
         )
-        found = solver.solve(cost, mean, noise, self.limits, proposals, deadline)
-        if found.index is None:
-            imagined = cost.imagine(found.actions[:, None])
+        solution = solver.solve(cost, mean, noise, self.limits, proposals, deadline)
+        if solution.index is None:
+            imagined = cost.imagine(solution.actions[:, None])
         else:  # what has been imagined already
-            imagined = cost.imagined[:, found.index]
-        found = replace(found, latents=imagined[:, 0], distances=cost.measure(imagined)[:, 0])
+            imagined = cost.imagined[:, solution.index]
+        solution = replace(solution, latents=imagined[:, 0], distances=cost.measure(imagined)[:, 0])
         if free_arrival:
             standing = cost.still_latent
             distance = cost.measure(standing)[:, 0, 0]
-            found = replace(found, still_latent=standing[:, 0, 0], still_distance=distance)
-        return found
+            solution = replace(solution, still_latent=standing[:, 0, 0], still_distance=distance)
+        return solution
 
     @torch.inference_mode()
     def _proposals(self, latent: Tensor, horizon: int) -> Tensor | None:
@@ -266,25 +266,25 @@ class RecedingHorizonPlanner:
         moving = (steps < arrivals[:, None]) & (steps < HORIZON)
         return torch.where(moving[..., None], guesses, self.still)[None]
 
-    def _keep_plan(self, found: Solution) -> None:
+    def _keep_plan(self, solution: Solution) -> None:
         """Keep what the next step needs of a plan: its blocks, its expected cost, whether it stands still."""
-        self._rest, self._expected_cost = found.actions[0], float(found.cost)
+        self._rest, self._expected_cost = solution.actions[0], float(solution.cost)
         # At the goal, the arrival is chosen in every step, and standing still is what is chosen. There
         # squared_distance_weight still adds up to half of itself.
         near = self.config.replan_tolerance + self.config.squared_distance_weight / 2
-        self._at_goal = found.stands_still and self._expected_cost <= near
+        self._at_goal = solution.stands_still and self._expected_cost <= near
 
-    def _physical_plan(self, found: Solution, start: float) -> Plan:
+    def _physical_plan(self, solution: Solution, start: float) -> Plan:
         low, high = self.spec.action.low, self.spec.action.high
-        steps = denormalise(found.actions[0].numpy(), self.spec.action).reshape(-1, self.spec.action.dim)
+        steps = denormalise(solution.actions[0].numpy(), self.spec.action).reshape(-1, self.spec.action.dim)
         return Plan(
             actions=np.clip(steps.astype(np.float64), low, high),
             distance=float(squared_distance(self.history.latents[-1], self._goal)),
-            predicted_distance=float(squared_distance(found.latents[0, -1], self._goal)),
-            horizon=found.actions.shape[1],
+            predicted_distance=float(squared_distance(solution.latents[0, -1], self._goal)),
+            horizon=solution.actions.shape[1],
             milliseconds=1e3 * (time.perf_counter() - start),
-            iterations=found.iterations,
-            candidates=found.candidates,
+            iterations=solution.iterations,
+            candidates=solution.candidates,
         )
 
     def warm_up(self) -> None:
@@ -326,3 +326,25 @@ class RecedingHorizonPlanner:
         if not np.isfinite(actions).all():
             raise ValueError("the action block is not finite")
         return torch.from_numpy(normalise(actions.reshape(-1), self.spec.action)).to(self.device)
+
+
+class GoalInUse:
+    """The goal latent (D,) that is planned towards, or None before there is one."""
+
+    def __init__(self):
+        self.latent: np.ndarray | None = None
+        self._ended = False
+
+    def take(self, latent: np.ndarray) -> bool:
+        """Take a goal and return whether it is a new one; the one in use is not, however often it comes.
+
+        After ``end`` it counts as new again.
+        """
+        if not self._ended and self.latent is not None and np.array_equal(latent, self.latent):
+            return False
+        self.latent, self._ended = np.array(latent), False
+        return True
+
+    def end(self) -> None:
+        """Note that planning has ended: it made no progress, or was switched off."""
+        self._ended = True
