@@ -16,9 +16,9 @@ from world_model_ros.training.loop import training_loss
 pytestmark = pytest.mark.golden
 
 
-def assert_close(found, expected, tolerance=2e-5):
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= tolerance
+def assert_close(actual, expected, tolerance=2e-5):
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= tolerance
 
 
 @torch.no_grad()
@@ -100,11 +100,11 @@ def test_training_step_with_all_gradients_and_buffers(golden):
     assert_close(losses.sigreg, golden["a/train/sigreg_loss"])
     assert_close(losses.total, golden["a/train/loss"])
     expected = golden.group("a/train/grad/")
-    found = {name: parameter.grad for name, parameter in model.named_parameters()}
-    assert set(found) == set(expected)
-    for name, gradient in found.items():
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert set(gradients) == set(expected)
+    for name, gradient in gradients.items():
         assert_close(gradient, expected[name])
-    norm = torch.nn.utils.get_total_norm(list(found.values()))
+    norm = torch.nn.utils.get_total_norm(list(gradients.values()))
     assert_close(norm, golden["a/train/grad_norm"])
     buffers = dict(model.named_buffers())
     for name, value in golden.group("a/train/buffers_after/").items():

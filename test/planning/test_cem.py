@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from world_model_ros.planning.cem import CEM
-from world_model_ros.planning.noise import Noise
+from world_model_ros.planning.cem import CEM, Noise
 
 
 def noise(seeds, samples=64, horizon=5, width=10, block=5, correlation=0.9):

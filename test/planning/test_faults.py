@@ -6,10 +6,11 @@ import torch
 
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.config import PlannerConfig, solver_classes
 from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.planning.planner import NoPlanError, RecedingHorizonPlanner
-from world_model_ros.planning.solvers import SOLVERS
+
+SOLVERS = solver_classes()
 
 ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.0, 0.0), (0.2, 0.2), (-0.4, -0.4), (0.4, 0.4))
 SPEC = CheckpointSpec(ModelConfig.small(10), ImageSpec(64), ACTION, 0.05, 5)

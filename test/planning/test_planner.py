@@ -8,11 +8,12 @@ from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, Thresholds
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.objective import WithOodPenalty, WithSquaredDistance, squared_distance
-from world_model_ros.planning.planner import RecedingHorizonPlanner
+from world_model_ros.planning.planner import GoalInUse, RecedingHorizonPlanner
 
 ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.01, 0.0), (0.2, 0.1), (-0.4, -0.4), (0.4, 0.3))
 SPEC = CheckpointSpec(ModelConfig.small(10), ImageSpec(64), ACTION, 0.05, 5)
 STILL = np.zeros((5, 2))
+ONE, OTHER = np.full(4, 1.0, np.float32), np.full(4, 2.0, np.float32)
 
 
 class PointMass:
@@ -103,7 +104,7 @@ def test_history_never_exceeds_the_models():
     assert all(a.shape[1] == z.shape[1] - 1 for z, a in model.contexts)
 
 
-def test_a_gap_forgets_the_history():
+def test_a_gap_clears_the_history():
     model = PointMass()
     planner = RecedingHorizonPlanner(model, SPEC)
     planner.set_goal(latent(0.1, 0))
@@ -159,7 +160,7 @@ def test_a_broken_model_yields_an_error_not_a_plan():
 
 
 class Proposing(PointMass):
-    """The same world, with a head that knows the way to places beyond the reach of chance."""
+    """The same world, with a head that answers with the way to places that random candidates do not reach."""
 
     def inverse(self, starts, goals, arrivals):
         self.asked = starts.clone(), goals.clone(), arrivals.clone()
@@ -181,11 +182,11 @@ def test_proposals_are_asked_from_where_the_plan_begins_and_judged_by_the_model(
         model, SPEC, PlannerConfig(samples=16, elites=2, iterations=1, proposal="none")
     )
     alone.set_goal(latent(0.3, 0.1))
-    by_chance = alone.plan(latent(0, 0), None, np.tile([0.4, 0.0], (5, 1)))
-    assert plan.predicted_distance < 0.3 * by_chance.predicted_distance
+    without = alone.plan(latent(0, 0), None, np.tile([0.4, 0.0], (5, 1)))
+    assert plan.predicted_distance < 0.3 * without.predicted_distance
 
 
-def test_a_bad_proposal_does_no_harm():
+def test_a_bad_proposal_is_not_taken():
     class Lost(PointMass):
         def inverse(self, starts, goals, arrivals):
             return torch.full((len(arrivals), 5, 10), -9.0)
@@ -204,15 +205,15 @@ def test_a_proposal_without_a_head_is_refused():
 
 
 @pytest.mark.parametrize(("replan_tolerance", "horizons"), [(np.inf, [4, 3]), (0.001, [4, 5])])
-def test_a_plan_that_cannot_keep_its_promise_chooses_its_arrival_anew(replan_tolerance, horizons):
+def test_a_plan_that_costs_more_than_expected_chooses_its_arrival_anew(replan_tolerance, horizons):
     planner = RecedingHorizonPlanner(
         PointMass(), SPEC, PlannerConfig(replan_tolerance=replan_tolerance, samples=256)
     )
     planner.set_goal(latent(0.38, 0.0))
-    found = [planner.plan(latent(0, 0), None, STILL).horizon]
+    chosen = [planner.plan(latent(0, 0), None, STILL).horizon]
     # somebody pushed the robot back: three steps are too few now
-    found.append(planner.plan(latent(-0.1, 0.0), STILL, STILL).horizon)
-    assert found == horizons
+    chosen.append(planner.plan(latent(-0.1, 0.0), STILL, STILL).horizon)
+    assert chosen == horizons
 
 
 def test_waiting_at_the_goal_takes_fewer_candidates_than_finding_the_way():
@@ -222,7 +223,7 @@ def test_waiting_at_the_goal_takes_fewer_candidates_than_finding_the_way():
     planner = RecedingHorizonPlanner(PointMass(), SPEC, config)
     planner.set_goal(latent(0.0, 0.0))
     assert [planner.plan(latent(0, 0), None, None).candidates for _ in range(3)] == [24, 8, 8]
-    # Away from it, however it got there, the way is found anew.
+    # Away from it, however it got there, it is chosen anew.
     planner.plan(latent(0.3, 0), None, None)
     planner.set_goal(latent(0.0, 0.0))
     assert planner.plan(latent(0.3, 0), None, None).candidates == 24
@@ -240,24 +241,24 @@ def test_a_deadline_stops_at_the_last_finished_iteration(passing):
     plan = planner.plan(latent(0, 0), None, STILL)
     assert 1 <= plan.iterations < 50
     assert np.isfinite(plan.actions).all()
-    hurried = RecedingHorizonPlanner(Slow(), SPEC, PlannerConfig(iterations=50, deadline=0.001))
-    hurried.set_goal(latent(0.2, 0))
-    assert hurried.plan(latent(0, 0), None, STILL).iterations == 1
-    unhurried = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(iterations=3))
-    unhurried.set_goal(latent(0.2, 0))
-    assert unhurried.plan(latent(0, 0), None, STILL).iterations == 3
+    limited = RecedingHorizonPlanner(Slow(), SPEC, PlannerConfig(iterations=50, deadline=0.001))
+    limited.set_goal(latent(0.2, 0))
+    assert limited.plan(latent(0, 0), None, STILL).iterations == 1
+    unlimited = RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(iterations=3))
+    unlimited.set_goal(latent(0.2, 0))
+    assert unlimited.plan(latent(0, 0), None, STILL).iterations == 3
     with pytest.raises(UserError, match="deadline must be from 0.001"):
         PlannerConfig(deadline=0)
 
 
-def test_what_left_the_shell_inwards_is_paid_for_from_there_on():
+def test_a_norm_below_the_range_is_penalised_from_there_on():
     latents = torch.tensor([[3.0, 4.0], [0.0, 2.0], [0.0, 6.0]])  # norms 5, 2, 6
     goal = torch.tensor([0.0, 6.0])
     metric = WithOodPenalty(squared_distance, low=4.0, weight=10.0)
     np.testing.assert_allclose(metric(latents, goal), [13, 16 + 20, 0 + 20])
 
 
-def test_a_sharpened_metric_tells_places_near_the_goal_apart_and_adds_little_elsewhere():
+def test_the_squared_distance_resolves_places_near_the_goal_and_adds_little_elsewhere():
     coarse = WithSquaredDistance(lambda latents, goals: (latents - goals).norm(dim=-1).ceil(), weight=2.0)
     goal = torch.zeros(64)
     at, near, nearer = torch.zeros(64), torch.zeros(64), torch.zeros(64)
@@ -286,11 +287,11 @@ def test_the_horizon_suits_the_objective_unless_it_is_given(objective, setting, 
 
 
 class Mirage(PointMass):
-    """Whatever goes to the left seems to be at the goal, and is a mean of futures: far inside the shell."""
+    """Whatever goes to the left seems to be at the goal, with a norm far below the range of latent norms."""
 
     def rollout(self, latents, history_actions, candidates):
         out = super().rollout(latents, history_actions, candidates)
-        out[..., 2] = 5.0  # on the shell
+        out[..., 2] = 5.0  # within the range
         left = out[..., 0] < -0.02
         out[left] = 0.0
         out[..., 0] = torch.where(left, 0.3, out[..., 0])
@@ -298,7 +299,7 @@ class Mirage(PointMass):
 
 
 @pytest.mark.parametrize(("ood_penalty", "right"), [(0.0, False), (10.0, True)])
-def test_a_doubtful_arrival_does_not_lure(ood_penalty, right):
+def test_an_arrival_out_of_distribution_is_not_chosen(ood_penalty, right):
     spec = dataclasses.replace(SPEC, thresholds=Thresholds(norm_low=4.0, norm_high=6.0))
     planner = RecedingHorizonPlanner(Mirage(), spec, PlannerConfig(ood_penalty=ood_penalty))
     goal, start = latent(0.3, 0.0), latent(0.0, 0.0)
@@ -357,8 +358,8 @@ def test_a_plan_that_has_passed_is_dropped():
     fresh = RecedingHorizonPlanner(PointMass(), SPEC)
     fresh.set_goal(latent(0.38, 0.0))
     fresh.generator.set_state(planner.generator.get_state())
-    found = [p.plan(latent(0, 0), None, STILL, 40) for p in (planner, fresh)]
-    np.testing.assert_array_equal(found[0].actions, found[1].actions)
+    plans = [p.plan(latent(0, 0), None, STILL, 40) for p in (planner, fresh)]
+    np.testing.assert_array_equal(plans[0].actions, plans[1].actions)
 
 
 def test_after_a_step_without_a_plan_the_next_one_does_not_begin_a_step_late():
@@ -405,3 +406,29 @@ def test_more_elites_than_samples_are_refused_with_the_samples_that_are_used():
         RecedingHorizonPlanner(Proposing(), SPEC, PlannerConfig(elites=100))
     with pytest.raises(UserError, match="20 of 10"):
         PlannerConfig(samples=10, elites=20)
+
+
+@pytest.mark.fault
+def test_fault_58_the_goal_in_use_changes_nothing_however_often_it_comes():
+    goal = GoalInUse()
+    assert goal.latent is None
+    assert [goal.take(ONE.copy()) for _ in range(5)] == [True, False, False, False, False]
+    np.testing.assert_array_equal(goal.latent, ONE)
+
+
+@pytest.mark.fault
+def test_fault_58_a_goal_that_differs_or_is_equal_to_an_earlier_one_is_a_new_goal():
+    goal = GoalInUse()
+    assert [goal.take(latent) for latent in (ONE, OTHER, ONE)] == [True, True, True]
+
+
+@pytest.mark.fault
+def test_fault_58_after_planning_has_ended_the_same_goal_counts_once_more():
+    goal = GoalInUse()
+    goal.end()
+    assert goal.take(ONE)
+    before = goal.latent
+    goal.end()
+    assert goal.take(ONE)
+    assert goal.latent is not before  # who compares by identity sees that it is another
+    assert not goal.take(ONE)

@@ -5,9 +5,10 @@ import time
 import pytest
 import torch
 
-from world_model_ros.planning.cem import ICEM
-from world_model_ros.planning.noise import Noise
-from world_model_ros.planning.solvers import SOLVERS
+from world_model_ros.planning.cem import ICEM, Noise
+from world_model_ros.planning.config import solver_classes
+
+SOLVERS = solver_classes()
 
 LIMITS = torch.full((10,), -1.0), torch.full((10,), 1.0)
 
@@ -22,8 +23,8 @@ def bowl(targets):
 
 def solve(name, targets, seeds, **settings):
     solver = SOLVERS[name](**{"samples": 128, "elites": 12, "iterations": 8, "correlation": 0.5, **settings})
-    found = solver.solve(bowl(targets), torch.zeros_like(targets), noise(seeds, solver.samples), LIMITS)
-    return solver, found
+    solution = solver.solve(bowl(targets), torch.zeros_like(targets), noise(seeds, solver.samples), LIMITS)
+    return solver, solution
 
 
 @pytest.fixture(params=SOLVERS)
@@ -33,14 +34,14 @@ def name(request):
 
 def test_comes_nearer_to_the_minimum(name):
     targets = torch.randn(1, 5, 10, generator=torch.Generator().manual_seed(1)) * 0.4
-    _, found = solve(name, targets, [0])
-    assert bowl(targets)(found.actions[:, None]).item() < 0.6 * targets.square().sum()
+    _, solution = solve(name, targets, [0])
+    assert bowl(targets)(solution.actions[:, None]).item() < 0.6 * targets.square().sum()
 
 
 def test_the_plan_is_within_limits(name):
-    _, found = solve(name, torch.full((1, 5, 10), 5.0), [0])
-    assert found.actions.abs().max() <= 1
-    assert found.actions.mean() > 0.2
+    _, solution = solve(name, torch.full((1, 5, 10), 5.0), [0])
+    assert solution.actions.abs().max() <= 1
+    assert solution.actions.mean() > 0.2
 
 
 def test_a_batch_changes_no_plan(name):
@@ -69,10 +70,10 @@ def test_impossible_candidates_do_not_count(name):
         return torch.where(candidates[:, :, 0, 0] < 0, torch.inf, costs)
 
     solver = SOLVERS[name](samples=64, elites=8, iterations=3)
-    found = solver.solve(cost, torch.full((1, 5, 10), 0.1), noise([0], 64), LIMITS)
-    assert found.actions.isfinite().all()
-    assert found.cost.isfinite().all()
-    assert found.actions[0, 0, 0] >= 0
+    solution = solver.solve(cost, torch.full((1, 5, 10), 0.1), noise([0], 64), LIMITS)
+    assert solution.actions.isfinite().all()
+    assert solution.cost.isfinite().all()
+    assert solution.actions[0, 0, 0] >= 0
 
 
 def test_a_deadline_ends_it_between_iterations(name, passing):
@@ -82,8 +83,8 @@ def test_a_deadline_ends_it_between_iterations(name, passing):
 
     solver = SOLVERS[name](samples=16, elites=2, iterations=50)
     until = time.perf_counter() + 0.06
-    found = solver.solve(cost, torch.zeros(1, 5, 10), noise([0], 16), LIMITS, deadline=until)
-    assert 1 <= found.iterations < 10
+    solution = solver.solve(cost, torch.zeros(1, 5, 10), noise([0], 16), LIMITS, deadline=until)
+    assert 1 <= solution.iterations < 10
 
 
 def test_icem_draws_fewer_and_its_plan_is_the_best_it_saw():
@@ -95,7 +96,7 @@ def test_icem_draws_fewer_and_its_plan_is_the_best_it_saw():
         return costs
 
     solver = ICEM(samples=64, elites=8, iterations=5, decay=2)
-    found = solver.solve(cost, torch.zeros(1, 5, 10), noise([0], 64), LIMITS)
+    solution = solver.solve(cost, torch.zeros(1, 5, 10), noise([0], 64), LIMITS)
     assert [costs.shape[1] for costs in seen] == [64, 32, 16, 16, 16]
-    assert solver.effort(5) == 144
-    assert found.cost.item() == min(costs.min().item() for costs in seen)
+    assert solution.candidates == 144
+    assert solution.cost.item() == min(costs.min().item() for costs in seen)

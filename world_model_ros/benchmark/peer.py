@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from world_model_ros.benchmark.timing import alternate
+from world_model_ros.benchmark.parts import alternate
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.monitoring.statistics import percentiles
 from world_model_ros.planning.cem import CEM
+from world_model_ros.planning.fast_rollout import for_planning
 from world_model_ros.planning.objective import GoalDistance
-from world_model_ros.planning.precision import for_planning
 
 PEERS = ("stable-worldmodel",)
 ELITES = 30

@@ -26,6 +26,7 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.planning.fast_rollout import FastRollout
 
 EPISODES = 200  # recorded where no file is given: half to fit the probes, half to test them
 HELD_OUT_EPISODES = 150
@@ -213,9 +214,10 @@ def open_loop(
     seen = torch.stack([latents[e][s : s + history + steps] for e, s in (windows[i] for i in chosen)])
     acted = torch.stack([blocks[e][s : s + history + steps - 1] for e, s in (windows[i] for i in chosen)])
     device = next(model.parameters()).device
+    fast = FastRollout(model) if isinstance(model, LeWorldModel) else model
     imagined = torch.cat(
         [
-            model.rollout(z[:, :history], a[:, : history - 1], a[:, None, history - 1 :])[:, 0].cpu()
+            fast.rollout(z[:, :history], a[:, : history - 1], a[:, None, history - 1 :])[:, 0].cpu()
             for z, a in zip(seen.to(device).split(_BATCH), acted.to(device).split(_BATCH), strict=True)
         ]
     )

@@ -9,12 +9,12 @@ Shapes: B batch, S candidates, T frames of context, H horizon in blocks, D laten
 (control steps x action dimensions, z-scored).
 """
 
+import torch
 from torch import Tensor, nn
 
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.encoder import ConvEncoder, VisionTransformer
 from world_model_ros.model.heads import InverseDynamics, TemporalDistance
-from world_model_ros.model.imagination import Imagination
 from world_model_ros.model.predictor import Predictor
 
 
@@ -65,7 +65,8 @@ class LeWorldModel(nn.Module):
 
         latents (B, T, D) are the context, history_actions (B, T - 1, A) the blocks executed between
         them; candidates begin with the block that leaves the last frame. The predictor sees a window of
-        the last ``history`` frames (paper, 4). In evaluation mode always. Raises ValueError for other shapes.
+        the last ``history`` frames (paper, 4). For a model in evaluation mode; planning uses the same in
+        fewer operations (planning/fast_rollout.py). Raises ValueError for other shapes.
         """
         batch, samples, horizon, _ = candidates.shape
         context = latents.shape[1]
@@ -74,7 +75,14 @@ class LeWorldModel(nn.Module):
                 f"latents {tuple(latents.shape)} need {context - 1} history actions and {batch} contexts, "
                 f"got {tuple(history_actions.shape)} for candidates {tuple(candidates.shape)}"
             )
-        return Imagination(self).rollout(latents, history_actions, candidates)
+        frames = latents.repeat_interleave(samples, 0)
+        actions = torch.cat([history_actions.repeat_interleave(samples, 0), candidates.flatten(0, 1)], dim=1)
+        for _ in range(horizon):
+            end = frames.shape[1]
+            window = slice(max(0, end - self.config.history), end)
+            following = self.predict(frames[:, window], actions[:, window])[:, -1:]
+            frames = torch.cat([frames, following], dim=1)
+        return frames[:, context:].unflatten(0, (batch, samples))
 
     def _project(self, predicted: Tensor) -> Tensor:
         return self.pred_proj(predicted.flatten(0, 1)).unflatten(0, predicted.shape[:2])

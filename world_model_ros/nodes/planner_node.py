@@ -27,8 +27,7 @@ from world_model_ros.nodes.plans import plan_message
 from world_model_ros.nodes.qos import HISTORY, JOINTS, RELIABLE
 from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.nodes.worker import Worker
-from world_model_ros.planning.goals import GoalInUse
-from world_model_ros.planning.planner import NoPlanError, RecedingHorizonPlanner
+from world_model_ros.planning.planner import GoalInUse, NoPlanError, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.health import Health

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from world_model_ros.errors import UserError
 
 if TYPE_CHECKING:
-    from world_model_ros.planning.solver import SamplingSolver
+    from world_model_ros.planning.cem import CEM
 
 SOLVERS = ("auto", "cem", "icem", "mppi", "gradient")
 OBJECTIVES = ("auto", "squared", "temporal")
@@ -187,14 +187,21 @@ class PlannerConfig:
         unset = {k: v for k, v in defaults.items() if getattr(self, k) in (None, "auto")}
         return replace(self, objective=objective, proposal=proposal, **unset)
 
-    def make_solver(self) -> "SamplingSolver":
+    def make_solver(self) -> "CEM":
         """Return the solver with these options; the defaults are those of the squared distance."""
-        from world_model_ros.planning.solvers import SOLVERS as CLASSES
-
         names = ("solver", "samples", "elites", "iterations", "initial_std", "correlation")
         given = {name: getattr(self, name) for name in names}
         values = {k: DEFAULTS["squared"][k] if v in (None, "auto") else v for k, v in given.items()}
-        return CLASSES[values.pop("solver")](**values)
+        return solver_classes()[values.pop("solver")](**values)
+
+
+def solver_classes() -> dict[str, "type[CEM]"]:
+    """Return the solvers by name; this imports torch."""
+    from world_model_ros.planning.cem import CEM, ICEM
+    from world_model_ros.planning.gradient import GradientRefinement
+    from world_model_ros.planning.mppi import MPPI
+
+    return {"cem": CEM, "icem": ICEM, "mppi": MPPI, "gradient": GradientRefinement}
 
 
 OPTIONS: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(PlannerConfig)}

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from world_model_ros.planning.solver import Draw, SamplingSolver
+from world_model_ros.planning.cem import CEM, Solution
 
 
 @dataclass(frozen=True)
-class MPPI(SamplingSolver):
-    """Every candidate counts, the cheaper the more: weights exp(-cost / temperature), normalised.
+class MPPI(CEM):
+    """CEM without elites: every candidate is weighted with exp(-cost / temperature), normalised.
 
     The temperature is in standard deviations of the candidates' costs, so that it means the same under
     every objective. Further iterations draw around the new mean, each with less spread than the last.
@@ -19,7 +19,7 @@ class MPPI(SamplingSolver):
     temperature: float = 0.3
     narrowing: float = 0.7  # of the spread, an iteration
 
-    def _refit(self, draw: Draw, candidates: Tensor, costs: Tensor) -> Draw:
+    def _refit(self, last: Solution, candidates: Tensor, costs: Tensor) -> Solution:
         possible = costs.isfinite()
         known = torch.where(possible, costs, 0.0)
         count = possible.sum(1, keepdim=True).clamp(min=1)
@@ -30,4 +30,4 @@ class MPPI(SamplingSolver):
         weights = torch.softmax(-scaled, dim=1)
         mean = (weights[..., None, None] * candidates).sum(1)
         cost = torch.where(possible.any(1), (weights * known).sum(1), torch.inf)
-        return Draw(mean, draw.std * self.narrowing, cost)
+        return Solution(mean, last.std * self.narrowing, actions=mean, cost=cost)

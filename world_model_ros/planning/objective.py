@@ -1,4 +1,7 @@
-"""What a plan is worth: how near the imagined future comes to the goal, in the latent space."""
+"""The cost of a plan: how near the imagined future comes to the goal, in the latent space.
+
+Shapes: B problems, S candidates, H horizon in blocks, A one action block (z-scored), D latent.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +9,13 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from world_model_ros.errors import UserError
+from world_model_ros.planning.config import PlannerConfig
+
+Metric = Callable[
+    [Tensor, Tensor], Tensor
+]  # latents (..., D) and goals (..., D), broadcast -> distances (...)
 
 # Squared distance a dimension of the latent at which half of WithSquaredDistance's addition is reached;
 # between two latents that have nothing to do with each other it is 2 (SIGReg).
@@ -19,6 +29,24 @@ class WorldModel(Protocol):
         """(B, T, D), (B, T-1, A), (B, S, H, A) -> (B, S, H, D): the latent after each block."""
 
 
+def make_metric(config: PlannerConfig, temporal: Metric | None, norm_low: float | None) -> Metric:
+    """Return the distance to the goal that a plan is judged by, as a resolved ``config`` asks for it.
+
+    temporal is the checkpoint's temporal-distance head, norm_low the smallest norm of its latents in
+    training, or None where it has none. Raises UserError where the head is needed and missing.
+    """
+    if config.objective == "temporal" and temporal is None:
+        raise UserError(
+            "the checkpoint has no temporal-distance head: train it with one, or plan with objective squared."
+        )
+    metric = temporal if config.objective == "temporal" else squared_distance
+    if config.squared_distance_weight:
+        metric = WithSquaredDistance(metric, config.squared_distance_weight)
+    if config.ood_penalty and norm_low is not None:
+        metric = WithOodPenalty(metric, norm_low, config.ood_penalty)
+    return metric
+
+
 def squared_distance(latents: Tensor, goals: Tensor) -> Tensor:
     """Return the squared L2 distance (...) of latents (..., D) and goals (..., D), which broadcast."""
     return (latents - goals).square().sum(-1)
@@ -29,10 +57,10 @@ class WithSquaredDistance:
     """A metric, and near the goal the squared distance beside it.
 
     A temporal distance is coarse near the goal: what a push of centimetres changes is less than a model
-    step. The squared distance tells it, but is flat far away; saturating, it leaves the rest alone.
+    step. The squared distance resolves it, but is flat far away; saturating, it leaves the rest alone.
     """
 
-    metric: Callable[[Tensor, Tensor], Tensor]
+    metric: Metric
     weight: float  # what is added far from the goal, in units of the metric
 
     def __call__(self, latents: Tensor, goals: Tensor) -> Tensor:
@@ -44,31 +72,34 @@ class WithSquaredDistance:
 
 @dataclass(frozen=True)
 class WithOodPenalty:
-    """A metric, and what it costs when imagined latents leave the range of latent norms inwards.
+    """A metric, and a penalty for imagined latents whose norm is below the range of latent norms.
 
-    Where the model cannot tell what will happen, it predicts the mean of what may, and a mean of points on
-    a shell lies inside it. Such a future is none: a planner that trusts it presses the stick against the
-    edge of the workspace and waits for the block to arrive. From there on nothing that is imagined counts
-    for more, so the deepest point so far is what is paid for.
+    Latents of real frames have norms within a narrow range. Where the model cannot tell what will happen,
+    it predicts the mean of several possible latents, whose norm is smaller. Such a future does not exist,
+    and a planner that relies on it chooses actions that do not work, such as pressing against the edge of
+    the workspace. All that is imagined after such a latent is unreliable too, so the penalty is for the
+    smallest norm so far.
     """
 
-    metric: Callable[[Tensor, Tensor], Tensor]
-    low: float  # the norm where the shell begins
+    metric: Metric
+    low: float  # the lower end of the range
     weight: float  # in units of the metric, for each unit of norm
 
     def __call__(self, latents: Tensor, goals: Tensor) -> Tensor:
         """Return the distances (..., H) of latents (..., H, D), one after the other in time, to goals."""
-        inside = (self.low - latents.norm(dim=-1)).clamp_min(0).cummax(-1).values
-        return self.metric(latents, goals) + self.weight * inside
+        below = (self.low - latents.norm(dim=-1)).clamp_min(0).cummax(-1).values
+        return self.metric(latents, goals) + self.weight * below
 
 
 class GoalDistance:
     """Cost of candidates: from the last imagined latent to the goal's, squared L2 in the paper (3.3).
 
     latents (B, T, D) and history_actions (B, T-1, A) are the context, goal (B, D) the goal's latent.
-    With ``any_time`` the smallest distance along the way counts instead of the last one, each with
-    ``time_cost`` times its model steps added: the moment of arrival is then free. ``metric`` is
-    ``squared_distance`` or anything of its shape, such as the model's TemporalDistance.
+    ``metric`` is ``squared_distance`` or anything of its shape, such as the model's TemporalDistance.
+    With ``free_arrival`` the smallest distance along the way counts instead of the last one, each with
+    ``time_cost`` times its model steps added.
+    ``still`` (A,) is the block of standing still: one block of it is imagined beside the first candidates
+    (alone it would take as long as ten of them), and ``still_latent`` (B, 1, 1, D) is the latent after it.
     """
 
     def __init__(
@@ -77,33 +108,38 @@ class GoalDistance:
         latents: Tensor,
         history_actions: Tensor,
         goal: Tensor,
-        any_time: bool = False,
-        metric: Callable[[Tensor, Tensor], Tensor] = squared_distance,
+        metric: Metric = squared_distance,
+        free_arrival: bool = False,
         time_cost: float = 0.0,
+        still: Tensor | None = None,
     ):
         self.model = model
         # Copies, because nothing that was made in inference mode can be differentiated through.
         self.latents, self.history_actions, self.goal = (
             values.clone() if values.is_inference() else values for values in (latents, history_actions, goal)
         )
-        self.any_time, self.time_cost = any_time, time_cost
-        self.metric = metric
-        self.imagined: Tensor | None = None  # of the last call, (B, S, H, D)
+        self.metric, self.free_arrival, self.time_cost, self.still = metric, free_arrival, time_cost, still
+        self.still_latent: Tensor | None = None
+        self.imagined: Tensor | None = None  # of the last call, (B, S, H, D) or more
 
     def __call__(self, candidates: Tensor) -> Tensor:
         """Return the costs (B, S) of candidates (B, S, H, A); infinite where the model leaves the finite."""
+        if self.still is None or self.still_latent is not None:
+            return self._costs(candidates)
+        still = self.still.expand(len(candidates), 1, *candidates.shape[2:])
+        costs = self._costs(torch.cat([candidates, still], dim=1))
+        self.still_latent = self.imagined[:, -1:, :1]
+        return costs[:, :-1]
+
+    def _costs(self, candidates: Tensor) -> Tensor:
         self.imagined = self.imagine(candidates)
         distances = self.measure(self.imagined)
-        costs = self.hurried(distances).amin(-1) if self.any_time else distances[..., -1]
+        if self.free_arrival:
+            steps = torch.arange(distances.shape[-1], device=distances.device)
+            costs = (distances + self.time_cost * steps).amin(-1)
+        else:
+            costs = distances[..., -1]
         return torch.where(distances.isfinite().all(-1), costs, torch.inf)
-
-    def hurried(self, distances: Tensor) -> Tensor:
-        """Return distances (..., H) with what each model step on the way costs."""
-        return distances + self.time_cost * torch.arange(distances.shape[-1], device=distances.device)
-
-    def distances(self, candidates: Tensor) -> Tensor:
-        """Return the distance to the goal after each block: (B, S, H)."""
-        return self.measure(self.imagine(candidates))
 
     def measure(self, latents: Tensor) -> Tensor:
         """Return the distance (B, S, H) of imagined latents (B, S, H, D) to the goal."""
@@ -113,14 +149,11 @@ class GoalDistance:
     def imagine(self, candidates: Tensor) -> Tensor:
         """Return the latent after each block: (B, S, H, D); differentiable where candidates ask for it."""
         with torch.inference_mode(not candidates.requires_grad):
-            return self._imagine(candidates)
-
-    def _imagine(self, candidates: Tensor) -> Tensor:
-        if candidates.device.type != "cpu":
-            return self._rollout(slice(None), candidates)
-        # One problem at a time: matrix products of another size round differently, and a plan must not
-        # depend on which other problems happened to be solved beside it.
-        return torch.cat([self._rollout(slice(i, i + 1), candidates) for i in range(len(candidates))])
+            if candidates.device.type != "cpu":
+                return self._rollout(slice(None), candidates)
+            # One problem at a time: matrix products of another size round differently, and a plan must not
+            # depend on which other problems happened to be solved beside it.
+            return torch.cat([self._rollout(slice(i, i + 1), candidates) for i in range(len(candidates))])
 
     def _rollout(self, problems: slice, candidates: Tensor) -> Tensor:
         return self.model.rollout(

@@ -1,7 +1,11 @@
-"""Receding-horizon planning: one solve a model step, for the block after the one that is running."""
+"""Receding-horizon planning: one solve a model step, for the block after the one that is running.
+
+Shapes: T latents of context, H horizon in blocks, A one action block (z-scored), D latent.
+"""
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,15 +18,11 @@ from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.heads import HORIZON
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.planning.cem import CEM, Solution
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.planning.objective import (
-    WithOodPenalty,
-    WithSquaredDistance,
-    WorldModel,
-    squared_distance,
-)
-from world_model_ros.planning.precision import for_planning
-from world_model_ros.planning.search import Search
+from world_model_ros.planning.cuda_graph import SolveRunner
+from world_model_ros.planning.fast_rollout import for_planning
+from world_model_ros.planning.objective import GoalDistance, WorldModel, make_metric, squared_distance
 
 ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics head is asked about
 
@@ -44,111 +44,77 @@ class Plan:
     candidates: int  # that were imagined
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What a solve found: blocks (H, A), the latent (D,) after them and what it costs."""
+class History:
+    """The latents of the last model steps and the action blocks between them: what the predictor sees."""
 
-    actions: Tensor
-    arrival: Tensor
-    cost: float
-    iterations: int
-    candidates: int
-    standing: bool = False  # still, because nothing was worth moving for
+    def __init__(self, length: int, latents: Sequence[Tensor] = (), blocks: Sequence[Tensor] = ()):
+        self.length, self.latents = length, tuple(latents[-length:])
+        self.blocks = tuple(blocks[len(blocks) - len(self.latents) + 1 :])
+
+    def followed_by(self, block: Tensor | None, latent: Tensor) -> "History":
+        """Return the history after ``block`` (A,) led to ``latent`` (D,); None for the block is a gap."""
+        if block is None or not self.latents:
+            return History(self.length, [latent])
+        return History(self.length, [*self.latents, latent], [*self.blocks, block])
+
+    def batched(self, width: int) -> tuple[Tensor, Tensor]:
+        """Return latents (1, T, D) and blocks (1, T - 1, A), where A is ``width``."""
+        latents = torch.stack(self.latents)[None]
+        return latents, torch.stack(self.blocks)[None] if self.blocks else latents.new_zeros(1, 0, width)
 
 
 class RecedingHorizonPlanner:
     """Plans towards a goal latent; keeps the history of latents and executed blocks.
 
-    Replanning with a constant horizon and a terminal cost procrastinates: each plan may arrive one
-    step later than the one before. So a plan keeps its moment of arrival: the first one chooses it
-    freely within the horizon, the next ones have a model step less, and when none is left, it is
-    chosen anew; earlier where what was promised is out of reach.
+    With a constant horizon and a terminal cost, each plan may arrive one step later than the one before,
+    and the robot never arrives. So a plan keeps its moment of arrival: the first one chooses it freely
+    within the horizon, the next ones have a model step less. It is chosen anew when no step is left, or
+    when the cost exceeds the expected cost by more than ``replan_tolerance``.
     """
 
     def __init__(self, model: WorldModel, spec: CheckpointSpec, config: PlannerConfig | None = None):
-        self.model = model
-        self.spec = spec
-        head = getattr(model, "temporal", None)
-        self.inverse = getattr(model, "inverse", None)
+        head, self.inverse = getattr(model, "temporal", None), getattr(model, "inverse", None)
         self.config = (config or PlannerConfig()).resolved(head is not None, self.inverse is not None)
-        if self.config.objective == "temporal" and head is None:
-            raise UserError(
-                "the checkpoint has no temporal-distance head: train it with one, or plan with "
-                "objective squared."
-            )
-        self.metric = head if self.config.objective == "temporal" else squared_distance
-        if self.config.squared_distance_weight:
-            self.metric = WithSquaredDistance(self.metric, self.config.squared_distance_weight)
-        if self.config.ood_penalty and spec.thresholds.norm_low is not None:
-            self.metric = WithOodPenalty(self.metric, spec.thresholds.norm_low, self.config.ood_penalty)
         if self.config.proposal == "inverse_dynamics" and self.inverse is None:
             raise UserError(
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
             )
+        self.spec, self.shape = spec, (spec.block, spec.action.dim)
+        self.metric = make_metric(self.config, head, spec.thresholds.norm_low)
         parameter = next(iter(getattr(model, "parameters", tuple)()), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
-        action = spec.action
-        self.shape = (spec.block, action.dim)
-        limits = tuple(
-            torch.from_numpy(normalise(np.tile(values, spec.block), action))
-            for values in (action.low, action.high)
+        rows = spec.action.low, spec.action.high, np.zeros(spec.action.dim)
+        low, high, self.still = (
+            torch.from_numpy(normalise(np.tile(row, spec.block), spec.action)).to(self.device) for row in rows
         )
-        self.still = torch.from_numpy(normalise(np.zeros(spec.block * action.dim), action)).to(self.device)
-        if isinstance(model, LeWorldModel):
-            self.model = for_planning(model, self.config.precision)
-        self.search = Search(
-            self.model,
-            self.metric,
-            self.config.make_solver(),
-            limits,
-            self.still,
-            spec.block,
-            self.device,
-            self.config.time_cost,
-            self.config.first_solve_multiplier,
+        self.limits = low, high
+        self.model = for_planning(model, self.config.precision) if isinstance(model, LeWorldModel) else model
+        self.runner = SolveRunner(
+            self.solve, self.config.make_solver(), self.config.first_solve_multiplier, spec.block, self.device
         )
         self._goal: Tensor | None = None
         self.reset()
 
     def reset(self) -> None:
-        """Forget history and warm start, and begin the random draws anew."""
+        """Clear the history and the previous plan, and seed the random draws again."""
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
-        self._latents: list[Tensor] = []
-        self._blocks: list[Tensor] = []
-        self._forget_plan()
+        self.history = History(self.spec.history)
+        self._clear_plan()
 
-    def _forget_plan(self) -> None:
-        self._previous: Tensor | None = None  # what is left of the previous plan, blocks (H, A)
-        self._promised = math.inf
-        self._waiting = False
+    def _clear_plan(self) -> None:
+        self._rest: Tensor | None = None  # the blocks (H, A) that are left of the previous plan
+        self._expected_cost = math.inf  # of the previous plan
+        self._at_goal = False  # whether it was to stand still there
 
     def set_goal(self, latent: np.ndarray | None) -> None:
-        """Take the goal's latent (D,), encoded once; the history stays, the warm start goes."""
+        """Take the goal's latent (D,), encoded once; the history stays, the previous plan is dropped."""
         self._goal = None if latent is None else self._latent(latent)
-        self._forget_plan()
+        self._clear_plan()
 
     @property
     def has_goal(self) -> bool:
         """Whether there is something to plan towards."""
         return self._goal is not None
-
-    def warm_up(self) -> None:
-        """Solve once on zeros with a full history, so that the first plan is as fast as the tenth."""
-        goal, zeros = self._goal, np.zeros(self.spec.model.latent_dim, np.float32)
-        still = np.zeros(self.shape)
-        self.reset()
-        self.set_goal(zeros)
-        for k in range(self.spec.history):
-            self.plan(zeros, still if k else None, still)
-        if self.search.records:  # every shape that can occur
-            latents, blocks = [self._latent(zeros)] * self.spec.history, [self.still] * self.spec.history
-            for context in range(1, self.spec.history + 1):
-                for left in range(self.config.horizon):
-                    self._previous = self.still.cpu().expand(left, -1) if left else None
-                    for self._waiting in (False,) if left else (False, True):
-                        self._solve(latents[:context], blocks[: context - 1], left, None)
-        self.reset()
-        self._goal = goal
 
     def plan(
         self,
@@ -161,7 +127,7 @@ class RecedingHorizonPlanner:
 
         latent (D,): of the frame at the start of the running block. executed (block, dim), physical
         units: what was really done between the previous call's latent and this one; None at first and
-        after a gap, which forgets the history. running (block, dim): what is being done from this
+        after a gap, which clears the history. running (block, dim): what is being done from this
         frame on; None plans for right now, the robot waiting. passed: model steps since the previous call,
         more than one after a gap: the previous plan is begun at its block for this step.
         Raises ValueError for wrong shapes, numbers that are not finite, or without a goal, and
@@ -170,64 +136,122 @@ class RecedingHorizonPlanner:
         if self._goal is None:
             raise ValueError("no goal to plan towards: call set_goal first")
         start = time.perf_counter()
-        self._remember(self._latent(latent), None if executed is None else self._block(executed))
-        # Also where this call fails: by the next one, this step will have passed.
-        self._previous = None if self._previous is None else self._previous[passed:]
-        if self._previous is not None and not len(self._previous):
-            self._previous = None
-        latents, blocks = list(self._latents), list(self._blocks)
-        if running is not None:
-            blocks.append(self._block(running))
-            latents.append(self._imagine(latents, blocks))
-            latents, blocks = self._recent(latents, blocks)
-        left = 0 if self._previous is None else len(self._previous)
-        until = None if self.config.deadline is None else start + 1e-3 * self.config.deadline
-        found = self._solve(latents, blocks, left, until)
-        late = until is not None and time.perf_counter() > until
-        if left and not late and found.cost > self._promised + self.config.replan_tolerance:
-            again = self._solve(latents, blocks, 0, until)
-            found = replace(again, candidates=found.candidates + again.candidates)
-        self._previous, self._promised = found.actions, found.cost
-        # At the goal, the arrival is chosen again and again, to hear that nothing is worth moving for. There
-        # squared_distance_weight still adds up to half of itself.
-        near = self.config.replan_tolerance + self.config.squared_distance_weight / 2
-        self._waiting = found.standing and found.cost <= near
-        return Plan(
-            actions=self._physical(found.actions),
-            distance=float(squared_distance(self._latents[-1], self._goal)),
-            predicted_distance=float(squared_distance(found.arrival, self._goal)),
-            horizon=len(found.actions),
-            milliseconds=1e3 * (time.perf_counter() - start),
-            iterations=found.iterations,
-            candidates=found.candidates,
+        deadline = None if self.config.deadline is None else start + 1e-3 * self.config.deadline
+        self._remember(latent, executed)
+        self._advance_previous_plan(passed)
+        context = self._after_running_block(running)
+        solution = self._keep_or_choose_arrival(context, deadline)
+        self._keep_plan(solution)
+        return self._physical_plan(solution, start)
+
+    def _remember(self, latent: np.ndarray, executed: np.ndarray | None) -> None:
+        now, block = self._latent(latent), None if executed is None else self._block(executed)
+        self.history = self.history.followed_by(block, now)
+
+    def _advance_previous_plan(self, passed: int) -> None:
+        """Drop the blocks whose time has passed, also where this step gets no plan."""
+        left = None if self._rest is None else self._rest[passed:]
+        self._rest = None if left is None or not len(left) else left
+
+    @torch.inference_mode()
+    def _after_running_block(self, running: np.ndarray | None) -> History:
+        """Return the history expected at the end of the running block: where the plan begins."""
+        if running is None:
+            return self.history
+        block = self._block(running)
+        latents, blocks = self.history.batched(len(block))
+        return self.history.followed_by(
+            block, self.model.rollout(latents, blocks, block[None, None, None])[0, 0, 0]
         )
 
-    def _solve(self, latents: list[Tensor], blocks: list[Tensor], left: int, until: float | None) -> _Found:
-        """Find the best ``left`` blocks after the context, or, for 0, the best moment of arrival too."""
-        mean = self.still.repeat(left or self.config.horizon, 1)
-        if left:
-            mean[:] = self._previous
-        context, past = _batched(latents, blocks, self.still)
-        found = self.search(
+    def _keep_or_choose_arrival(self, context: History, deadline: float | None) -> Solution:
+        """Solve with the previous plan's moment of arrival, or else with a free one, and choose it."""
+        candidates = 0
+        if self._rest is not None:
+            solution = self._search(context, deadline, free_arrival=False)
+            late = deadline is not None and time.perf_counter() > deadline
+            if late or not float(solution.cost) > self._expected_cost + self.config.replan_tolerance:
+                return solution
+            candidates = solution.candidates
+        solution = self._choose_arrival(self._search(context, deadline, free_arrival=True))
+        return replace(solution, candidates=solution.candidates + candidates)
+
+    def _choose_arrival(self, solution: Solution) -> Solution:
+        """Return the plan up to the step where arriving costs least, or one block of standing still."""
+        distances = solution.distances[0].tolist()
+        last = min(range(len(distances)), key=lambda k: distances[k] + self.config.time_cost * k)
+        if float(solution.still_distance) <= distances[last] + self.config.stand_still_margin:
+            return replace(
+                solution,
+                actions=self.still.cpu()[None, None],
+                latents=solution.still_latent[:, None],
+                cost=solution.still_distance,
+                stands_still=True,
+            )
+        return replace(
+            solution,
+            actions=solution.actions[:, : last + 1],
+            latents=solution.latents[:, : last + 1],
+            cost=solution.distances[:, last],
+        )
+
+    def _search(self, context: History, deadline: float | None, free_arrival: bool) -> Solution:
+        """Return the best blocks after the context, from a search around the rest of the previous plan.
+
+        Where the moment of arrival is free, the search is around standing still, over the whole horizon.
+        """
+        horizon = self.config.horizon if free_arrival else len(self._rest)
+        mean = self.still.repeat(horizon, 1)
+        if not free_arrival:
+            mean[:] = self._rest
+        latents, past = context.batched(len(self.still))
+        solution = self.runner(
             self.generator,
-            any_time=not left,
-            wide=not (left or self._waiting),
-            until=until,
-            proposals=self._proposals(latents[-1], len(mean)),
-            latents=context,
+            free_arrival,
+            first=free_arrival and not self._at_goal,
+            deadline=deadline,
+            latents=latents,
             past=past,
             goal=self._goal[None],
             mean=mean[None],
+            proposals=self._proposals(context.latents[-1], horizon),
         )
-        if not (found.actions.isfinite().all() and math.isfinite(found.cost)):
+        if not (solution.actions.isfinite().all() and math.isfinite(float(solution.cost))):
             raise NoPlanError("no candidate has a finite cost: the model or the latent is broken")
-        last = len(mean) - 1
-        if not left:  # when it has cost least to arrive
-            last = min(range(len(mean)), key=lambda k: found.distances[k] + self.config.time_cost * k)
-        effort = found.iterations, found.candidates
-        if not left and found.waiting <= found.distances[last] + self.config.stand_still_margin:
-            return _Found(self.still.cpu()[None], found.standing, found.waiting, *effort, standing=True)
-        return _Found(found.actions[: last + 1], found.imagined[last], found.distances[last], *effort)
+        return solution if free_arrival else replace(solution, cost=solution.distances[:, -1])
+
+    def solve(
+        self,
+        solver: CEM,
+        free_arrival: bool,
+        noise: Callable[[], Tensor],
+        deadline: float | None,
+        latents: Tensor,
+        past: Tensor,
+        goal: Tensor,
+        mean: Tensor,
+        proposals: Tensor | None = None,
+    ) -> Solution:
+        """Solve from ``latents`` (1, T, D) and ``past`` (1, T-1, A) towards ``goal`` (1, D).
+
+        ``mean`` (1, H, A) is where the search starts, proposals (1, P, H, A) what else it tries first.
+        A function of tensors, in which nothing waits for the value of one: a CUDA graph may hold it.
+        """
+        still = self.still if free_arrival else None
+        cost = GoalDistance(
+            self.model, latents, past, goal, self.metric, free_arrival, self.config.time_cost, still
+        )
+        solution = solver.solve(cost, mean, noise, self.limits, proposals, deadline)
+        if solution.index is None:
+            imagined = cost.imagine(solution.actions[:, None])
+        else:  # what has been imagined already
+            imagined = cost.imagined[:, solution.index]
+        solution = replace(solution, latents=imagined[:, 0], distances=cost.measure(imagined)[:, 0])
+        if free_arrival:
+            standing = cost.still_latent
+            distance = cost.measure(standing)[:, 0, 0]
+            solution = replace(solution, still_latent=standing[:, 0, 0], still_distance=distance)
+        return solution
 
     @torch.inference_mode()
     def _proposals(self, latent: Tensor, horizon: int) -> Tensor | None:
@@ -242,24 +266,50 @@ class RecedingHorizonPlanner:
         moving = (steps < arrivals[:, None]) & (steps < HORIZON)
         return torch.where(moving[..., None], guesses, self.still)[None]
 
-    def _remember(self, latent: Tensor, executed: Tensor | None) -> None:
-        if executed is None:
-            self._latents, self._blocks = [latent], []
-        elif not self._latents:
-            self._latents = [latent]
-        else:
-            self._latents, self._blocks = self._recent([*self._latents, latent], [*self._blocks, executed])
+    def _keep_plan(self, solution: Solution) -> None:
+        """Keep what the next step needs of a plan: its blocks, its expected cost, whether it stands still."""
+        self._rest, self._expected_cost = solution.actions[0], float(solution.cost)
+        # At the goal, the arrival is chosen in every step, and standing still is what is chosen. There
+        # squared_distance_weight still adds up to half of itself.
+        near = self.config.replan_tolerance + self.config.squared_distance_weight / 2
+        self._at_goal = solution.stands_still and self._expected_cost <= near
 
-    def _recent(self, latents: list[Tensor], blocks: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Cut a context to what the predictor sees: ``history`` latents and the blocks between them."""
-        latents = latents[-self.spec.history :]
-        return latents, blocks[len(blocks) - len(latents) + 1 :]
+    def _physical_plan(self, solution: Solution, start: float) -> Plan:
+        low, high = self.spec.action.low, self.spec.action.high
+        steps = denormalise(solution.actions[0].numpy(), self.spec.action).reshape(-1, self.spec.action.dim)
+        return Plan(
+            actions=np.clip(steps.astype(np.float64), low, high),
+            distance=float(squared_distance(self.history.latents[-1], self._goal)),
+            predicted_distance=float(squared_distance(solution.latents[0, -1], self._goal)),
+            horizon=solution.actions.shape[1],
+            milliseconds=1e3 * (time.perf_counter() - start),
+            iterations=solution.iterations,
+            candidates=solution.candidates,
+        )
 
-    @torch.inference_mode()
-    def _imagine(self, latents: list[Tensor], blocks: list[Tensor]) -> Tensor:
-        """Return the latent (D,) expected at the end of the last block."""
-        context, history = _batched(latents, blocks[:-1], self.still)
-        return self.model.rollout(context, history, blocks[-1][None, None, None])[0, 0, 0]
+    def warm_up(self) -> None:
+        """Solve once on zeros with a full history, so that the first plan is as fast as the tenth."""
+        goal, zeros = self._goal, np.zeros(self.spec.model.latent_dim, np.float32)
+        still = np.zeros(self.shape)
+        self.reset()
+        self.set_goal(zeros)
+        for k in range(self.spec.history):
+            self.plan(zeros, still if k else None, still)
+        if self.runner.records:
+            self._solve_every_shape(self._latent(zeros))
+        self.reset()
+        self._goal = goal
+
+    def _solve_every_shape(self, latent: Tensor) -> None:
+        """Have a CUDA graph recorded for each shape that can occur."""
+        history = History(self.spec.history)
+        for _ in range(self.spec.history):
+            history = history.followed_by(self.still, latent)
+            for left in range(1, self.config.horizon):
+                self._rest = self.still.cpu().expand(left, -1)
+                self._search(history, None, free_arrival=False)
+            for self._at_goal in (False, True):
+                self._search(history, None, free_arrival=True)
 
     def _latent(self, values: np.ndarray) -> Tensor:
         values = np.asarray(values, np.float32)
@@ -277,12 +327,24 @@ class RecedingHorizonPlanner:
             raise ValueError("the action block is not finite")
         return torch.from_numpy(normalise(actions.reshape(-1), self.spec.action)).to(self.device)
 
-    def _physical(self, actions: Tensor) -> np.ndarray:
-        steps = denormalise(actions.numpy(), self.spec.action).reshape(-1, self.spec.action.dim)
-        return np.clip(steps.astype(np.float64), self.spec.action.low, self.spec.action.high)
 
+class GoalInUse:
+    """The goal latent (D,) that is planned towards, or None before there is one."""
 
-def _batched(latents: list[Tensor], blocks: list[Tensor], empty: Tensor) -> tuple[Tensor, Tensor]:
-    """Stack a context into (1, T, D) and (1, T-1, A)."""
-    history = torch.stack(blocks) if blocks else empty.new_zeros(0, len(empty))
-    return torch.stack(latents)[None], history[None]
+    def __init__(self):
+        self.latent: np.ndarray | None = None
+        self._ended = False
+
+    def take(self, latent: np.ndarray) -> bool:
+        """Take a goal and return whether it is a new one; the one in use is not, however often it comes.
+
+        After ``end`` it counts as new again.
+        """
+        if not self._ended and self.latent is not None and np.array_equal(latent, self.latent):
+            return False
+        self.latent, self._ended = np.array(latent), False
+        return True
+
+    def end(self) -> None:
+        """Note that planning has ended: it made no progress, or was switched off."""
+        self._ended = True

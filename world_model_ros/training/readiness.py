@@ -13,8 +13,9 @@ from world_model_ros.data.normalisation import normalise
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.planning.cem import Noise
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.planning.noise import Noise
+from world_model_ros.planning.fast_rollout import FastRollout
 from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.training.metrics import evaluation_mode
 
@@ -52,6 +53,7 @@ def measure(model: LeWorldModel, spec: CheckpointSpec, clips: Clips, seed: int =
     chosen = np.random.default_rng(seed).permutation(len(clips))[:WINDOWS]
     spreads, ranks, errors, copies = [], [], [], []
     with evaluation_mode(model), torch.inference_mode():
+        fast = FastRollout(model)
         for number, index in enumerate(chosen):
             pixels, blocks = clips.batch([index])
             latents = model.encode(normalise_pixels(torch.from_numpy(pixels).to(device), spec.image))
@@ -59,11 +61,11 @@ def measure(model: LeWorldModel, spec: CheckpointSpec, clips: Clips, seed: int =
             taken = actions[:, None, context - 1 : -1]
             candidates = torch.cat([taken, random_candidates(spec, seed, number).to(device)], dim=1)
             past = latents[:, :context], actions[:, : context - 1]
-            costs = GoalDistance(model, *past, latents[:, -1])(candidates)[0]
+            costs = GoalDistance(fast, *past, latents[:, -1])(candidates)[0]
             spreads.append(float(costs[1:].std() / costs[1:].mean().clamp_min(1e-12)))
             ranks.append(rank_of_first(costs.cpu().numpy()))
             future = latents[:, context:]
-            imagined = model.rollout(*past, taken)[:, 0]
+            imagined = fast.rollout(*past, taken)[:, 0]
             errors.append((imagined - future).square().mean(-1)[0].cpu().numpy())
             copies.append((latents[:, context - 1 : context] - future).square().mean(-1)[0].cpu().numpy())
     ratios = np.mean(errors, axis=0) / np.maximum(np.mean(copies, axis=0), 1e-12)

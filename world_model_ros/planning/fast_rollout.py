@@ -1,25 +1,39 @@
-"""The rollout without the work that a plain one repeats: the same numbers, fewer and larger operations.
+"""An optimisation that readers may skip: ``LeWorldModel.rollout`` in fewer and larger operations.
 
 The plain rollout predicts every window anew (paper, 4). Here what depends on the past alone is computed
 once for all candidates; AdaLN's part of an action once, not once a window; keys and values stay while the
 window grows; the last layer and the projector see the last token only; a token that sees nothing but
 itself needs no query. Time comes first in memory, so that each operation runs over all candidates of the
-window at once.
+window at once. Linear layers in a row are folded into one, with bias and GELU in the same kernel.
 
 Shapes: B problems, S candidates or 1 where they share the past, F fresh tokens of a window, W the
 predictor's width, A one action block.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_model_ros.model.dense import Dense, chain, folded
+from world_model_ros.model.lewm import LeWorldModel
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Block = tuple[Tensor, Tensor]  # keys and values of consecutive tokens, (T, B, S, heads, head dim)
+_PACKED = ("_linear_pointwise", "_reorder_linear_weight")  # oneDNN's, which torch.compile uses too
 
 
-class Imagination:
+def for_planning(model: LeWorldModel, precision: str = "fp32") -> "FastRollout":
+    """Return what rolls out as ``model`` does, with a copy of its weights laid out for that.
+
+    bfloat16 takes half the bytes, and half the time where the chip can multiply in it. Latents come in and
+    go out as float32, because the distances that a plan is judged by are small differences.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        return FastRollout(model, PRECISIONS[precision], packed=True)
+
+
+class FastRollout:
     """The rollout of a LeWorldModel in evaluation mode, with its weights as they are now.
 
     ``packed`` lays them out for this CPU, once: for many rollouts without a gradient.
@@ -189,3 +203,62 @@ def _pointwise(convolution: nn.Conv1d) -> nn.Linear:
     layer = _linear(convolution.weight.squeeze(-1))
     layer.bias = convolution.bias
     return layer
+
+
+def packs() -> bool:
+    """Whether this build of torch can lay weights out for the CPU."""
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in _PACKED)
+
+
+class Dense:
+    """``x -> gelu(x @ weight.T + bias)``, the GELU where asked for; x (..., in), weight (out, in).
+
+    ``packed`` uses a copy of the weights laid out for this CPU where that pays, and no gradient is asked
+    for: with the GELU in the same kernel, and in bfloat16.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool = False, packed: bool = False):
+        self.weight, self.bias, self.gelu = weight, bias, gelu
+        self.packed = None
+        pays = gelu or weight.dtype == torch.bfloat16
+        if packed and pays and weight.device.type == "cpu" and packs():
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+            self.activation = ("gelu", [], "none") if gelu else ("none", [], "")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return (..., out)."""
+        if self.packed is not None and not x.requires_grad:
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, *self.activation)
+        x = F.linear(x, self.weight, self.bias)
+        return F.gelu(x) if self.gelu else x
+
+
+def chain(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return the functions one after the other."""
+
+    def through(x: Tensor) -> Tensor:
+        for function in functions:
+            x = function(x)
+        return x
+
+    return through
+
+
+def folded(layers: Sequence[nn.Module]) -> tuple[Tensor, Tensor | None, bool]:
+    """Return weight, bias and whether a GELU follows, of linear layers and BatchNorms in a row.
+
+    A BatchNorm is taken in evaluation mode. Layers that do nothing are skipped.
+    """
+    weight, bias, gelu = None, None, False
+    for layer in layers:
+        if isinstance(layer, nn.GELU):
+            gelu = True
+        elif isinstance(layer, nn.BatchNorm1d):
+            factor = layer.weight * (layer.running_var + layer.eps).rsqrt()
+            weight = weight * factor[:, None]
+            bias = (bias - layer.running_mean) * factor + layer.bias
+        elif isinstance(layer, nn.Linear):
+            inner = bias
+            bias = layer.bias if inner is None else F.linear(inner, layer.weight, layer.bias)
+            weight = layer.weight if weight is None else layer.weight @ weight
+    return weight, bias, gelu

@@ -1,14 +1,12 @@
-"""The exact fast rollout, its packed weights and what is folded into them."""
+"""The fast rollout equals the plain one; its packed weights and what is folded into them."""
 
 import pytest
 import torch
 from torch import nn
 
-from world_model_ros.benchmark.plain import plain_rollout
 from world_model_ros.model.config import ModelConfig
-from world_model_ros.model.dense import Dense, folded, packs
-from world_model_ros.model.imagination import Imagination
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.planning.fast_rollout import Dense, FastRollout, folded, packs
 
 
 @pytest.fixture(scope="module", params=["small", "medium"])
@@ -41,17 +39,30 @@ def inputs(batch, samples, context, horizon):
 @torch.no_grad()
 def test_it_is_the_plain_rollout(model, packed, context, horizon):
     given = inputs(2, 40, context, horizon)
-    found = Imagination(model, packed=packed).rollout(*given)
-    torch.testing.assert_close(found, plain_rollout(model, *given), rtol=1e-4, atol=1e-4)
+    rolled = FastRollout(model, packed=packed).rollout(*given)
+    torch.testing.assert_close(rolled, model.rollout(*given), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("context", [1, 3])
+@torch.no_grad()
+def test_it_is_the_plain_rollout_at_full_size(context):
+    torch.manual_seed(0)
+    model = LeWorldModel(ModelConfig.full(10)).eval()
+    for layer in model.predictor.transformer.layers:
+        torch.nn.init.normal_(layer.adaLN_modulation[1].weight, std=0.02)
+    inputs = torch.randn(1, context, 192), torch.randn(1, context - 1, 10), torch.randn(1, 4, 5, 10)
+    torch.testing.assert_close(
+        FastRollout(model).rollout(*inputs), model.rollout(*inputs), rtol=1e-4, atol=1e-5
+    )
 
 
 @torch.no_grad()
 def test_bf16_is_near(model):
     given = inputs(1, 40, 3, 5)
-    found, exact = Imagination(model, torch.bfloat16, packed=True).rollout(*given), model.rollout(*given)
-    assert found.dtype == torch.float32
-    assert (found - exact).square().mean() < 0.02 * exact.square().mean()
-    assert not torch.equal(found, exact)
+    rolled, exact = FastRollout(model, torch.bfloat16, packed=True).rollout(*given), model.rollout(*given)
+    assert rolled.dtype == torch.float32
+    assert (rolled - exact).square().mean() < 0.02 * exact.square().mean()
+    assert not torch.equal(rolled, exact)
 
 
 def test_packed_weights_leave_gradients_to_the_others(model):
@@ -59,9 +70,9 @@ def test_packed_weights_leave_gradients_to_the_others(model):
     gradients = []
     for packed in (False, True):
         with torch.no_grad():
-            imagination = Imagination(model, packed=packed)
+            fast = FastRollout(model, packed=packed)
         blocks = candidates.clone().requires_grad_()
-        imagination.rollout(latents, past, blocks).square().sum().backward()
+        fast.rollout(latents, past, blocks).square().sum().backward()
         gradients.append(blocks.grad)
     assert gradients[0].abs().max() > 0
     torch.testing.assert_close(*gradients)

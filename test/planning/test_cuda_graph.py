@@ -1,4 +1,4 @@
-"""A solve as a graph would run it, its effort, and its precision."""
+"""A solve as a CUDA graph runs it, how many candidates it evaluates, and its precision."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,14 @@ from world_model_ros.data.normalisation import normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import find_checkpoint
-from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.cem import Noise
+from world_model_ros.planning.config import PlannerConfig, solver_classes
 from world_model_ros.planning.cuda_graph import Recorded
-from world_model_ros.planning.noise import Noise
+from world_model_ros.planning.fast_rollout import for_planning
 from world_model_ros.planning.objective import GoalDistance
 from world_model_ros.planning.planner import RecedingHorizonPlanner
-from world_model_ros.planning.precision import for_planning
-from world_model_ros.planning.solvers import SOLVERS
+
+SOLVERS = solver_classes()
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +24,12 @@ def loaded():
 
 
 def plans(loaded, count=6, recorded=False, **settings):
-    """Return plans on a latent that moves, from a planner that may take the way of a recorded solve."""
+    """Return plans on a latent that moves, from a planner that may record its solves."""
     model, spec = loaded
     planner = RecedingHorizonPlanner(
         model, spec, PlannerConfig(samples=16, elites=4, iterations=2, **settings)
     )
-    planner.search.records = recorded
+    planner.runner.records = recorded
     generator = np.random.default_rng(0)
     latents = generator.normal(size=(count, spec.model.latent_dim)).astype(np.float32)
     planner.set_goal(latents[0] * 0.5)
@@ -36,7 +37,7 @@ def plans(loaded, count=6, recorded=False, **settings):
     return [planner.plan(z, still if k else None, still) for k, z in enumerate(latents)]
 
 
-def test_the_way_of_a_recorded_solve_gives_the_same_plans(loaded):
+def test_a_recorded_solve_gives_the_same_plans(loaded):
     for one, other in zip(plans(loaded), plans(loaded, recorded=True), strict=True):
         np.testing.assert_array_equal(one.actions, other.actions)
         assert one.candidates == other.candidates
@@ -44,23 +45,23 @@ def test_the_way_of_a_recorded_solve_gives_the_same_plans(loaded):
 
 def test_warming_up_leaves_no_trace(loaded):
     model, spec = loaded
-    found = []
+    actions = []
     for warm in (False, True):
         planner = RecedingHorizonPlanner(model, spec, PlannerConfig(samples=16, elites=4, iterations=2))
-        planner.search.records = warm
+        planner.runner.records = warm
         if warm:
             planner.warm_up()
         planner.set_goal(np.ones(spec.model.latent_dim, np.float32))
         latent, still = np.zeros(spec.model.latent_dim, np.float32), np.zeros(planner.shape)
-        found.append(planner.plan(latent, None, still).actions)
-    np.testing.assert_array_equal(*found)
+        actions.append(planner.plan(latent, None, still).actions)
+    np.testing.assert_array_equal(*actions)
 
 
-def test_a_recorded_solve_that_would_be_late_gives_way(loaded):
+def test_a_recorded_solve_that_would_be_late_is_replaced_by_a_direct_one(loaded):
     model, spec = loaded
     config = PlannerConfig(samples=16, elites=4, iterations=50, deadline=1.0)
     planner = RecedingHorizonPlanner(model, spec, config)
-    planner.search.records = True
+    planner.runner.records = True
     planner.set_goal(np.ones(spec.model.latent_dim, np.float32))
     latent, still = np.zeros(spec.model.latent_dim, np.float32), np.zeros(planner.shape)
     iterations = [planner.plan(latent, still if k else None, still).iterations for k in range(6)]
@@ -68,7 +69,7 @@ def test_a_recorded_solve_that_would_be_late_gives_way(loaded):
 
 
 @pytest.mark.parametrize(("solver", "candidates"), [("cem", 16 + 16), ("icem", 16 + 13)])
-def test_effort_is_counted(loaded, solver, candidates):
+def test_candidates_are_counted(loaded, solver, candidates):
     for plan in plans(loaded, 2, solver=solver, first_solve_multiplier=1):
         assert plan.candidates == candidates
     wide = plans(loaded, 1, solver="cem", first_solve_multiplier=2)[0]
@@ -93,7 +94,7 @@ def starved(loaded, most):
                 raise torch.OutOfMemoryError("no room")
             return model.rollout(latents, past, candidates)
 
-    planner.search.model = Starved()
+    planner.model = Starved()
     planner.set_goal(np.ones(spec.model.latent_dim, np.float32))
     latent, still = np.zeros(spec.model.latent_dim, np.float32), np.zeros(planner.shape)
     return lambda: planner.plan(latent, None, still)
@@ -160,7 +161,7 @@ def test_a_recorded_plan_on_the_gpu_is_that_of_single_launches(loaded):
         model.to("cpu")
 
 
-def test_what_icem_has_imagined_need_not_be_imagined_again(loaded):
+def test_the_latents_of_icems_plan_are_those_of_a_rollout(loaded):
     plan = plans(loaded, 1, solver="icem")[0]
     model, spec = loaded
     planner = RecedingHorizonPlanner(model, spec, PlannerConfig())
@@ -177,7 +178,9 @@ def test_what_icem_has_imagined_need_not_be_imagined_again(loaded):
 
 
 @pytest.mark.fault
-def test_fault_59_a_solve_that_cannot_be_recorded_is_done_without_and_said_once(loaded, caplog, monkeypatch):
+def test_fault_59_a_solve_that_cannot_be_recorded_is_done_without_and_logged_once(
+    loaded, caplog, monkeypatch
+):
     def refuse(self, tensors):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
@@ -185,7 +188,7 @@ def test_fault_59_a_solve_that_cannot_be_recorded_is_done_without_and_said_once(
     monkeypatch.setattr(Recorded, "_begin", refuse)
     model, spec = loaded
     planner = RecedingHorizonPlanner(model, spec, PlannerConfig(samples=16, elites=4, iterations=2))
-    planner.search.records = True
+    planner.runner.records = True
     planner.warm_up()  # what a node does before it is ready
     for one, other in zip(expected, plans(loaded, recorded=True), strict=True):
         np.testing.assert_array_equal(one.actions, other.actions)
@@ -213,7 +216,7 @@ class Replays:
         model, spec = loaded
         config = PlannerConfig(samples=16, elites=4, iterations=2, deadline=deadline)
         self.planner = RecedingHorizonPlanner(model, spec, config)
-        self.planner.search.records = True
+        self.planner.runner.records = True
         self.latent, self.still = np.zeros(spec.model.latent_dim, np.float32), np.zeros(self.planner.shape)
         self.seconds, self.count = 0.02, 0
         real = Recorded.__call__
@@ -235,7 +238,7 @@ class Replays:
 
 
 @pytest.mark.fault
-def test_fault_59_one_slow_replay_is_forgotten_after_a_while(loaded, passing, monkeypatch):
+def test_fault_59_one_slow_replay_ends_replays_for_a_while_only(loaded, passing, monkeypatch):
     replays = Replays(loaded, passing, monkeypatch, deadline=100.0)
     assert replays.plan(10) == 10
     replays.seconds = 0.5
