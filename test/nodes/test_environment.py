@@ -49,8 +49,8 @@ real = importlib.metadata.version
 fake = lambda name: "3.3.11" if name == "rclpy" else real(name)
 environment.check_versions.__defaults__ = (fake,)
 sys.argv = ["command_node"]
-from world_model_ros.nodes import entry
-sys.exit(entry.start("command_node"))
+from world_model_ros.nodes.__main__ import start
+sys.exit(start("command_node"))
 """
 
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from world_model_ros.safety.action_buffer import ActionBuffer
-from world_model_ros.safety.clocks import ClockWatch
 from world_model_ros.safety.commander import Commander, Rules
 from world_model_ros.safety.health import Health
 from world_model_ros.safety.joints import JointCollector
 from world_model_ros.safety.limits import Limits
+from world_model_ros.safety.watchdogs import ClockWatch
 
 MS = 1_000_000
 PERIOD = 50 * MS

@@ -1,9 +1,18 @@
 """Whether the world still behaves as the model expects: surprise, and latents out of distribution."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 NORM_MARGIN = 0.1  # of the range's width, on either side
+RECENT = 100  # model steps
+ENOUGH = 20  # of them, before a share of them says anything
+SHARE = 0.05  # of them that may go without a judgement
+
+START = "at the start"
+NO_FRAME = "no frame near their start"
+NO_COMMANDS = "command/executed did not tell what the robot did"
+TOO_SHORT = "too few steps since the last gap"
 
 
 @dataclass
@@ -84,3 +93,43 @@ def distinct(value: float, *bounds: float) -> list[str]:
         if shown not in others:
             break
     return texts
+
+
+class JudgedSteps:
+    """Counts model steps by whether they were judged; the reasons are the constants above."""
+
+    def __init__(self):
+        self.judged = 0
+        self.not_judged: dict[str, int] = {}
+        self._recent: deque[str] = deque(maxlen=RECENT)  # why not, or ""
+
+    def add(self, why_not: str = "", count: int = 1) -> None:
+        """Note that ``count`` model steps were judged, or why they were not."""
+        if why_not:
+            self.not_judged[why_not] = self.not_judged.get(why_not, 0) + count
+        else:
+            self.judged += count
+        if why_not != START:  # nobody can do anything about that
+            self._recent.extend([why_not] * min(count, RECENT))
+
+    def problem(self) -> str:
+        """Return a sentence where too many of the recent steps were not judged, or ""."""
+        missing = [why_not for why_not in self._recent if why_not]
+        if len(self._recent) < ENOUGH or len(missing) <= SHARE * len(self._recent):
+            return ""
+        return (
+            f"surprise was not judged on {len(missing)} of the last {len(self._recent)} model steps: "
+            f"{_listed({why_not: missing.count(why_not) for why_not in dict.fromkeys(missing)})}"
+        )
+
+    def metrics(self) -> dict[str, object]:
+        """Return what the diagnostics show."""
+        return {
+            "steps_judged": self.judged,
+            "steps_not_judged": sum(self.not_judged.values()),
+            "not_judged_why": _listed(self.not_judged),
+        }
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {why_not}" for why_not, count in counts.items())

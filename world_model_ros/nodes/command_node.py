@@ -15,19 +15,16 @@ from world_model_ros.errors import UserError
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.monitoring.statistics import Percentiles, Rate
-from world_model_ros.nodes.commands import KINDS, Commands
 from world_model_ros.nodes.managed import HEALTH, INSTANCE, STATE, ManagedNode, health_of
-from world_model_ros.nodes.publishers import PublisherNames, other_publishers
-from world_model_ros.nodes.qos import HISTORY, JOINTS, LATCHED, RELIABLE
-from world_model_ros.nodes.running import nanoseconds, set_stamp
+from world_model_ros.nodes.messages import KINDS, Commands, nanoseconds, set_stamp
+from world_model_ros.nodes.qos import HISTORY, JOINTS, LATCHED, RELIABLE, PublisherNames, other_publishers
 from world_model_ros.safety.action_buffer import ActionBuffer
-from world_model_ros.safety.clocks import ClockWatch
 from world_model_ros.safety.commander import COMMAND, ENCODER, MONITOR, PLANNER, Commander, Rules, State
 from world_model_ros.safety.emergency import AFTER_RESTART, Kept, state_file
 from world_model_ros.safety.health import Health
-from world_model_ros.safety.interfaces import check_interface, warn_interface
 from world_model_ros.safety.joints import JointCollector, split_names
-from world_model_ros.safety.limits import Limits, narrowed
+from world_model_ros.safety.limits import Limits, check_interface, narrowed, warn_interface
+from world_model_ros.safety.watchdogs import ClockWatch
 
 ACKNOWLEDGE = Duration(seconds=0.3)  # for the last command, when ending
 WATCH_CLOCK = 0.1  # seconds of real time between two looks at a simulated clock

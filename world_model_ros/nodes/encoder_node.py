@@ -8,7 +8,7 @@ import torch
 from sensor_msgs.msg import CompressedImage, Image
 
 from world_model_ros.camera.frame_drops import FrameDropMonitor
-from world_model_ros.camera.frames import FrameGate, FrameRules
+from world_model_ros.camera.frames import CameraState, FrameGate, FrameRules
 from world_model_ros.camera.images import (
     ImageRejectedError,
     check_frame_size,
@@ -17,7 +17,6 @@ from world_model_ros.camera.images import (
     decode_compressed,
     decode_image,
 )
-from world_model_ros.camera.state import CameraState
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.device import choose_device
 from world_model_ros.model.image import prepare_images
@@ -25,10 +24,9 @@ from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.monitoring.anomaly import usual_norms
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.nodes import environment
-from world_model_ros.nodes.latents import latent_message
 from world_model_ros.nodes.managed import ManagedNode
+from world_model_ros.nodes.messages import latent_message, nanoseconds
 from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE, full_names
-from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.safety.health import Health
 
 REMEDY = (

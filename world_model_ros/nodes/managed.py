@@ -13,9 +13,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from world_model_ros.camera.images import Complaints
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
-from world_model_ros.nodes.qos import describe_mismatch
+from world_model_ros.nodes.qos import Publications, describe_mismatch
 from world_model_ros.safety.health import Health
-from world_model_ros.safety.publications import Publications
 
 LEVELS = {
     Health.FINE: DiagnosticStatus.OK,

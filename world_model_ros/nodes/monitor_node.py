@@ -11,15 +11,20 @@ from trajectory_msgs.msg import JointTrajectory
 from world_model_ros.camera.images import ImageRejectedError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.shipped import find_checkpoint
-from world_model_ros.monitoring.anomaly import AnomalyMonitor, AnomalyRules
-from world_model_ros.monitoring.judged import HISTORY as TOO_SHORT
-from world_model_ros.monitoring.judged import NO_COMMANDS, NO_FRAME, START, JudgedSteps
+from world_model_ros.monitoring.anomaly import (
+    NO_COMMANDS,
+    NO_FRAME,
+    START,
+    TOO_SHORT,
+    AnomalyMonitor,
+    AnomalyRules,
+    JudgedSteps,
+)
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.monitoring.surprise import Expectation
-from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.managed import ManagedNode
+from world_model_ros.nodes.messages import latent_array, nanoseconds
 from world_model_ros.nodes.qos import HISTORY, RELIABLE
-from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.health import Health

@@ -93,13 +93,3 @@ def _started(node) -> bool:
         transition() == TransitionCallbackReturn.SUCCESS
         for transition in (node.trigger_configure, node.trigger_activate)
     )
-
-
-def nanoseconds(stamp) -> int:
-    """Return a message's stamp as integer nanoseconds."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
-
-
-def set_stamp(stamp, time: int) -> None:
-    """Write integer nanoseconds into a message's stamp."""
-    stamp.sec, stamp.nanosec = divmod(time, 1_000_000_000)

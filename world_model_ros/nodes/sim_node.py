@@ -16,8 +16,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
+from world_model_ros.nodes.messages import nanoseconds, set_stamp
 from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
-from world_model_ros.nodes.running import Life, nanoseconds, set_stamp
+from world_model_ros.nodes.running import Life
 from world_model_ros.sim.camera import CameraClock, ClockGuard
 from world_model_ros.sim.faults import Faults, Frame, parse
 from world_model_ros.sim.lockstep import GoalCounter, GoalResult, Source, goal_line, summary_line

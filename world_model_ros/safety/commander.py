@@ -11,13 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from world_model_ros.safety.action_buffer import ActionBuffer
-from world_model_ros.safety.anomaly_holds import AnomalyHolds
-from world_model_ros.safety.clocks import SECOND, ClockWatch, set_by
-from world_model_ros.safety.health import Health, Rivals, Sources
+from world_model_ros.safety.health import AnomalyHolds, Health, Rivals, Sources
 from world_model_ros.safety.joints import JointCollector
 from world_model_ros.safety.limits import Limits
 from world_model_ros.safety.release import Ramp, Release
-from world_model_ros.safety.staleness import FrameRate, Freshness
+from world_model_ros.safety.watchdogs import SECOND, ClockWatch, FrameRate, Freshness, set_by
 
 ON_ITS_WAY = 0.25  # seconds of real time within which no frame is missed under a simulated clock
 STALLED = 1.0  # seconds of real time between two control steps after which messages may have been lost

@@ -5,11 +5,13 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+SECOND = 1_000_000_000
 LONGEST_LOOK = 0.2  # seconds that may pass between two looks; what is longer is our own lateness
 MEMORY = 10.0  # seconds that a late heartbeat is remembered
-PATIENCE = 3.0  # a node is missed after this many of its longest recent silences
+SILENCES = 3.0  # a node is missed after this many of its longest recent silences
 LONGEST_LEASE = 2.0  # seconds
 GONE = 1.0  # seconds without a heartbeat of another instance until it counts as gone
+REPEATED_HOLDS = 3  # of monitor_node, within the window, that are a fault
 
 
 class Health(enum.IntEnum):
@@ -89,7 +91,7 @@ class Sources:
         silence = self._awake - source.heard
         longest = max((gap for _, gap in source.gaps), default=0.0)
         # A heartbeat that comes late on a busy computer is allowed to come as late again.
-        if silence <= max(self.lease, min(LONGEST_LEASE, PATIENCE * longest)):
+        if silence <= max(self.lease, min(LONGEST_LEASE, SILENCES * longest)):
             return ""
         # Said with the age that it had when it was noticed: a sentence that counts up says nothing more.
         return source.missed or f"{name} does not respond (last heartbeat {silence:.1f} s ago)"
@@ -158,3 +160,40 @@ class Rivals:
     def present(self, steady: float) -> bool:
         """Return whether there is another instance now."""
         return steady - self._heard <= GONE
+
+
+class AnomalyHolds:
+    """HOLDs whose cause cannot change while the robot stands, or comes back whenever it moves.
+
+    Times are integer nanoseconds on the clock that ages are counted on; the settings are in seconds.
+    """
+
+    def __init__(self, override_time: float = 5.0, window: float = 20.0):
+        self.override_time, self.window = override_time, window
+        self._until: int | None = None  # the end of an override
+        self._began: deque[int] = deque(maxlen=REPEATED_HOLDS)  # of the holds that ended a motion
+
+    def override(self, now: int) -> None:
+        """Go on in spite of the hold, for a while: a person has looked."""
+        self._until = now + round(self.override_time * SECOND)
+
+    def overridden(self, now: int) -> bool:
+        """Return whether the hold does not count now."""
+        if self._until is not None and not 0 <= self._until - now <= self.override_time * SECOND:
+            self._until = None  # over, or the clock was set back
+        return self._until is not None
+
+    def began(self, now: int) -> str:
+        """Note a hold that ended a motion; return why this is a fault, or ""."""
+        self._began.append(now)
+        if len(self._began) < REPEATED_HOLDS or not 0 <= now - self._began[0] <= self.window * SECOND:
+            return ""
+        return (
+            f"monitor_node held the robot {REPEATED_HOLDS} times within {self.window:g} s, each time after "
+            "it had moved"
+        )
+
+    def forget(self) -> None:
+        """Forget the holds so far, and end an override."""
+        self._until = None
+        self._began.clear()

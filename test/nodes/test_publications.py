@@ -1,4 +1,4 @@
-from world_model_ros.safety.publications import REMEMBERED, Publications
+from world_model_ros.nodes.qos import REMEMBERED, Publications
 
 
 def info(sent, publisher=b"a", number=None):
