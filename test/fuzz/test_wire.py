@@ -107,13 +107,13 @@ numbers = st.lists(st.floats(), max_size=8)
 
 @given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True), names, numbers)
 def test_joint_states_are_matched_or_refused(wanted, named, values):
-    found, refused = tried(ValueError, match_joints, wanted, named, values)
+    matched, refused = tried(ValueError, match_joints, wanted, named, values)
     if refused:
         assert "joint_states" in refused
         return
-    assert found.shape == (len(wanted),)
-    assert np.isfinite(found).all()
-    for name, value in zip(wanted, found, strict=True):
+    assert matched.shape == (len(wanted),)
+    assert np.isfinite(matched).all()
+    for name, value in zip(wanted, matched, strict=True):
         assert named.count(name) == 1
         assert values[named.index(name)] == value
 

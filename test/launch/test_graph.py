@@ -102,17 +102,17 @@ def test_both_ways_give_the_same_graph(processes, observer, checkpoint):
 
     def graph():
         node = observer.node
-        found = {}
+        graph = {}
         for name in {n for n, _ in node.get_node_names_and_namespaces()} & set(starter.NODES):
             with contextlib.suppress(NodeNameNonExistentError):  # it has just ended
-                found[name] = (
+                graph[name] = (
                     sorted(node.get_publisher_names_and_types_by_node(name, "/")),
                     sorted(node.get_subscriber_names_and_types_by_node(name, "/")),
                     sorted(node.get_service_names_and_types_by_node(name, "/")),
                 )
-        return found
+        return graph
 
-    def settled():
+    def complete():
         """Return the graph once it has been the same for two seconds: discovery takes its time."""
         seen = [{}]
         while set(seen[-1]) != set(starter.NODES) or seen[-1] != seen[-2]:
@@ -130,7 +130,7 @@ def test_both_ways_give_the_same_graph(processes, observer, checkpoint):
         plans.clear()
         started = processes.start(*line)
         observer.until(lambda: len(plans) > 2)
-        graphs.append(settled())
+        graphs.append(complete())
         started.terminate()
         observer.until(lambda: processes.started[-1].poll() is not None)
         observer.until(lambda: graph() == {})

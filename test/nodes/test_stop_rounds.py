@@ -42,9 +42,9 @@ class Arm:
         return any(velocity for point in message.points for velocity in point.velocities)
 
     def drive(self):
-        self.robot.say_joints(name=["joint1", "joint2"], position=self.positions)
-        self.robot.say_latent()
-        self.robot.say_plan(names=self.names)
+        self.robot.publish_joints(name=["joint1", "joint2"], position=self.positions)
+        self.robot.publish_latent()
+        self.robot.publish_plan(names=self.names)
 
     def get_moving(self):
         count = len(self.sent)

@@ -37,7 +37,7 @@ class Bench:
         self.decisions = []
 
     def plan(self, value=0.1, steps=10, start=None):
-        """Hand over a plan that says the same in each of its steps."""
+        """Hand over a plan with the same action in each of its steps."""
         actions = np.tile(np.asarray(value, float), (steps, 1))
         if actions.shape[1] == 1:
             actions = np.repeat(actions, 2, axis=1)

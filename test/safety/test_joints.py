@@ -10,13 +10,13 @@ VALUES = [9.0, 2.0, 1.0]
 @pytest.mark.fault
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
 def test_fault_10_joints_are_matched_by_name_whatever_the_order(order):
-    found = match_joints(("a", "b"), [NAMES[i] for i in order], [VALUES[i] for i in order])
-    assert found.tolist() == [1.0, 2.0]
+    values = match_joints(("a", "b"), [NAMES[i] for i in order], [VALUES[i] for i in order])
+    assert values.tolist() == [1.0, 2.0]
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("names", "values", "says"),
+    ("names", "values", "expected"),
     [
         (["a"], [1.0], "joint b 0 times"),
         (["a", "b", "b"], [1.0, 2.0, 3.0], "joint b 2 times"),
@@ -26,8 +26,8 @@ def test_fault_10_joints_are_matched_by_name_whatever_the_order(order):
         ([], [], "joint a 0 times"),
     ],
 )
-def test_fault_11_missing_or_duplicated_joints_are_refused(names, values, says):
-    with pytest.raises(ValueError, match=says):
+def test_fault_11_missing_or_duplicated_joints_are_refused(names, values, expected):
+    with pytest.raises(ValueError, match=expected):
         match_joints(("a", "b"), names, values)
 
 
@@ -104,11 +104,11 @@ def test_fault_51_what_is_not_ours_is_ignored_whatever_it_says(reports):
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("names", "positions", "says"),
+    ("names", "positions", "expected"),
     [(["a", "a"], [1.0, 1.0], "joint a 2 times"), (["a", "b"], [1.0], "2 names and 1 values")],
 )
-def test_fault_11_a_message_that_contradicts_itself_is_refused(reports, names, positions, says):
-    assert says in reports.add(names, positions)
+def test_fault_11_a_message_that_contradicts_itself_is_refused(reports, names, positions, expected):
+    assert expected in reports.add(names, positions)
     assert not reports.collector.complete
 
 
@@ -117,10 +117,10 @@ def test_fault_50_two_publishers_that_contradict_each_other_are_named_while_they
     for _ in range(3):
         reports.add(["a", "b"], [0.5, 0.0], "/arm")
         reports.add(["a", "b"], [0.0, 0.0], "/simulator")
-    said = reports.collector.suspect(reports.now)
-    assert "/arm" in said
-    assert "/simulator" in said
-    assert "contradict each other about a" in said
+    reason = reports.collector.suspect(reports.now)
+    assert "/arm" in reason
+    assert "/simulator" in reason
+    assert "contradict each other about a" in reason
     for _ in range(102):
         reports.add(["a", "b"], [0.5, 0.0], "/arm")
     assert reports.collector.suspect(reports.now) == ""
@@ -173,10 +173,10 @@ def test_joints_have_a_prefix_and_one_that_is_lacking_is_guessed():
     assert reports.positions().tolist() == [1.0, 2.0]
     reports = Reports()
     reports.add(["left_a", "left_b"], [1.0, 2.0])
-    said = reports.collector.missing()
-    assert "a, b" in said
-    assert "left_a, left_b" in said
-    assert "joint_prefix to 'left_'" in said
+    reason = reports.collector.missing()
+    assert "a, b" in reason
+    assert "left_a, left_b" in reason
+    assert "joint_prefix to 'left_'" in reason
 
 
 def test_where_the_joints_were_is_known_across_a_restart_but_does_not_count_as_reported(reports):
@@ -184,7 +184,7 @@ def test_where_the_joints_were_is_known_across_a_restart_but_does_not_count_as_r
     reports.collector.restart()
     assert not reports.collector.complete
     assert reports.positions().tolist() == [1.0, 2.0]
-    reports.collector.forget()
+    reports.collector.reset()
     assert reports.positions() is None
 
 

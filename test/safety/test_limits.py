@@ -66,7 +66,7 @@ def test_an_action_of_another_shape_or_not_finite_is_an_error(action):
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         ({"low": (0.4, -1), "high": (-0.4, 1)}, "limits of a .* low must be below high"),
         ({"low": (0.1, -1), "high": (0.4, 1)}, "standing still"),
@@ -89,8 +89,8 @@ def test_an_action_of_another_shape_or_not_finite_is_an_error(action):
         ),
     ],
 )
-def test_fault_15_limits_that_are_missing_or_inverted_are_refused(arguments, says):
-    with pytest.raises(UserError, match=says):
+def test_fault_15_limits_that_are_missing_or_inverted_are_refused(arguments, expected):
+    with pytest.raises(UserError, match=expected):
         Limits(NAMES, **arguments)
 
 
@@ -104,8 +104,8 @@ def test_a_robots_limits_narrow_the_checkpoints_and_never_widen_them():
         ("a", "b"), "joint_velocity", "rad/s", (0.0,) * 2, (1.0,) * 2, (-1.0,) * 2, (1.0,) * 2
     )
     assert narrowed(action, (), ()) == action
-    found = narrowed(action, (-0.2, -5.0), (0.3, 0.4))
-    assert (found.low, found.high) == ((-0.2, -1.0), (0.3, 0.4))
+    limited = narrowed(action, (-0.2, -5.0), (0.3, 0.4))
+    assert (limited.low, limited.high) == ((-0.2, -1.0), (0.3, 0.4))
     for low, high in (((-0.2,), ()), ((0.5, -1.0), ()), ((), (float("nan"), 1.0)), ((0.3, -1.0), (0.2, 1.0))):
         with pytest.raises(UserError, match="limit"):
             narrowed(action, low, high)

@@ -29,11 +29,11 @@ def test_after_a_silence_as_many_as_needed_must_come():
     stream = Freshness(needed=3)
     stream.heard(0)
     assert not stream.fresh(1000, 100)
-    found = []
+    fresh = []
     for moment in (1001, 1002, 1003):
         stream.heard(moment)
-        found.append(stream.fresh(moment, 100))
-    assert found == [False, False, True]
+        fresh.append(stream.fresh(moment, 100))
+    assert fresh == [False, False, True]
 
 
 def test_the_same_message_again_is_not_another():
@@ -81,7 +81,7 @@ def test_a_frame_that_is_repeated_or_comes_late_is_no_interval():
     assert rate.too_slow()
     rate.heard(1700 * MS)
     assert rate.too_slow()
-    rate.forget()
+    rate.reset()
     assert rate.too_slow() == ""
 
 
@@ -95,7 +95,7 @@ def test_fault_49_a_clock_that_runs_away_from_real_time_was_set(leap):
     assert watch.look(1150 * MS + leap, 150 * MS) == 0
     assert watch.look(9150 * MS + leap, 8150 * MS) == 0  # we hung, and both clocks went on
     assert watch.age_clock(1, 2) == 2
-    watch.forget()
+    watch.reset()
     assert watch.look(0, 9000 * MS) == 0
 
 

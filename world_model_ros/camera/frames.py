@@ -38,14 +38,14 @@ class FrameGate:
         kinds = ("used", "repeated", "late", "future", "unstamped", "frozen", "rejected", "too_many")
         self.counts = dict.fromkeys(kinds, 0)
         self.kind = ""  # of the last frame's drop, as in ``counts``; empty where it was used
-        self.forget()
+        self.reset()
 
     @property
     def frozen(self) -> bool:
         """Whether the last frame was dropped because the camera is frozen."""
         return self.kind == "frozen"
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start over: the clock was set back."""
         self._stamp: int | None = None
         self._received: int | None = None
@@ -59,7 +59,7 @@ class FrameGate:
         while the clock has not begun (use_sim_time before the first /clock): then no age is judged.
         """
         if self._received is not None and (received < self._received or (received and not self._received)):
-            self.forget()  # what was stamped before the clock began is no measure either
+            self.reset()  # what was stamped before the clock began is no measure either
         rules, self.kind = self.rules, ""
         late = received and rules.max_age and received - stamp > rules.max_age * SECOND
         if not stamp and (late or self._stamp == 0):
@@ -140,9 +140,9 @@ class CameraState:
     """
 
     def __init__(self):
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start over."""
         self._heard = self._used = -math.inf  # when the newest frame came, and the newest one of use
         self._refused_since: float | None = None

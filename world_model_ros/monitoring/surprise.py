@@ -9,7 +9,7 @@ from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
 
 
-class Expectation:
+class OneStepPrediction:
     """One-step prediction along a run, from a full history: what the surprise threshold is calibrated on."""
 
     def __init__(self, model: LeWorldModel, spec: CheckpointSpec):
@@ -17,7 +17,7 @@ class Expectation:
         self._latents: list[Tensor] = []
         self._blocks: list[Tensor] = []
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin a new history."""
         self._latents, self._blocks = [], []
 
@@ -30,7 +30,7 @@ class Expectation:
         seen = torch.from_numpy(np.asarray(latent, np.float32))
         error = None
         if executed is None:
-            self.forget()
+            self.reset()
         else:
             block = normalise(np.asarray(executed, np.float32).reshape(-1), self.spec.action)
             self._blocks = [*self._blocks, torch.from_numpy(block)][-self.spec.history :]

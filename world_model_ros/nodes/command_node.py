@@ -165,7 +165,7 @@ class CommandNode(ManagedNode):
             self.send(self.clocks()[0], np.zeros(self.spec.action.dim), moving=False)
             self.out.wait_for_all_acked(ACKNOWLEDGE)
         self.commander.begin()
-        self.commands.forget()
+        self.commands.reset()
         self.status.publish(String(data="WAITING: command_node is not active"))
 
     def clocks(self) -> tuple[int, int]:
@@ -225,7 +225,7 @@ class CommandNode(ManagedNode):
                 self.get_logger().warning(problem)
         if self.commander is not None:
             response.message = self.commander.reset()
-            self.commands.forget()
+            self.commands.reset()
         return response
 
     def on_release(self, _request, response: Trigger.Response) -> Trigger.Response:
@@ -292,7 +292,7 @@ class CommandNode(ManagedNode):
             self.last_time, self.waking = now, real
         elif real - self.waking > self.values["clock_timeout"]:
             if self.commander.moving:
-                self.commander.settle()
+                self.commander.stop()
                 self.get_logger().warning(
                     f"the clock has stood for {self.values['clock_timeout']:g} s: is /clock published? "
                     "The robot stands still"

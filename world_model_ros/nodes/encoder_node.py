@@ -47,7 +47,7 @@ class EncoderNode(ManagedNode):
         self.gate = FrameGate(self.rules())
         self.frame_drops = FrameDropMonitor()
         self.lost_at = -math.inf  # when a frame was lost last
-        self.lossy_words, self.lossy_since = "", 0.0
+        self.drop_reason, self.drops_since = "", 0.0
         self.camera = None
         self.state = CameraState()
         self.goal: tuple[np.ndarray, np.ndarray] | None = None  # pixels and latent of the last one taken
@@ -90,8 +90,8 @@ class EncoderNode(ManagedNode):
 
     def start(self) -> None:
         """Judge the first frame on its own."""
-        self.gate.forget()
-        self.state.forget()
+        self.gate.reset()
+        self.state.reset()
         self.frame_shape = None
 
     def tear_down(self) -> None:
@@ -138,21 +138,21 @@ class EncoderNode(ManagedNode):
         now = self.seconds()
         health, reason = self.state.verdict(now)
         reason = reason and f"{self.topic}: {reason}"
-        lossy = self.lossy(now)
-        if lossy and health < Health.HOLD:
-            health, reason = Health.WARNING, lossy
+        dropped = self.frames_dropped(now)
+        if dropped and health < Health.HOLD:
+            health, reason = Health.WARNING, dropped
         # Why frames are of no use has been logged with the first of them.
-        self.publish_health(health, reason, quiet=not lossy and self.state.unusable(now))
+        self.publish_health(health, reason, quiet=not dropped and self.state.unusable(now))
 
-    def lossy(self, now: float) -> str:
+    def frames_dropped(self, now: float) -> str:
         """Return what to say of frames that get lost, the same words while it lasts; "" where none are."""
         if not self.frame_drops.bad() or now - self.lost_at > LOST_LATELY:
-            self.lossy_words, self.lossy_since = "", now
-        elif not self.lossy_words:
+            self.drop_reason, self.drops_since = "", now
+        elif not self.drop_reason:
             there = self.cameras()
-            if there or now - self.lossy_since > NAME_SECONDS:
-                self.lossy_words = f"{self.frame_drops.sentence(self.topic, there)}: {REMEDY}"
-        return self.lossy_words
+            if there or now - self.drops_since > NAME_SECONDS:
+                self.drop_reason = f"{self.frame_drops.sentence(self.topic, there)}: {REMEDY}"
+        return self.drop_reason
 
     def on_goal(self, message: Image) -> None:
         """Publish the latent of a goal image, or say once why not."""

@@ -87,9 +87,9 @@ class Commands:
         self.joint_names = [prefix + name for name in action.names]
         self.poses = PoseKeeper(limits, period)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget the pose that was held, and the one that a plan had led to."""
-        self.poses.forget()
+        self.poses.reset()
 
     def message(self, now: int, action: np.ndarray, moving: bool, positions: np.ndarray | None):
         """Return the message for one action (dim,), at ``now`` (ns).

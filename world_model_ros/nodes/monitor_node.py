@@ -21,7 +21,7 @@ from world_model_ros.monitoring.anomaly import (
     JudgedSteps,
 )
 from world_model_ros.monitoring.statistics import Percentiles, Rate
-from world_model_ros.monitoring.surprise import Expectation
+from world_model_ros.monitoring.surprise import OneStepPrediction
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.messages import latent_array, nanoseconds
 from world_model_ros.nodes.qos import HISTORY, RELIABLE
@@ -55,7 +55,7 @@ class MonitorNode(ManagedNode):
         torch.set_num_threads(self.values["torch_threads"])
         model, self.spec = load_checkpoint(find_checkpoint(self.values["checkpoint"]))
         model.encoder = model.projector = None  # the encoder node has them
-        self.expectation = Expectation(model, self.spec)
+        self.prediction = OneStepPrediction(model, self.spec)
         self.period = round(self.spec.period * 1e9)
         self.length = self.period * self.spec.block
         limits = self.spec.thresholds
@@ -73,7 +73,7 @@ class MonitorNode(ManagedNode):
         """Begin with an empty history."""
         buffer = ActionBuffer(self.period, max(self.period, round(self.values["plan_timeout"] * 1e9)))
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
-        self.expectation.forget()
+        self.prediction.reset()
         self.errors, self.norms, self.planning = Percentiles(), Percentiles(), Percentiles()
         self.rates = {name: Rate() for name in ("latent", "plan", "executed")}
         self.seen: dict[int, float] = {}  # start of a model step -> when its latent came, in real time
@@ -84,7 +84,7 @@ class MonitorNode(ManagedNode):
 
     def tear_down(self) -> None:
         """Let the model go."""
-        self.expectation = None
+        self.prediction = None
 
     def on_latent(self, message: Image) -> None:
         """Compare a latent with the expected one, where it starts a model step."""
@@ -124,7 +124,7 @@ class MonitorNode(ManagedNode):
         """
         norm = float(np.linalg.norm(step.latent))
         self.norms.add(norm)
-        error = self.expectation.step(step.latent, step.executed if step.known else None)
+        error = self.prediction.step(step.latent, step.executed if step.known else None)
         self.count(step, error is not None)
         if error is not None:
             self.errors.add(error)

@@ -128,7 +128,7 @@ class PlannerNode(ManagedNode):
             self.timeline.reset()
         self.latent: np.ndarray | None = None
         self.latent_came = 0.0  # seconds of steady time
-        self.joints.forget()
+        self.joints.reset()
         self._planned = None  # (step, goal) of the worker's last plan
         self.job_epoch = 0  # of the worker's job
         self.report_due = False  # the worker has something new for the diagnostics

@@ -200,7 +200,7 @@ class Timeline:
             index, start, start + self.length, stamp, previous, latent, None, False, np.zeros((0, 0))
         )
         step = self.refreshed(step)
-        self.buffer.forget_before(
+        self.buffer.drop_before(
             start - self.length if previous is None else min(previous, start - self.length)
         )
         return step

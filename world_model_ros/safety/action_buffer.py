@@ -47,7 +47,7 @@ class ActionBuffer:
         self.plans = [plan for plan in self.plans if plan.start < start][-MAX_PLANS + 1 :]
         self.plans.append(StampedPlan(start, actions))
 
-    def forget_before(self, time: int) -> None:
+    def drop_before(self, time: int) -> None:
         """Drop the plans that a later one has replaced by ``time``."""
         while len(self.plans) > 1 and self.plans[1].start <= time:
             self.plans.pop(0)

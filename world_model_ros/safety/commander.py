@@ -109,14 +109,14 @@ class Commander:
 
     def begin(self) -> None:
         """Start over as after coming up; a fault stays, and so does what the other nodes reported."""
-        self.clock.forget()
-        self.collector.forget()
+        self.clock.reset()
+        self.collector.reset()
         self.ever_moved = self._moving = self._silent = self._stop_due = False
         self._ticked: int | None = None  # when the last control step began, on the steady clock
         self._clock_hold: tuple[int, str] | None = None
-        self._forget_inputs()
+        self._reset_inputs()
 
-    def _forget_inputs(self) -> None:
+    def _reset_inputs(self) -> None:
         """Wait for all inputs again. Where the joints were is still known: a stop may be due."""
         self.buffer.clear()
         self.collector.restart()
@@ -206,7 +206,7 @@ class Commander:
         """Clear a fault and take the robot back; return what happens now, for people."""
         self._fault = ""
         self.sources.clear_faults()
-        self._holds.forget()
+        self._holds.reset()
         held = self.sources.holds(MONITOR)
         if held:
             self._holds.override(self._age)
@@ -214,21 +214,21 @@ class Commander:
             self.release_state.take_back()
             self._take_over()
         else:
-            self._forget_inputs()
+            self._reset_inputs()
         if held:
             return f"reset: goes on in spite of {self.sources.trouble(MONITOR)}, {self._slowly()}"
         return "reset: the next plan moves the robot again"
 
     def _take_over(self) -> None:
-        self._forget_inputs()
+        self._reset_inputs()
         self._ramp.arm()
 
     def _slowly(self) -> str:
         return f"for {self.rules.override_time:g} s at {self.rules.override_speed:g} of the planned speed"
 
-    def settle(self) -> None:
+    def stop(self) -> None:
         """Begin anew, the robot having been told to stand still outside of a control step."""
-        self._forget_inputs()
+        self._reset_inputs()
         self._moving = False
 
     # What is known.
@@ -268,7 +268,7 @@ class Commander:
                 "stop: look at the robot, then call command/reset"
             )
         self.sources.look(steady / SECOND)
-        self.buffer.forget_before(now)
+        self.buffer.drop_before(now)
         state, reason, planned = self._judge(now)
         still = np.zeros(len(self.limits.names))
         if state is State.RUNNING:
@@ -303,7 +303,7 @@ class Commander:
             return
         if self.clock.limit is None:  # ages are counted on it: what was heard before would stay fresh
             self.collector.clock_was_set()
-            self._forget_inputs()
+            self._reset_inputs()
         else:
             self.buffer.clear()
             reason = f"the clock was set {set_by(leap)}: standing still until there are new plans"

@@ -193,7 +193,7 @@ class AnomalyHolds:
             "it had moved"
         )
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget the holds so far, and end an override."""
         self._until = None
         self._began.clear()

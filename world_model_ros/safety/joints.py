@@ -59,9 +59,9 @@ class JointCollector:
         self.continuous = frozenset(continuous)
         self._all_publishers = publishers
         self._speed = np.full(len(self.names), math.inf) if speed is None else np.asarray(speed, np.float64)
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Know nothing: neither where the joints are, nor that they are reported."""
         self._positions = np.full(len(self.names), math.nan)
         self._measured = np.zeros(len(self.names), np.int64)

@@ -31,9 +31,9 @@ class PoseKeeper:
 
     def __init__(self, limits: Limits, period: float):
         self.limits, self.period = limits, period
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget where the joints were held and led."""
         self._held: np.ndarray | None = None
         self._desired: np.ndarray | None = None
@@ -44,7 +44,7 @@ class PoseKeeper:
         None where that is not known: then there is no pose that would not move the robot.
         """
         if measured is None:
-            self.forget()
+            self.reset()
             return None
         if moving:
             start, self._held = self._led(measured), None

@@ -51,9 +51,9 @@ class FrameRate:
 
     def __init__(self, step: int, longest: int):
         self.step, self.longest = step, longest
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin anew."""
         self._stamp: int | None = None
         self._intervals: deque[int] = deque(maxlen=self.COUNT)
@@ -103,7 +103,7 @@ class ClockWatch:
         """Return the time that ages are counted on: real time, unless it is simulated."""
         return now if self.limit is None else steady
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin anew: nothing was looked at for a while."""
         self._last = None
 
