@@ -5,6 +5,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+ENCODER, PLANNER, MONITOR, COMMAND = "encoder_node", "planner_node", "monitor_node", "command_node"
 SECOND = 1_000_000_000
 LONGEST_LOOK = 0.2  # seconds that may pass between two looks; what is longer is our own lateness
 MEMORY = 10.0  # seconds that a late heartbeat is remembered

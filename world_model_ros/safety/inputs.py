@@ -27,8 +27,8 @@ class Inputs:
     def reset(self, fresh_frames: int, step: int, frame_interval: int) -> None:
         """Wait for all inputs again. The joints' positions are still known: a stop may be due.
 
-        fresh_frames: how many end a HOLD for missing ones. step: of the model, and frame_interval: the longest
-        one between two frames, both in ns.
+        fresh_frames: how many end a HOLD for missing ones. step: of the model, in ns. frame_interval: the
+        longest one between two frames, in ns.
         """
         self.collector.restart()
         self._frames = Freshness(fresh_frames)

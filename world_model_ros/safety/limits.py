@@ -136,6 +136,44 @@ class Limits:
         return np.clip(place, np.minimum(low, measured), np.maximum(high, measured))
 
 
+class ActionLimiter:
+    """Limits the planned actions of one control step after the other, each ``period`` seconds long."""
+
+    def __init__(self, limits: Limits, period: float):
+        self.limits, self.period = limits, period
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from standing still."""
+        self.previous = np.zeros(len(self.limits.names))  # what was sent in the control step before
+        self.clamped_in_a_row = 0  # control steps
+        self._cut: dict[str, int] = {}  # limit -> control steps since it changed an action
+
+    def limit(
+        self, planned: np.ndarray, share: float, positions: np.ndarray | None, keep: int
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return the action (dim,) to send, and the limits that have changed it in this control step.
+
+        planned (dim,): the plan's action. share: of it that is sent. positions (dim,): the joints', where
+        known. keep: for how many control steps ``cut`` names a limit.
+        """
+        by = ()
+        if share < 1.0:  # of what would be sent, so that a plan beyond the limits begins slowly too
+            allowed = self.limits.clamp(planned)
+            planned, by = allowed.action * share, allowed.by
+        clamped = self.limits.clamp(planned, self.previous, positions, self.period)
+        by = tuple(dict.fromkeys((*by, *clamped.by)))
+        self._cut = {limit: steps + 1 for limit, steps in self._cut.items() if steps < keep}
+        self._cut |= dict.fromkeys(by, 0)
+        self.clamped_in_a_row = self.clamped_in_a_row + 1 if by else 0
+        return clamped.action, by
+
+    @property
+    def cut(self) -> list[str]:
+        """The limits that changed an action lately: the status must not flicker between two such actions."""
+        return sorted(self._cut)
+
+
 INTERFACES = {"twist": ("twist",), "joint_velocity": ("velocities", "joint_trajectory")}
 TWIST_NAMES = ("linear_x", "linear_y", "linear_z", "angular_x", "angular_y", "angular_z")
 UNITS = {"m/s", "rad/s"}  # REP 103; nothing on a command topic says otherwise
