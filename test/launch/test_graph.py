@@ -34,8 +34,7 @@ def values(checkpoint):
 def test_the_starter_starts_every_node_of_the_launch_file_with_its_parameters():
     text = (ROOT / "launch" / "sim.launch.py").read_text()
     assert tuple(re.findall(r'^ +node\("(\w+)"', text, re.M)) == starter.NODES
-    arguments = set(re.findall(r'^    \("(\w+)", ', text, re.M)) | {"checkpoint"}
-    assert arguments == set(values(""))
+    assert set(starter.DEFAULTS) | {"checkpoint"} == set(values(""))
     lines = starter.commands(values("/somewhere"))
     assert "goals:=0" in lines["sim_node"]
     assert all("checkpoint:='/somewhere'" in lines[name] for name in starter.NODES[1:])

@@ -5,6 +5,7 @@ from world_model_ros.safety.joints import JointCollector, integrate, match_joint
 
 NAMES = ["x", "b", "a"]
 VALUES = [9.0, 2.0, 1.0]
+SECOND = 1_000_000_000
 
 
 @pytest.mark.fault
@@ -201,3 +202,18 @@ def test_a_robot_whose_actions_are_no_joints_is_only_to_report_something():
 def test_names_are_split_at_commas_and_blanks():
     assert split_names(" a, b c,") == ("a", "b", "c")
     assert split_names("") == ()
+
+
+def test_a_joint_without_a_position_is_named():
+    collector = JointCollector(("a", "b"), prefix="left_")
+    assert collector.unusable(0, SECOND) == "no joint_states yet: the position of left_a, left_b is needed"
+    collector.add(0, 0, ["left_a"], [0.0])
+    assert collector.unusable(0, SECOND) == "no position of left_b in joint_states yet"
+    collector.add(SECOND, SECOND, ["left_b"], [float("nan")])
+    assert collector.unusable(SECOND, SECOND).endswith("not finite: the position of left_b is needed")
+    collector.add(SECOND, SECOND, ["left_b"], [0.0])
+    assert collector.unusable(SECOND, SECOND) == ""
+    assert collector.positions(SECOND, SECOND) is not None
+    lost = "joint_states had no position of left_a for more than 1 s"
+    assert collector.unusable(SECOND + 1, SECOND) == lost
+    assert collector.positions(SECOND + 1, SECOND) is None

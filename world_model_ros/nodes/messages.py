@@ -51,19 +51,24 @@ def latent_array(message: Image, dim: int) -> np.ndarray:
 
 
 def plan_message(
-    step: ModelStep, actions: np.ndarray, joints: np.ndarray | None, spec: CheckpointSpec
+    step: ModelStep,
+    actions: np.ndarray,
+    joints: np.ndarray | None,
+    spec: CheckpointSpec,
+    joints_problem: str = "",
 ) -> JointTrajectory:
     """Return the plan, actions (steps, dim) in physical units, for the block after ``step``.
 
     Velocities are the actions. Where they are joint velocities, positions are integrated from the
-    measured joints (dim,). Raises NoPlanError where that cannot be.
+    measured joints (dim,), None where those are not known, as ``joints_problem`` tells. Raises NoPlanError
+    where that cannot be.
     """
     if not np.isfinite(actions).all():
         raise NoPlanError("the plan is not finite")
     positions = np.zeros((len(actions), 0))
     if spec.action.kind == "joint_velocity":
         if joints is None:
-            raise NoPlanError("no usable joint_states to integrate the plan from")
+            raise NoPlanError(f"its positions cannot be integrated: {joints_problem or 'no joint_states'}")
         positions = integrate(joints, [*step.running, *actions], spec.period)[len(step.running) :]
     message = JointTrajectory(joint_names=list(spec.action.names))
     set_stamp(message.header.stamp, step.due)

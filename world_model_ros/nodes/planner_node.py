@@ -57,7 +57,8 @@ class Job:
     epoch: int
     goal: np.ndarray
     step: ModelStep
-    joints: np.ndarray | None
+    joints: np.ndarray | None  # measured positions (dim,)
+    joints_problem: str  # why they are not known
 
 
 class PlannerNode(ManagedNode):
@@ -166,8 +167,9 @@ class PlannerNode(ManagedNode):
     def submit(self, step: ModelStep | None) -> None:
         """Have a model step planned for, with the lock held."""
         if step is not None and self.enabled and self.goal.latent is not None and not self.too_slow:
-            joints = self.joints.positions(time.monotonic_ns(), JOINTS_KEPT)
-            self.worker.submit(Job(self.epoch, self.goal.latent, step, joints))
+            now = time.monotonic_ns()
+            joints, problem = self.joints.positions(now, JOINTS_KEPT), self.joints.unusable(now, JOINTS_KEPT)
+            self.worker.submit(Job(self.epoch, self.goal.latent, step, joints, problem))
 
     def on_goal(self, message: Image) -> None:
         """Take a goal; where it is another one, the plan in flight is discarded."""
@@ -276,7 +278,7 @@ class PlannerNode(ManagedNode):
         passed = 1 if before is None else max(1, round((step.due - before.due) / self.timeline.length))
         self._planned = (step, job.goal)
         plan = self.planner.plan(step.latent, step.executed if follows else None, step.running, passed)
-        message = plan_message(step, plan.actions, job.joints, self.spec)
+        message = plan_message(step, plan.actions, job.joints, self.spec, job.joints_problem)
         if nobody_tried(step.executed, step.known, heard):
             stuck = self.progress.pause(step.start)
         else:

@@ -200,6 +200,19 @@ class JointCollector:
             self.prefix + self.names[i] for i, at in sorted(self._heard.items()) if now - at > timeout
         )
 
+    def unusable(self, steady: int, timeout: int) -> str:
+        """Return which joints have no position that is at most ``timeout`` ns old, for people, or ""."""
+        known = np.isfinite(self._positions) & (steady - self._steady <= timeout)
+        absent = [self.prefix + name for name, there in zip(self.names, known, strict=True) if not there]
+        if not absent:
+            return ""
+        joints = ", ".join(absent)
+        if self.complete:
+            reason = f"joint_states had no position of {joints} for more than {timeout / SECOND:g} s"
+            return f"{reason}: {self.problem}" if self.problem else reason
+        reason = self.missing()
+        return reason if joints in reason else f"{reason}: the position of {joints} is needed"
+
     def positions(self, steady: int, timeout: int) -> np.ndarray | None:
         """Return the newest positions (dim,); None unless all are known, and at most ``timeout`` ns old."""
         if not self.names or not np.isfinite(self._positions).all():
