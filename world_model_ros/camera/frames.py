@@ -1,4 +1,7 @@
-"""Checks of camera frames, by their stamps and their pixels, and the state of the camera that follows."""
+"""Checks of camera frames, by their stamps and pixels, and the camera's health that follows from them.
+
+A frozen camera is a HOLD: command_node keeps the robot still as long as encoder_node reports it.
+"""
 
 import math
 import zlib
@@ -9,17 +12,17 @@ import numpy as np
 from world_model_ros.safety.health import Health
 
 SECOND = 1_000_000_000
-DARK, BRIGHT = 4, 251  # of 255: no camera sees a whole picture so dark or so bright
-UPTIME = 10 * 365 * 86400.0  # seconds that no clock of a day is wrong by
-APART = 10.0  # seconds that no way takes
-SILENT = 1.0  # seconds without any frame that are worth a word
-UNUSABLE = 0.5  # seconds in which frames came and none could be used that are worth a word
-_STRIDE = 7  # pixels that are looked at for that
+DARK, BRIGHT = 4, 251  # of 255: a picture that is darker, or brighter, everywhere shows nothing
+UPTIME = 10 * 365 * 86400.0  # seconds: a stamp that is older counts from the start of a computer
+APART = 10.0  # seconds: a stamp that is older comes from another clock
+SILENT = 1.0  # seconds without any frame that are a warning
+UNUSABLE = 0.5  # seconds in which frames came and none could be used that are a warning
+_STRIDE = 7  # every which pixel is compared with DARK and BRIGHT
 
 
 @dataclass
 class FrameRules:
-    """What makes a frame unusable; times in seconds, zero switches a rule off."""
+    """When a frame is dropped; times in seconds, zero switches a rule off."""
 
     max_age: float = 1.0  # of the stamp, on arrival
     ahead: float = 0.3  # how far a stamp may lie in the future
@@ -59,7 +62,7 @@ class FrameGate:
         while the clock has not begun (use_sim_time before the first /clock): then no age is judged.
         """
         if self._received is not None and (received < self._received or (received and not self._received)):
-            self.reset()  # what was stamped before the clock began is no measure either
+            self.reset()  # nor compare with what was stamped before the clock began
         rules, self.kind = self.rules, ""
         late = received and rules.max_age and received - stamp > rules.max_age * SECOND
         if not stamp and (late or self._stamp == 0):
@@ -134,7 +137,7 @@ def _why_late(stamp: int, received: int) -> str:
 
 
 class CameraState:
-    """Keeps the true cause of a camera's trouble for as long as it lasts.
+    """The camera's health, and the cause of a trouble for as long as it lasts.
 
     Times are seconds of a steady clock; reasons are sentences without the topic's name.
     """
@@ -157,7 +160,7 @@ class CameraState:
         self._warning = warning
 
     def refused(self, now: float, kind: str, reason: str, frozen: bool = False) -> None:
-        """Note a frame that was not used; the reason of one ``kind`` is kept as it was said first."""
+        """Note a frame that was not used; of one ``kind`` the first reason is kept."""
         self._heard = now
         if self._refused_since is None:
             self._refused_since = now
@@ -166,14 +169,14 @@ class CameraState:
             self._kind, self._reason = kind, reason
 
     def unusable(self, now: float) -> bool:
-        """Return whether frames come, and none has been of use for a while."""
+        """Return whether frames come, and none of them could be used for UNUSABLE seconds."""
         return self._refused_since is not None and now - self._refused_since > UNUSABLE
 
     def verdict(self, now: float) -> tuple[Health, str]:
-        """Return how the camera fares now, and why."""
+        """Return the camera's health now, and why."""
         if now - self._heard > SILENT:
             if self._heard == -math.inf:
-                return Health.FINE, ""  # who is missing is looked up elsewhere
+                return Health.FINE, ""  # encoder_node names the missing publisher
             return Health.WARNING, f"no frame for more than {SILENT:g} s"
         if self._frozen:
             return Health.HOLD, self._reason

@@ -1,13 +1,13 @@
-"""Whether the world still behaves as the model expects: surprise, and latents out of distribution."""
+"""Anomaly detection: model steps with too large a surprise, or a latent norm out of distribution."""
 
 import math
 from collections import deque
 from dataclasses import dataclass
 
 NORM_MARGIN = 0.1  # of the range's width, on either side
-RECENT = 100  # model steps
-ENOUGH = 20  # of them, before a share of them says anything
-SHARE = 0.05  # of them that may go without a judgement
+RECENT = 100  # model steps of which the share without a surprise is watched
+ENOUGH = 20  # of them, before that share counts
+SHARE = 0.05  # of them that may go without a surprise
 
 START = "at the start"
 NO_FRAME = "no frame near their start"
@@ -17,14 +17,14 @@ TOO_SHORT = "too few steps since the last gap"
 
 @dataclass
 class AnomalyRules:
-    """How many model steps in a row it takes to doubt, and to trust again."""
+    """How many anomalous model steps in a row ask for a HOLD, and how many normal ones end it."""
 
     trigger: int = 3
     clear: int = 3
 
 
 def usual_norms(low: float | None, high: float | None) -> tuple[float, float] | None:
-    """Return the latent norms that are taken for usual, given those of held-out data; None without them."""
+    """Return the latent norms that count as usual, given the range of held-out data; None without one."""
     if low is None or high is None:
         return None
     margin = NORM_MARGIN * (high - low)
@@ -35,7 +35,7 @@ class AnomalyMonitor:
     """One verdict a model step, from the one-step error and the latent's norm.
 
     threshold: of the squared error; norm_low, norm_high: the range of latent norms, calibrated on
-    held-out data. None where the checkpoint has none: that sign is then not looked at.
+    held-out data. None where the checkpoint has none: that check is then left out.
     """
 
     def __init__(
@@ -53,22 +53,22 @@ class AnomalyMonitor:
         self._bad = self._good = 0
 
     def step(self, error: float | None, norm: float) -> str:
-        """Take a model step's squared error (None: nothing was expected) and norm; return ``reason``.
+        """Take a model step's squared error (None: nothing was predicted) and norm; return ``reason``.
 
-        A step without an expectation says nothing about surprise, and ends no doubt.
+        A step without a prediction is neither anomalous nor normal, unless its norm is out of range.
         """
-        sign = self._sign(error, norm)
-        if sign:
+        anomaly = self._anomaly(error, norm)
+        if anomaly:
             self._bad, self._good = self._bad + 1, 0
             if self._bad >= self.rules.trigger and not self.reason:
-                self.reason = f"for {self._bad} model steps in a row {sign}"
+                self.reason = f"for {self._bad} model steps in a row {anomaly}"
         elif error is not None or self.threshold is None:
             self._bad, self._good = 0, self._good + 1
             if self._good >= self.rules.clear:
                 self.reason = ""
         return self.reason
 
-    def _sign(self, error: float | None, norm: float) -> str:
+    def _anomaly(self, error: float | None, norm: float) -> str:
         if not math.isfinite(norm) or (error is not None and not math.isfinite(error)):
             return "the latent is not finite"
         if self.usual_norms is not None and not self.usual_norms[0] <= norm <= self.usual_norms[1]:

@@ -1,4 +1,4 @@
-"""What the model expects to see next, and how far off it was: surprise."""
+"""Surprise: the squared error of the one-step prediction of a latent."""
 
 import numpy as np
 import torch
@@ -9,23 +9,31 @@ from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
 
 
+def surprise(model: LeWorldModel, latents: Tensor, blocks: Tensor, following: Tensor) -> Tensor:
+    """Return the squared L2 (N,) between the latents that followed (N, D) and the predicted ones.
+
+    latents (N, history, D); blocks (N, history, block * dim): z-scores of the actions after each of them.
+    """
+    return (model.predict(latents, blocks)[:, -1] - following).square().sum(-1)
+
+
 class OneStepPrediction:
-    """One-step prediction along a run, from a full history: what the surprise threshold is calibrated on."""
+    """The surprise of one model step after the other, each from a full history."""
 
     def __init__(self, model: LeWorldModel, spec: CheckpointSpec):
         self.model, self.spec = model, spec
-        self._latents: list[Tensor] = []
-        self._blocks: list[Tensor] = []
+        self.reset()
 
     def reset(self) -> None:
         """Begin a new history."""
-        self._latents, self._blocks = [], []
+        self._latents: list[Tensor] = []
+        self._blocks: list[Tensor] = []
 
     @torch.inference_mode()
     def step(self, latent: np.ndarray, executed: np.ndarray | None) -> float | None:
-        """Return the squared L2 between this latent (D,) and the expected one; None without a history.
+        """Return the surprise of this latent (D,); None without a full history.
 
-        executed (block, dim), physical units: what was done since the latent before; None after a gap.
+        executed (block, dim), physical units: what was sent since the latent before; None after a gap.
         """
         seen = torch.from_numpy(np.asarray(latent, np.float32))
         error = None
@@ -35,8 +43,8 @@ class OneStepPrediction:
             block = normalise(np.asarray(executed, np.float32).reshape(-1), self.spec.action)
             self._blocks = [*self._blocks, torch.from_numpy(block)][-self.spec.history :]
             if len(self._latents) == len(self._blocks) == self.spec.history:
-                history = torch.stack(self._latents)[None], torch.stack(self._blocks)[None]
-                error = float((self.model.predict(*history)[0, -1] - seen).square().sum())
+                latents, blocks = torch.stack(self._latents)[None], torch.stack(self._blocks)[None]
+                error = float(surprise(self.model, latents, blocks, seen[None])[0])
         self._latents = [*self._latents, seen][-self.spec.history :]
         self._blocks = self._blocks[-len(self._latents) :]
         return error

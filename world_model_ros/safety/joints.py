@@ -7,7 +7,7 @@ import numpy as np
 
 SECOND = 1_000_000_000
 TURN = 2 * math.pi
-NEAR_A_TURN = 0.5  # rad by which a jump may differ from a turn
+NEAR_A_TURN = 0.5  # rad by which a jump may differ from a whole turn
 MARGIN = 3.0  # a joint that moves this much faster than it may is still believed
 LAG = 0.1  # seconds by which publishers of the same joints may be apart
 NOISE = 0.01  # rad
@@ -16,7 +16,7 @@ JUMPED = 0.5  # likewise, after a jump of one publisher's
 
 
 def match_joints(wanted, names, values, topic: str = "joint_states") -> np.ndarray:
-    """Return what ``values`` say (len(wanted),) of the wanted joints, such as their positions.
+    """Return the entries (len(wanted),) of ``values`` that belong to the wanted joints.
 
     Raises ValueError when one is missing, named twice or not finite; others are ignored.
     """
@@ -27,10 +27,10 @@ def match_joints(wanted, names, values, topic: str = "joint_states") -> np.ndarr
     for name in wanted:
         if counts[name] != 1:
             raise ValueError(f"{topic} has the joint {name} {counts[name]} times, once is needed")
-    found = np.array([by_name[name] for name in wanted], np.float64)
-    if not np.isfinite(found).all():
+    matched = np.array([by_name[name] for name in wanted], np.float64)
+    if not np.isfinite(matched).all():
         raise ValueError(f"{topic} holds numbers that are not finite")
-    return found
+    return matched
 
 
 def integrate(positions: np.ndarray, velocities: np.ndarray, period: float) -> np.ndarray:
@@ -62,7 +62,7 @@ class JointCollector:
         self.reset()
 
     def reset(self) -> None:
-        """Know nothing: neither where the joints are, nor that they are reported."""
+        """Drop all positions, and wait for all joints to be reported."""
         self._positions = np.full(len(self.names), math.nan)
         self._measured = np.zeros(len(self.names), np.int64)
         self._steady = np.zeros(len(self.names), np.int64)
@@ -73,7 +73,7 @@ class JointCollector:
         self.restart()
 
     def restart(self) -> None:
-        """Wait for all of them to be reported again; where they were is still known."""
+        """Wait for all joints to be reported again; the positions stay known."""
         self._heard: dict[int, int] = {}  # joint -> when its newest position came
         self._anything: int | None = None
 
@@ -81,8 +81,7 @@ class JointCollector:
         """Take a message; return why it, or a part of it, is not used, or "".
 
         ``now`` is on the clock that ages are counted on, ``steady`` real time, and ``publisher`` tells
-        publishers apart, None where that is not known. A message without our joints is ignored, and so is
-        whatever it says of others.
+        publishers apart, None where that is not known. Joints that are not wanted are ignored.
         """
         names, positions = list(names), list(positions)
         ours = [name for name in names if name in self.wanted]
@@ -160,7 +159,7 @@ class JointCollector:
         return self._suspect[2] if self._suspect else ""
 
     def clock_was_set(self) -> None:
-        """Take the next message whatever it says: the time since the last one is not known."""
+        """Believe the next message whatever its positions: the time since the last one is not known."""
         self._suspect = None
         self._measured[:] = -(2**62)
 

@@ -17,7 +17,7 @@ def narrowed(action: ActionSpec, low, high) -> ActionSpec:
     Raises UserError where the limits do not fit the actions, or leave nothing.
     """
     low, high = tuple(low) or action.low, tuple(high) or action.high
-    Limits(action.names, low, high)  # says what is wrong with them
+    Limits(action.names, low, high)  # raises where they are wrong
     low = tuple(map(max, low, action.low))
     high = tuple(map(min, high, action.high))
     Limits(action.names, low, high)
@@ -99,11 +99,11 @@ class Limits:
         ranges = [("low", "high", self.low, self.high)]
         if self.max_step is not None and previous is not None:
             ranges.append(("max_step", "max_step", previous - self.max_step, previous + self.max_step))
-        # The last one wins: a joint's end stop is harder than a smooth start.
+        # The last one wins: a joint's end stop matters more than a smooth start.
         if self.positions is not None and positions is not None and period > 0:
             with np.errstate(over="ignore"):  # an infinite limit is a right one
                 lowest, highest = ((limit - positions) / period for limit in self.positions)
-            # Outside, moving back is allowed and nothing else; how fast, the first limit says.
+            # A joint outside may only move back, as fast as the first limit allows.
             lowest, highest = np.minimum(lowest, 0.0), np.maximum(highest, 0.0)
             ranges.append(("position_low", "position_high", lowest, highest))
         for below, above, lowest, highest in ranges:
@@ -176,7 +176,7 @@ class ActionLimiter:
 
 INTERFACES = {"twist": ("twist",), "joint_velocity": ("velocities", "joint_trajectory")}
 TWIST_NAMES = ("linear_x", "linear_y", "linear_z", "angular_x", "angular_y", "angular_z")
-UNITS = {"m/s", "rad/s"}  # REP 103; nothing on a command topic says otherwise
+UNITS = {"m/s", "rad/s"}  # REP 103: messages on command topics do not name their unit
 
 
 def check_interface(action: ActionSpec, interface: str) -> None:
@@ -200,7 +200,7 @@ def check_interface(action: ActionSpec, interface: str) -> None:
 
 
 def warn_interface(interface: str) -> str:
-    """Return what a person must know of an interface before the robot moves, or ""."""
+    """Return the warning that a person must read before the robot moves, or ""."""
     if interface != "velocities":
         return ""
     return (

@@ -1,16 +1,15 @@
-"""Watchdogs: messages that stopped, a camera that is too slow, and a clock that was set."""
+"""Watchdogs: messages that stopped, a camera that is too slow, a clock that was set."""
 
 from collections import deque
 
 SECOND = 1_000_000_000
-TOLERANCE = 1.25  # of the interval between frames: jitter makes no camera too slow
+JITTER = 1.25  # of the longest interval between frames that is still accepted
 
 
 class Freshness:
     """One stream of messages; times are integer nanoseconds on one clock.
 
-    After a silence it counts as fresh again only when ``needed`` messages have come: one that stutters
-    is not back yet.
+    After a silence it counts as fresh again once ``needed`` messages have come.
     """
 
     def __init__(self, needed: int = 1):
@@ -54,7 +53,7 @@ class FrameRate:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Drop the intervals so far."""
         self._stamp: int | None = None
         self._intervals: deque[int] = deque(maxlen=self.COUNT)
 
@@ -69,19 +68,19 @@ class FrameRate:
         """Return why the camera is too slow, with both rates, or ""."""
         if len(self._intervals) < self.COUNT:
             return ""
-        # The middle one: frames that are lost now and then are no slow camera.
+        # The median: a camera that loses a frame now and then is not slow.
         middle = sorted(self._intervals)[self.COUNT // 2]
         off_grid = min(middle % self.step, -middle % self.step)
-        if middle <= TOLERANCE * self.longest or off_grid <= self.step // 250:
+        if middle <= JITTER * self.longest or off_grid <= self.step // 250:
             return ""
         return f"camera/image_raw is too slow: {1e9 / middle:.1f} Hz seen, {1e9 / self.longest:.0f} Hz needed"
 
 
 class ClockWatch:
-    """Two clocks, read together: the node's, and one that is steady; integer nanoseconds.
+    """Notices that the node's clock was set, beside a steady one; both in integer nanoseconds.
 
-    ``limit`` is how far the node's clock may run away between two looks. None is for a simulated clock,
-    which may stand, race and jump ahead as it likes: it may not be set back.
+    ``limit`` is how far the two may differ between two looks. None is for a simulated clock, which may stop,
+    run fast and jump ahead, but not be set back.
     """
 
     def __init__(self, limit: int | None = None):
@@ -104,7 +103,7 @@ class ClockWatch:
         return now if self.limit is None else steady
 
     def reset(self) -> None:
-        """Begin anew: nothing was looked at for a while."""
+        """Start over: the clocks were not read for a while."""
         self._last = None
 
 
