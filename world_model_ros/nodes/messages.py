@@ -93,7 +93,7 @@ class Commands:
         self.poses = PoseKeeper(limits, period)
 
     def reset(self) -> None:
-        """Forget the pose that was held, and the one that a plan had led to."""
+        """Drop the pose that was held, and the one that a plan led to."""
         self.poses.reset()
 
     def message(self, now: int, action: np.ndarray, moving: bool, positions: np.ndarray | None):
@@ -117,8 +117,8 @@ class Commands:
     def _trajectory(self, action: np.ndarray, moving: bool, positions) -> JointTrajectory | None:
         """Two points: the end of this control step, and standing still a step later.
 
-        So the controller stops the joints by itself when nothing more comes. The stamp stays zero, which
-        means now: a trajectory that a slow clock has made old would be refused.
+        So the controller stops the joints by itself when no further message comes. The stamp stays zero,
+        which means now: a trajectory with an old stamp would be refused.
         """
         poses = self.poses.poses(action, moving, positions)
         if poses is None:

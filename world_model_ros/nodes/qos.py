@@ -1,4 +1,4 @@
-"""Quality of service of our topics; who is at their other ends, and which publications are new."""
+"""Quality of service of the topics, the nodes at their other ends, and which publications are new."""
 
 import re
 
@@ -42,8 +42,8 @@ def _full_name(info) -> str:
 def describe_mismatch(node, topic: str, ours, publishing: bool, wait: bool = True) -> str | None:
     """Return a sentence with both sides' policies, for a topic where they are incompatible.
 
-    None while the other side or its name is not known yet. Not to ``wait`` any longer says what is known:
-    nothing where nobody is incompatible.
+    None while the other side or its name is not known yet. Without ``wait`` the sentence has what is known,
+    and is "" where nobody is incompatible.
     """
     find = node.get_subscriptions_info_by_topic if publishing else node.get_publishers_info_by_topic
     profile = QoSProfile(depth=ours) if isinstance(ours, int) else ours
@@ -90,7 +90,7 @@ def other_publishers(node, topic: str) -> list[str]:
 
 
 class PublisherNames:
-    """The names of a topic's publishers, by what identifies them in rclpy's message info."""
+    """The names of a topic's publishers, by their identifier in rclpy's message info."""
 
     def __init__(self, node, topic: str):
         self._node, self._topic = node, topic
@@ -124,10 +124,10 @@ class PublisherNames:
 
 
 class Publications:
-    """Recognises a publication that another reader has handed on already.
+    """Recognises a publication that another subscription of this node has delivered already.
 
-    ``info`` is what rclpy says of a message. The content is never compared: the same word said again is
-    a new publication. Where the middleware does not identify publications, every one counts as new.
+    ``info`` is rclpy's information about a message. The content is never compared: an equal message that is
+    published again is new. Where the middleware does not identify publications, each counts as new.
     """
 
     def __init__(self):
@@ -135,9 +135,9 @@ class Publications:
         self._newest: dict[bytes, int] = {}  # publisher -> the number, or the time, of its newest publication
 
     def new(self, info: dict, newest: bool = False) -> bool:
-        """Return whether this publication is to be handed on.
+        """Return whether this publication is to be delivered.
 
-        Where ``newest``, one that was overtaken by a later one of the same publisher is not.
+        With ``newest``, one that a later one of the same publisher has overtaken is not.
         """
         sent = info.get("source_timestamp") or 0
         if not sent:
@@ -157,7 +157,7 @@ class Publications:
 
 
 def _remember(known: dict, key, value) -> None:
-    """Put something at the end, and let the oldest go."""
+    """Put an entry at the end, and drop the oldest."""
     known.pop(key, None)
     known[key] = value
     while len(known) > REMEMBERED:

@@ -14,8 +14,8 @@ from rclpy.signals import SignalHandlerOptions
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.arguments import explain
 
-FAILED = 2  # exit code after an error that was said in a sentence
-LINGER = 0.3  # seconds in which others can read what a node said last
+FAILED = 2  # exit code after an error that was printed as a sentence
+LINGER = 0.3  # seconds in which others can read a node's last messages
 SPIN = 0.05  # seconds until a signal is noticed at the latest
 
 
@@ -27,7 +27,7 @@ class ExecutorLoop:
         self.executor = SingleThreadedExecutor()
 
     def stop(self, *_):
-        """Come to an end soon; a second signal changes nothing."""
+        """Stop spinning soon; a second signal changes nothing."""
         self.stopping = True
 
     def spin(self, seconds: float = SPIN) -> None:
@@ -41,7 +41,7 @@ def run(make_node) -> NoReturn:
     Raises UserError for a command line that ROS cannot read.
     A node has ``close()``: stop accepting, stop the worker, safe command last. It may have
     ``main_loop(loop)``, its own main loop, which returns an exit code. A managed node is configured and
-    activated, unless its parameter autostart says no, and ends the process by its ``exit_code``.
+    activated, unless its parameter autostart is false, and ends the process by its ``exit_code``.
     """
     try:
         # rclpy's own handlers close the context before a node can send its safe command.
@@ -76,19 +76,19 @@ def run(make_node) -> NoReturn:
             node.close()
             if not main_loop:
                 node.publish_end()
-            # What was said last, a safe command or an answer, lies in shared memory that goes with the node.
+            # The last message, a safe command or an answer, is in shared memory that is freed with the node.
             time.sleep(LINGER)
             node.destroy_node()
         rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is said and closed; taking torch and DDS apart costs up to a second, and a worker that
-    # did not stop in time would hold it up.
+    # Everything is published and closed. To unload torch and DDS takes up to a second, and a worker that
+    # did not stop in time would block it.
     os._exit(code)
 
 
 def _started(node) -> bool:
-    """Bring a managed node up; return whether that went well, the node having said why not."""
+    """Configure and activate a managed node; return whether that succeeded. The node logs why not."""
     return all(
         transition() == TransitionCallbackReturn.SUCCESS
         for transition in (node.trigger_configure, node.trigger_activate)

@@ -24,9 +24,9 @@ from world_model_ros.sim.faults import Faults, Frame, parse
 from world_model_ros.sim.lockstep import GoalCounter, GoalResult, Source, goal_line, summary_line
 from world_model_ros.sim.worlds import make_world
 
-LISTEN = 1.0  # seconds before the first time is said, in which another /clock is noticed
+LISTEN = 1.0  # seconds before the first /clock message, in which another publisher is noticed
 FIRST_PLANS = 3  # model steps of a goal at which its first plan is waited for, where somebody plans
-CLOCK_AGAIN = 0.1  # seconds of waiting after which the time is said once more: /clock is best effort
+CLOCK_AGAIN = 0.1  # seconds of waiting after which the time is published again: /clock is best effort
 
 
 class SimNode(Node):
@@ -164,7 +164,7 @@ class SimNode(Node):
                 self.tell_end(loop, time.monotonic() - began)
                 return 0
             self.time += self.period
-            # Nobody gains from a clock that races while nobody plans.
+            # A clock that runs fast is of no use while nobody plans.
             planned = self.plans.waited_for and self.plans.newest is not None
             factor = self.factor if self.factor > 0 or planned else 1.0
             next_step = max(next_step + self.world.period / factor if factor else 0.0, time.monotonic())
@@ -172,7 +172,7 @@ class SimNode(Node):
         return 0
 
     def listen(self, loop: ExecutorLoop) -> None:
-        """Refuse to start where /clock is published already: nodes that hear two clocks go wrong."""
+        """Refuse to start where /clock is published already: nodes cannot follow two clocks."""
         self.serve(loop, time.monotonic() + LISTEN)
         self.check_clock()
 
@@ -245,14 +245,14 @@ class SimNode(Node):
             self.do_what_is_asked(loop)
 
     def do_what_is_asked(self, loop: ExecutorLoop) -> None:
-        """Start anew or draw a goal, where somebody asked for it or the last one has ended."""
+        """Start over or draw a goal, where a service asked for it or the last goal has ended."""
         if "reset" in self.asked:
             self.world.reset()
-            self.time += 2 * self.length  # a gap: nobody takes the new start for a consequence
+            self.time += 2 * self.length  # a gap: the new start is no effect of an action
             self.publish_state()  # before the picture, which would be one of the future
             if self.camera is not None:
                 self.camera.taken(self.time, self.time)
-                self.plans.missed()  # the grid of model steps goes on, but where is for the planner to say
+                self.plans.missed()  # the grid of model steps goes on, but the planner decides where
         if self.goal is None or self.asked:
             self.asked.clear()
             self.new_goal(loop)
@@ -319,7 +319,7 @@ class SimNode(Node):
             loop.spin(left)
 
     def publish_state(self) -> None:
-        """Publish joints, then the time: who ticks on it has the rest already."""
+        """Publish joints, then the time: a node that steps on the time has the joints already."""
         positions, velocities = self.world.joints()
         names, reported = self.faults.joints(list(self.world.joint_names), positions.tolist())
         message = JointState(name=names, position=reported, velocity=velocities.tolist())
@@ -328,7 +328,7 @@ class SimNode(Node):
         self.publish_clock()
 
     def publish_clock(self) -> None:
-        """Say what time it is."""
+        """Publish the time."""
         message = Clock()
         self.guard.published(self.time)
         set_stamp(message.clock, self.time)
