@@ -30,7 +30,7 @@ NODES = ("encoder_node", "planner_node", "monitor_node")
 finite = st.floats(allow_nan=False, allow_infinity=False)
 numbers = st.one_of(st.floats(-0.5, 0.5), finite, st.floats())
 tame = st.floats(-0.5, 0.5)
-calm = st.floats(-0.09, 0.09)
+smooth = st.floats(-0.09, 0.09)
 delays = st.integers(-3 * PERIOD, 12 * PERIOD)
 sources = st.sampled_from(NODES)
 TROUBLES = (
@@ -122,7 +122,7 @@ class CommanderMachine(RuleBasedStateMachine):
         self.beat()
 
     def beat(self):
-        """The heartbeats of the nodes that live."""
+        """The heartbeats of the nodes that run."""
         for name in NODES:
             if name not in self.hung:
                 self.report(name)
@@ -188,7 +188,7 @@ class CommanderMachine(RuleBasedStateMachine):
             self.pass_period()
 
     @rule(
-        action=st.one_of(st.tuples(calm, calm), st.tuples(tame, tame)),
+        action=st.one_of(st.tuples(smooth, smooth), st.tuples(tame, tame)),
         trouble=st.sampled_from(TROUBLES),
         steps=st.sampled_from([1, 4, 8, 14, 40]),
         supplied=st.booleans(),
@@ -499,7 +499,7 @@ class CommanderMachine(RuleBasedStateMachine):
                 self.long_released = getattr(self, "long_released", 0) + 1
             else:
                 self.long_released = 0
-            # Clocks may leap: silence is due after the time to rest has passed in control steps as well.
+            # Clocks may leap: silence is due after the time to rest has passed in control steps, too.
             if self.long_released > 12:
                 assert decision.action is None
         else:

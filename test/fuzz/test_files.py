@@ -61,7 +61,7 @@ def peak():
 
 
 def tried(function, path):
-    """Return what the function says of a file, None where it refused it in one sentence."""
+    """Return the function's result for a file, None where it refused it in one sentence."""
     began, before = time.monotonic(), peak()
     try:
         return function(path)

@@ -16,7 +16,7 @@ from world_model_ros.camera.images import (
 from world_model_ros.safety.joints import match_joints
 
 UINT32 = st.integers(0, 2**32 - 1)
-TIMES = st.integers(-(2**31) * 10**9, 2**31 * 10**9)  # all that a builtin_interfaces/Time can say
+TIMES = st.integers(-(2**31) * 10**9, 2**31 * 10**9)  # the range of a builtin_interfaces/Time
 encodings = st.one_of(st.sampled_from([*ENCODINGS, "16UC1", "32FC1", "yuv422"]), st.text(max_size=20))
 small = st.integers(0, 40)
 

@@ -75,7 +75,11 @@ def test_the_environment_keeps_what_the_user_has_set(monkeypatch):
         ("humble", None, "FASTRTPS_DEFAULT_PROFILES_FILE"),
         ("jazzy", None, "FASTRTPS_DEFAULT_PROFILES_FILE"),
         ("kilted", "libfastrtps.so", "FASTDDS_DEFAULT_PROFILES_FILE"),
-        ("", "libfastrtps.so", "FASTRTPS_DEFAULT_PROFILES_FILE"),  # wheels: nothing says which ROS it is
+        (
+            "",
+            "libfastrtps.so",
+            "FASTRTPS_DEFAULT_PROFILES_FILE",
+        ),  # wheels: no ROS_DISTRO is set
         ("", "libfastdds.so", "FASTDDS_DEFAULT_PROFILES_FILE"),
     ],
 )

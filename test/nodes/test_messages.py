@@ -164,7 +164,7 @@ def places(message):
 
 @pytest.mark.fault
 def test_fault_14_no_point_of_a_trajectory_lies_outside_the_position_limits(narrow):
-    """The joints lag a step or two behind what was commanded; what they measure does not say it all."""
+    """The joints lag a step or two behind what was commanded, and so do their measured positions."""
     measured, sent = np.array([0.45, 0.0]), []
     for _ in range(20):
         message = narrow.message(0, np.array([1.0, 0.1]), True, measured)

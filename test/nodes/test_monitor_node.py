@@ -127,11 +127,11 @@ def test_what_the_monitor_asks_for_is_what_the_command_side_does(
     observer.until(lambda: robot.state() == "HOLD" and "monitor_node" in robot.reason(), again=surprise)
     observer.until(robot.at_rest, again=surprise)
 
-    def calm():
+    def normal():
         drive()
         world.step()
 
-    observer.until(robot.moving, again=calm)
+    observer.until(robot.moving, again=normal)
 
 
 def test_a_gap_of_command_node_is_a_gap(processes, monitored, world, observer, ask):

@@ -10,7 +10,7 @@ model keeps what is true of them, and every message that command_node sends is h
 - status comes to name a cause that is true, and the robot moves again when there is none;
 - a released topic is silent.
 
-WORLD_MODEL_ROS_SAFETY_RUNS says how many runs each of the tests makes.
+WORLD_MODEL_ROS_SAFETY_RUNS is the number of runs that each of the tests makes.
 """
 
 import functools
@@ -202,7 +202,7 @@ class Rig:
         self.health_out.publish(message)
 
     def report_encoder(self, asks, reason=""):
-        """Change what the encoder says of itself; None is a node that hangs."""
+        """Change what the encoder reports of itself; None is a node that hangs."""
         self.encoder_report, self.last_health = (asks, reason), -1.0
         self.tell_health()
 
@@ -236,7 +236,7 @@ def noted(method):
 
 
 class SafetyMachine(RuleBasedStateMachine):
-    """What is true of the nodes of ``rig``, and what they say and send."""
+    """What is true of the nodes of ``rig``, and what they report and send."""
 
     rig: Rig
 
@@ -346,7 +346,7 @@ class SafetyMachine(RuleBasedStateMachine):
                     break
 
     def spin(self, seconds):
-        """Hear messages for some seconds, the heart of the encoder beating."""
+        """Hear messages for some seconds, with the heartbeat of the encoder."""
         end = time.monotonic() + seconds
         while True:
             self.rig.tell_health()
@@ -411,7 +411,7 @@ class SafetyMachine(RuleBasedStateMachine):
             self.motion.append(moment)
 
     def check_status(self):
-        """Moving commands are sent while status says so; which of two topics is heard first is chance."""
+        """Moving commands are sent while status is RUNNING; which of two topics is heard first is chance."""
         until = time.time_ns() - 0.3 * SECOND
         while self.motion and self.motion[0] < until:
             moment = self.motion.pop(0)
@@ -466,7 +466,7 @@ class SafetyMachine(RuleBasedStateMachine):
         # Joints that are lost leave a gap: until the next ones are heard, the last ones before it are known.
         return [pose for _, _, pose in self.rig.poses[max(0, first - 2) :]]
 
-    # What status says.
+    # What status reports.
 
     def describe(self):
         """Return what is true and what status reports, for people."""
@@ -500,7 +500,7 @@ class SafetyMachine(RuleBasedStateMachine):
         return self.rig.interface != "twist"
 
     def true(self):
-        """Return whether status says what is true."""
+        """Return whether status reports what is true."""
         state, reason = self.rig.status()
         named = {
             cause
@@ -522,7 +522,7 @@ class SafetyMachine(RuleBasedStateMachine):
 
     @noted
     def wait_for_status(self, seconds=SOON):
-        """Wait until status says what is true; the time for which command_node had no processor is added."""
+        """Wait until status reports what is true, longer where command_node had no processor."""
         self.history.append(sys._getframe(2).f_code.co_name)
         began, waited, count = time.monotonic(), self.rig.waited(), self.count
         if self.away or self.rig.encoder_report[0] is None:  # the lease grows where heartbeats came late
@@ -621,7 +621,7 @@ class SafetyMachine(RuleBasedStateMachine):
         assert self.call(Trigger, "command/reset").success
         self.encoder_fault = self.rig.encoder_report[0] == "fault"
         self.perhaps = set()
-        # Whether it stays released while planning is disabled, or while a node that hangs may say so: either.
+        # Whether it stays released while planning is disabled, or a node that hangs may report that: either.
         self.released = None if self.disabled or self.away else False
 
     def enable(self, data):

@@ -1,6 +1,6 @@
 """Stop, reset, stop again: by whoever comes, each time.
 
-WORLD_MODEL_ROS_STOP_ROUNDS says how many rounds each of the tests makes; the bar is 20.
+WORLD_MODEL_ROS_STOP_ROUNDS is the number of rounds that each of the tests makes; the bar is 20.
 """
 
 import os

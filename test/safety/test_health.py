@@ -73,7 +73,7 @@ def test_fault_54_a_heartbeat_that_comes_late_on_a_busy_computer_may_come_as_lat
     assert beats.worst()[0] is Health.FINE
     beats.wait(0.1)
     assert "does not respond" in beats.worst()[2]
-    beats.wait(11.0, planner_node=0.1)  # then the late ones are forgotten
+    beats.wait(11.0, planner_node=0.1)  # then the late ones do not count any more
     beats.wait(0.8)
     assert "does not respond" in beats.worst()[2]
 
