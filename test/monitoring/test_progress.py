@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from world_model_ros.monitoring.progress import GoalInUse, Progress, nobody_tried
+from world_model_ros.monitoring.progress import Progress, nobody_tried
 
 STEP = 250_000_000
 
@@ -92,32 +92,3 @@ def test_nobody_tried_where_only_zeros_or_nothing_went_out():
     assert not nobody_tried(some, True, True)
     assert not nobody_tried(zeros, False, True)  # a part of it is not known
     assert not nobody_tried(None, False, False)  # nothing tells what goes out
-
-
-ONE, OTHER = np.full(4, 1.0, np.float32), np.full(4, 2.0, np.float32)
-
-
-@pytest.mark.fault
-def test_fault_58_the_goal_in_use_changes_nothing_however_often_it_comes():
-    goal = GoalInUse()
-    assert goal.latent is None
-    assert [goal.take(ONE.copy()) for _ in range(5)] == [True, False, False, False, False]
-    np.testing.assert_array_equal(goal.latent, ONE)
-
-
-@pytest.mark.fault
-def test_fault_58_a_goal_that_differs_or_is_equal_to_an_earlier_one_is_a_new_goal():
-    goal = GoalInUse()
-    assert [goal.take(latent) for latent in (ONE, OTHER, ONE)] == [True, True, True]
-
-
-@pytest.mark.fault
-def test_fault_58_after_planning_has_ended_the_same_goal_counts_once_more():
-    goal = GoalInUse()
-    goal.end()
-    assert goal.take(ONE)
-    before = goal.latent
-    goal.end()
-    assert goal.take(ONE)
-    assert goal.latent is not before  # who compares by identity sees that it is another
-    assert not goal.take(ONE)

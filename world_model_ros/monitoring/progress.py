@@ -1,4 +1,4 @@
-"""The goal in use, and whether the robot comes nearer to it."""
+"""Whether the robot comes nearer to its goal."""
 
 import numpy as np
 
@@ -57,25 +57,3 @@ class Progress:
             f"no progress towards the goal for {self.timeout:g} s: give another goal, or call "
             "planner/enable to try again"
         )
-
-
-class GoalInUse:
-    """One goal latent (D,), or None before there is one."""
-
-    def __init__(self):
-        self.latent: np.ndarray | None = None
-        self._ended = False
-
-    def take(self, latent: np.ndarray) -> bool:
-        """Take a goal and return True; the one in use changes nothing, however often it comes.
-
-        After ``end`` it counts again.
-        """
-        if not self._ended and self.latent is not None and np.array_equal(latent, self.latent):
-            return False
-        self.latent, self._ended = np.array(latent), False
-        return True
-
-    def end(self) -> None:
-        """Note that planning has ended: it made no progress, or was switched off."""
-        self._ended = True

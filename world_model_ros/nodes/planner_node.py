@@ -18,13 +18,14 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.device import choose_device, lost_device
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.monitoring.anomaly import usual_norms
-from world_model_ros.monitoring.progress import GoalInUse, Progress, nobody_tried
+from world_model_ros.monitoring.progress import Progress, nobody_tried
 from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.messages import latent_array, nanoseconds, plan_message
 from world_model_ros.nodes.qos import HISTORY, JOINTS, RELIABLE
 from world_model_ros.nodes.worker import Worker
 from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.goals import GoalInUse
 from world_model_ros.planning.planner import NoPlanError, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
