@@ -19,7 +19,7 @@ _signal.signal(2, 0)
 sys.path[:] = filter(None, sys.path)
 import site
 site.main()
-from world_model_ros.nodes.entry import start
+from world_model_ros.nodes.__main__ import start
 raise SystemExit(start("{name}"))' "$@"
 """
 COMMAND_LINE = """#!/bin/sh

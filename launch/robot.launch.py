@@ -14,7 +14,7 @@ from world_model_ros.nodes import arguments, environment
 
 NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
 COMMANDS = ("command/twist", "command/velocities", "command/joint_trajectory")
-REFUSED = 2  # exit code of a node that has said what is wrong: started again it would say the same
+REFUSED = 2  # exit code of a node that has printed what is wrong: a restart would not help
 # name, default, meaning; what is left empty stays as in params_file.
 ARGUMENTS = (
     ("checkpoint", "", "checkpoint folder, or the name of a shipped one; required"),
@@ -30,7 +30,7 @@ ARGUMENTS = (
     ("command_interface", "", "twist, velocities or joint_trajectory"),
     ("compressed", "", "true: read <camera>/compressed"),
     ("autostart", "", "false: wait for ros2 lifecycle set"),
-    ("use_sim_time", "", "true: go by /clock"),
+    ("use_sim_time", "", "true: use the time of /clock"),
     ("log_level", "info", "debug, info, warn or error"),
 )
 # launch argument -> parameter, type, nodes that have it
@@ -101,7 +101,7 @@ def nodes(context):
 
 
 def end_if_refused(event, _context):
-    """End everything when a node has refused to start: it has said why."""
+    """End everything when a node has refused to start: it has printed why."""
     if event.returncode == REFUSED:
         return Shutdown(reason=f"{event.process_name} refused to start, see its error above")
     return None

@@ -7,18 +7,9 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from world_model_ros.nodes import environment
+from world_model_ros.nodes.starter import ARGUMENTS
 
 PARAMETERS = str(environment.share() / "config" / "sim.yaml")
-# name, default, type, meaning
-ARGUMENTS = (
-    ("goals", "0", int, "how many goals to try before ending; 0 goes on for ever"),
-    ("task", "reach", str, "reach or push"),
-    ("gui", "false", bool, "open a window"),
-    ("seed", "0", int, "of the start and of the goals"),
-    ("real_time_factor", "1.0", float, "speed of the clock; 0: as fast as the nodes keep up"),
-    ("camera_rate", "0.0", float, "frames a second of the camera; 0: one for each model step"),
-    ("camera_jitter", "0.0", float, "s by which a frame may be early or late, as its stamp says"),
-)
 
 
 def generate_launch_description():

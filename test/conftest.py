@@ -46,7 +46,7 @@ ALWAYS = {  # in the environment of processes
     "PYTHONUNBUFFERED": "1",
 }
 ASK_AGAIN = 10.0  # seconds without a service's answer
-PATIENCE = 60.0  # seconds for anything to come up on a busy machine
+TIMEOUT = 60.0  # seconds for anything to come up on a busy machine
 
 
 def write_checkpoint(folder, kind, names, unit, frame=""):
@@ -88,7 +88,7 @@ def arm_checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def resident():
-    """Return a function that says this process's resident memory in MB."""
+    """Return a function that returns this process's resident memory in MB."""
 
     def measure():
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -100,13 +100,13 @@ def resident():
 def shared_memory():
     """Return the segments of DDS participants on this machine; each belongs to one."""
     # fastrtps_ before Fast DDS 3
-    found = [path for name in ("fastdds", "fastrtps") for path in Path("/dev/shm").glob(f"{name}_*")]
-    return {path for path in found if not path.name.endswith("_el") and "_port" not in path.name}
+    segments = [path for name in ("fastdds", "fastrtps") for path in Path("/dev/shm").glob(f"{name}_*")]
+    return {path for path in segments if not path.name.endswith("_el") and "_port" not in path.name}
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_memory_of_the_dead():
-    """Remove the shared memory of processes that tests kill, which nobody else does."""
+def remove_leftover_shared_memory():
+    """Remove the shared memory of killed processes, which nothing else removes."""
     before = shared_memory()
     yield
     for segment in shared_memory() - before:
@@ -129,7 +129,7 @@ class Domain(int):
     lock: int  # the file's descriptor: processes that inherit it keep the domain when this one dies
 
     @classmethod
-    def claim(cls, seconds=PATIENCE):
+    def claim(cls, seconds=TIMEOUT):
         """Return one that is free. Fails when there is none for ``seconds``."""
         folder = Path(tempfile.gettempdir())
         end = time.monotonic() + seconds
@@ -146,9 +146,9 @@ class Domain(int):
                 except BlockingIOError:
                     os.close(lock)
                     continue
-                found = cls(number)
-                found.lock = lock
-                return found
+                domain = cls(number)
+                domain.lock = lock
+                return domain
             assert time.monotonic() < end, f"all domains of {DOMAINS} are in use"
             pause(0.1)
 
@@ -215,16 +215,16 @@ class Processes:
 
     def ours(self):
         """Return pid -> command line of all processes that were started, children included."""
-        found = {}
+        lines = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if self.mark.encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    lines[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
         # Of a fork /proc tells what its server was started with.
-        found |= {p.pid: " ".join(p.args) for p in self.started if p.poll() is None}
-        return {pid: line for pid, line in found.items() if line}
+        lines |= {p.pid: " ".join(p.args) for p in self.started if p.poll() is None}
+        return {pid: line for pid, line in lines.items() if line}
 
     def alive(self):
         """Return the command lines of all processes that were started, children included."""
@@ -243,11 +243,11 @@ class Processes:
         """
 
         def waited():
-            found = {}
+            seconds = {}
             for pid in (os.getpid(), *self.ours()):
                 with contextlib.suppress(OSError):
-                    found[pid] = 1e-9 * int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
-            return found
+                    seconds[pid] = 1e-9 * int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+            return seconds
 
         began, before, last = time.monotonic(), waited(), {}
         while process.poll() is None:
@@ -256,7 +256,7 @@ class Processes:
             lost = sum(seconds - before.get(pid, 0.0) for pid, seconds in last.items())
             took = time.monotonic() - began
             assert took - lost < limit, f"alive after {took:.1f} s, {lost:.1f} s of them without a processor"
-            assert took < 5 * PATIENCE
+            assert took < 5 * TIMEOUT
 
     def kill(self, name, number=signal.SIGKILL):
         """Send a signal to every process with ``name`` in its command line."""
@@ -327,7 +327,7 @@ class Observer:
         self.node.create_subscription(kind, topic, messages.append, qos)
         return messages
 
-    def until(self, condition, seconds=PATIENCE, again=None):
+    def until(self, condition, seconds=TIMEOUT, again=None):
         """Spin until ``condition()``; ``again()`` is called 20 times a second. Fails after ``seconds``."""
         end = time.monotonic() + seconds
         next_time = time.monotonic()
@@ -350,10 +350,10 @@ class Observer:
 
     def repeat(self, action, times):
         """Call ``action()`` this often, 20 times a second, and return its results."""
-        found = []
-        seconds = PATIENCE + times
-        self.until(lambda: len(found) >= times, seconds, lambda: found.append(action()))
-        return found
+        results = []
+        seconds = TIMEOUT + times
+        self.until(lambda: len(results) >= times, seconds, lambda: results.append(action()))
+        return results
 
     def call(self, kind, name, request=None):
         """Return a service's answer.

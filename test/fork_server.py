@@ -159,10 +159,10 @@ def become(words, environment, log, kept):
     os.environ.update(environment)
     random.seed()
     np.random.seed()
-    # As a new process finds them; world_model_ros.nodes.entry sets its own where it is imported.
+    # As a new process finds them; world_model_ros.nodes.__main__ sets its own where it is imported.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sys.modules.pop("world_model_ros.nodes.entry", None)
+    sys.modules.pop("world_model_ros.nodes.__main__", None)
     option, what, *others = words
     sys.argv = [option, *others]
     if option == "-m":

@@ -1,5 +1,6 @@
 """The package as ROS and pip see it, and who may import what."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -38,6 +39,27 @@ KEYS = {
     "std_msgs",
     "std_srvs",
     "trajectory_msgs",
+}
+# folder -> the folders it may import; "top" is the modules beside them. No import runs back up.
+IMPORTS = {
+    "top": set(),
+    "model": {"top"},
+    "data": {"top", "model"},
+    "safety": {"top", "model"},
+    "camera": {"top", "safety"},
+    "monitoring": {"top", "model", "data"},
+    "planning": {"top", "model", "data", "safety"},
+    "sim": {"top", "model", "data"},
+    "training": {"top", "model", "data", "planning", "monitoring"},
+    "evaluation": {"top", "model", "data", "planning", "monitoring", "sim", "training"},
+    "nodes": {
+        *("top", "model", "data", "safety", "camera", "monitoring"),
+        *("planning", "sim", "training", "evaluation"),
+    },
+    "benchmark": {
+        *("top", "model", "data", "safety", "camera", "monitoring"),
+        *("planning", "sim", "training", "evaluation", "nodes"),
+    },
 }
 ROS = ("rclpy", "sensor_msgs", "std_msgs", "std_srvs", "geometry_msgs", "trajectory_msgs", "diagnostic_msgs")
 
@@ -134,7 +156,47 @@ def test_only_nodes_need_ros():
         "for m in pkgutil.walk_packages(w.__path__, 'world_model_ros.'):\n"
         "    node = m.name.startswith('world_model_ros.nodes.')\n"
         "    if m.name.endswith('__main__'): continue\n"
-        "    if node and m.name.rsplit('.')[-1] not in ('environment', 'starter', 'entry'): continue\n"
+        "    if node and m.name.rsplit('.')[-1] not in ('environment', 'starter'): continue\n"
         "    importlib.import_module(m.name)\n"
     )
     assert done.returncode == 0, done.stderr
+
+
+def folder(parts):
+    """Return the folder of world_model_ros that a path or a dotted name begins with, "top" for none."""
+    return parts[0] if (ROOT / NAME / parts[0]).is_dir() else "top"
+
+
+def imported_folders(path):
+    """Return (line, folder) of every import of this package in a file, those in functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            first, *parts = name.split(".")
+            if first == NAME and parts:
+                yield node.lineno, folder(parts)
+
+
+def test_the_allowed_imports_have_an_order():
+    below = set()
+    for name, allowed in IMPORTS.items():
+        assert allowed <= below, f"{name} may import {sorted(allowed - below)}, which come after it"
+        below.add(name)
+
+
+def test_no_import_runs_back_up():
+    package = ROOT / NAME
+    folders = {path.name for path in package.iterdir() if (path / "__init__.py").is_file()}
+    assert folders == set(IMPORTS) - {"top"}
+    back = []
+    for path in sorted(package.rglob("*.py")):
+        here = folder(path.relative_to(package).parts)
+        for line, target in imported_folders(path):
+            if target not in {here, *IMPORTS[here]}:
+                back.append(f"{path.relative_to(ROOT)}:{line} imports {target}/")
+    assert not back, "\n".join(back)

@@ -45,10 +45,10 @@ def test_every_encoding_gives_the_same_pixels(encoding, padding):
     assert np.array_equal(pixels, expected)
 
 
-def rejected(change, says):
+def rejected(change, expected):
     step, data = encoded("rgb8")
     fields = {"width": 4, "height": 3, "encoding": "rgb8", "step": step, "is_bigendian": False, "data": data}
-    with pytest.raises(ImageRejectedError, match=says):
+    with pytest.raises(ImageRejectedError, match=expected):
         decode_image(**(fields | change))
 
 
@@ -62,8 +62,8 @@ def test_fault_05_a_wrong_encoding_is_rejected_and_the_right_ones_are_named(enco
 def test_fault_05_a_wrong_encoding_is_said_once_and_again_after_it_was_right():
     complaints = Complaints()
     reason = "its encoding is '16UC1'"
-    said = [complaints.trouble("camera/image_raw", reason) for _ in range(100)]
-    assert said == [True] + [False] * 99
+    new = [complaints.trouble("camera/image_raw", reason) for _ in range(100)]
+    assert new == [True] + [False] * 99
     assert complaints.counts == {"camera/image_raw": 100}
     assert complaints.fine("camera/image_raw")
     assert complaints.trouble("camera/image_raw", reason)
@@ -91,7 +91,7 @@ def test_fault_06_another_resolution_is_taken_another_shape_is_not(frame, first,
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         ({"width": 0}, "size"),
         ({"height": 0}, "size"),
@@ -106,8 +106,8 @@ def test_fault_06_another_resolution_is_taken_another_shape_is_not(frame, first,
         ({"data": b""}, "0 bytes"),
     ],
 )
-def test_fault_07_unusable_images_are_rejected_with_a_reason(change, says):
-    rejected(change, says)
+def test_fault_07_unusable_images_are_rejected_with_a_reason(change, expected):
+    rejected(change, expected)
 
 
 @given(
@@ -231,10 +231,10 @@ def test_fault_45_a_goal_out_of_the_latent_norm_range_is_refused_with_digits_tha
     with pytest.raises(ImageRejectedError) as caught:
         check_goal_norm(norm, (6.8, 9.2))
     if math.isfinite(norm):
-        found, low, high = re.search(
+        shown, low, high = re.search(
             r"latent norm (\S+), (\S+) to (\S+) is usual", str(caught.value)
         ).groups()
-        assert not float(low) <= float(found) <= float(high)
+        assert not float(low) <= float(shown) <= float(high)
 
 
 @pytest.mark.parametrize("norm", [6.8, 8.0, 9.2])

@@ -39,8 +39,8 @@ class BufferMachine(RuleBasedStateMachine):
             self.buffer.put(start, actions)
 
     @rule(time=TIMES)
-    def forget_before(self, time):
-        self.buffer.forget_before(time)
+    def drop_before(self, time):
+        self.buffer.drop_before(time)
         started = [p for p in self.plans if p[0] <= time]
         self.plans = started[-1:] + [p for p in self.plans if p[0] > time]
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from world_model_ros.safety.action_buffer import ActionBuffer
-from world_model_ros.safety.clocks import ClockWatch
 from world_model_ros.safety.commander import Commander, Rules, State
 from world_model_ros.safety.health import GONE, LONGEST_LOOK, Health
 from world_model_ros.safety.joints import JointCollector
 from world_model_ros.safety.limits import Limits
 from world_model_ros.safety.poses import LEASH, PoseKeeper
+from world_model_ros.safety.watchdogs import ClockWatch
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -30,7 +30,7 @@ NODES = ("encoder_node", "planner_node", "monitor_node")
 finite = st.floats(allow_nan=False, allow_infinity=False)
 numbers = st.one_of(st.floats(-0.5, 0.5), finite, st.floats())
 tame = st.floats(-0.5, 0.5)
-calm = st.floats(-0.09, 0.09)
+smooth = st.floats(-0.09, 0.09)
 delays = st.integers(-3 * PERIOD, 12 * PERIOD)
 sources = st.sampled_from(NODES)
 TROUBLES = (
@@ -88,11 +88,11 @@ class CommanderMachine(RuleBasedStateMachine):
         self.overridden = -math.inf
         self.monitor_holds = 0
         self.sent = np.zeros(2)
-        self.forget()
+        self.reset_inputs()
 
-    # What the commander is to have forgotten, and what it knows.
+    # The inputs that the commander must have reset, and what it knows.
 
-    def forget(self):
+    def reset_inputs(self):
         self.frame_heard = self.joints_heard = self.last = None
         self.frames, self.newest_frame = 0, -math.inf  # since the last time that they were missing
         self.played = False
@@ -107,7 +107,7 @@ class CommanderMachine(RuleBasedStateMachine):
         if self.looked is not None:
             passed, steady = self.now - self.looked[0], self.steady - self.looked[1]
             if not self.real and passed < 0:
-                self.forget()
+                self.reset_inputs()
                 self.sent = np.zeros(2)
                 self.ramp_began = None if self.ramp_began is None else min(self.ramp_began, self.now)
             elif self.real and abs(passed - steady) > 2 * PERIOD:
@@ -122,7 +122,7 @@ class CommanderMachine(RuleBasedStateMachine):
         self.beat()
 
     def beat(self):
-        """The heartbeats of the nodes that live."""
+        """The heartbeats of the nodes that run."""
         for name in NODES:
             if name not in self.hung:
                 self.report(name)
@@ -143,7 +143,7 @@ class CommanderMachine(RuleBasedStateMachine):
         self.look()
         self.heard[name] = self.awake
         self.clear.discard(name)
-        self.commander.report(name, self.steady, self.health[name], "so it says", values=values)
+        self.commander.report(name, self.steady, self.health[name], "its reason", values=values)
         if self.health[name] is Health.FAULT:
             self.fault_reported = True
 
@@ -155,7 +155,7 @@ class CommanderMachine(RuleBasedStateMachine):
     def take_over(self):
         self.released, self.released_at = "", None
         self.taken_over, self.ramp_began = self.age, None
-        self.forget()
+        self.reset_inputs()
         self.sent = np.zeros(2)
 
     # What happens.
@@ -188,7 +188,7 @@ class CommanderMachine(RuleBasedStateMachine):
             self.pass_period()
 
     @rule(
-        action=st.one_of(st.tuples(calm, calm), st.tuples(tame, tame)),
+        action=st.one_of(st.tuples(smooth, smooth), st.tuples(tame, tame)),
         trouble=st.sampled_from(TROUBLES),
         steps=st.sampled_from([1, 4, 8, 14, 40]),
         supplied=st.booleans(),
@@ -210,9 +210,9 @@ class CommanderMachine(RuleBasedStateMachine):
         elif trouble == "hung":
             self.hang("planner_node")
         elif trouble in ("hold", "fault"):
-            self.say("encoder_node", Health[trouble.upper()])
+            self.report_health("encoder_node", Health[trouble.upper()])
         elif trouble == "monitor":
-            self.say("monitor_node", Health.HOLD)
+            self.report_health("monitor_node", Health.HOLD)
         elif trouble == "stands":
             self.the_clock_stands()
         elif trouble == "by hand":
@@ -318,7 +318,7 @@ class CommanderMachine(RuleBasedStateMachine):
         assert self.commander.plan(self.now, NAMES, self.now, actions)
 
     @rule(name=sources, health=st.sampled_from(Health))
-    def say(self, name, health):
+    def report_health(self, name, health):
         """A node changes what it reports, and repeats that from now on."""
         self.health[name] = health
         self.hung.discard(name)
@@ -333,7 +333,7 @@ class CommanderMachine(RuleBasedStateMachine):
         self.calls += not self.enabled
         self.enabled, self.goal = True, True
         for name in NODES:
-            self.say(name, Health.FINE)
+            self.report_health(name, Health.FINE)
 
     @rule(enabled=st.booleans())
     def enable(self, enabled):
@@ -370,7 +370,7 @@ class CommanderMachine(RuleBasedStateMachine):
     @rule()
     def reset(self):
         self.commander.reset()
-        self.keeper.forget()
+        self.keeper.reset()
         self.fault = self.stopped = False
         faulty = {name for name in self.heard if self.health[name] is Health.FAULT}
         self.clear |= faulty
@@ -381,17 +381,17 @@ class CommanderMachine(RuleBasedStateMachine):
         self.monitor_holds = 0
         if self.released:
             self.take_over()
-        self.forget()
+        self.reset_inputs()
         self.sent = np.zeros(2)
 
     @rule()
     def the_clock_stands(self):
         """The robot is stopped from outside, as no control step comes to do it."""
         if self.moving:
-            self.commander.settle()
+            self.commander.stop()
             self.check_pose(np.zeros(2), False)
             self.moving, self.sent = False, np.zeros(2)
-            self.forget()
+            self.reset_inputs()
 
     @rule()
     def deactivate(self):
@@ -399,11 +399,11 @@ class CommanderMachine(RuleBasedStateMachine):
         if self.commander.ever_moved and not self.commander.released:
             self.check_pose(np.zeros(2), False)
         self.commander.begin()
-        self.keeper.forget()
+        self.keeper.reset()
         self.looked = self.reported = None
         self.leapt = -math.inf
         self.moving, self.sent = False, np.zeros(2)
-        self.forget()
+        self.reset_inputs()
         assert self.commander.positions(self.steady) is None
 
     # The control step, and what must be true of it.
@@ -454,7 +454,7 @@ class CommanderMachine(RuleBasedStateMachine):
         for name in NODES:
             if f"{name} does not respond" in reason:
                 assert name in silent
-            if f"{name}: so it says" in reason and state is not State.FAULT:
+            if f"{name}: its reason" in reason and state is not State.FAULT:
                 assert self.health[name] > Health.FINE
         if state is not State.FAULT:
             self.check_cause(decision, reason)
@@ -499,7 +499,7 @@ class CommanderMachine(RuleBasedStateMachine):
                 self.long_released = getattr(self, "long_released", 0) + 1
             else:
                 self.long_released = 0
-            # Clocks may leap: silence is due after the time to rest has passed in control steps as well.
+            # Clocks may leap: silence is due after the time to rest has passed in control steps, too.
             if self.long_released > 12:
                 assert decision.action is None
         else:

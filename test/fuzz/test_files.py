@@ -21,7 +21,7 @@ from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, read_spec
 from world_model_ros.model.lewm import LeWorldModel
 
-PATIENCE = 20.0  # seconds for one file, on a busy machine
+TIMEOUT = 20.0  # seconds for one file, on a busy machine
 MEMORY = 400  # MB more than before, at any time
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -61,7 +61,7 @@ def peak():
 
 
 def tried(function, path):
-    """Return what the function says of a file, None where it refused it in one sentence."""
+    """Return the function's result for a file, None where it refused it in one sentence."""
     began, before = time.monotonic(), peak()
     try:
         return function(path)
@@ -69,7 +69,7 @@ def tried(function, path):
         assert len(str(error)) < 3000  # noqa: PT017
         return None
     finally:
-        assert time.monotonic() - began < PATIENCE
+        assert time.monotonic() - began < TIMEOUT
         assert peak() - before < MEMORY
 
 

@@ -16,7 +16,7 @@ from world_model_ros.camera.images import (
 from world_model_ros.safety.joints import match_joints
 
 UINT32 = st.integers(0, 2**32 - 1)
-TIMES = st.integers(-(2**31) * 10**9, 2**31 * 10**9)  # all that a builtin_interfaces/Time can say
+TIMES = st.integers(-(2**31) * 10**9, 2**31 * 10**9)  # the range of a builtin_interfaces/Time
 encodings = st.one_of(st.sampled_from([*ENCODINGS, "16UC1", "32FC1", "yuv422"]), st.text(max_size=20))
 small = st.integers(0, 40)
 
@@ -107,13 +107,13 @@ numbers = st.lists(st.floats(), max_size=8)
 
 @given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True), names, numbers)
 def test_joint_states_are_matched_or_refused(wanted, named, values):
-    found, refused = tried(ValueError, match_joints, wanted, named, values)
+    matched, refused = tried(ValueError, match_joints, wanted, named, values)
     if refused:
         assert "joint_states" in refused
         return
-    assert found.shape == (len(wanted),)
-    assert np.isfinite(found).all()
-    for name, value in zip(wanted, found, strict=True):
+    assert matched.shape == (len(wanted),)
+    assert np.isfinite(matched).all()
+    for name, value in zip(wanted, matched, strict=True):
         assert named.count(name) == 1
         assert values[named.index(name)] == value
 

@@ -34,8 +34,7 @@ def values(checkpoint):
 def test_the_starter_starts_every_node_of_the_launch_file_with_its_parameters():
     text = (ROOT / "launch" / "sim.launch.py").read_text()
     assert tuple(re.findall(r'^ +node\("(\w+)"', text, re.M)) == starter.NODES
-    arguments = set(re.findall(r'^    \("(\w+)", ', text, re.M)) | {"checkpoint"}
-    assert arguments == set(values(""))
+    assert set(starter.DEFAULTS) | {"checkpoint"} == set(values(""))
     lines = starter.commands(values("/somewhere"))
     assert "goals:=0" in lines["sim_node"]
     assert all("checkpoint:='/somewhere'" in lines[name] for name in starter.NODES[1:])
@@ -76,7 +75,11 @@ def test_the_environment_keeps_what_the_user_has_set(monkeypatch):
         ("humble", None, "FASTRTPS_DEFAULT_PROFILES_FILE"),
         ("jazzy", None, "FASTRTPS_DEFAULT_PROFILES_FILE"),
         ("kilted", "libfastrtps.so", "FASTDDS_DEFAULT_PROFILES_FILE"),
-        ("", "libfastrtps.so", "FASTRTPS_DEFAULT_PROFILES_FILE"),  # wheels: nothing says which ROS it is
+        (
+            "",
+            "libfastrtps.so",
+            "FASTRTPS_DEFAULT_PROFILES_FILE",
+        ),  # wheels: no ROS_DISTRO is set
         ("", "libfastdds.so", "FASTDDS_DEFAULT_PROFILES_FILE"),
     ],
 )
@@ -102,17 +105,17 @@ def test_both_ways_give_the_same_graph(processes, observer, checkpoint):
 
     def graph():
         node = observer.node
-        found = {}
+        graph = {}
         for name in {n for n, _ in node.get_node_names_and_namespaces()} & set(starter.NODES):
             with contextlib.suppress(NodeNameNonExistentError):  # it has just ended
-                found[name] = (
+                graph[name] = (
                     sorted(node.get_publisher_names_and_types_by_node(name, "/")),
                     sorted(node.get_subscriber_names_and_types_by_node(name, "/")),
                     sorted(node.get_service_names_and_types_by_node(name, "/")),
                 )
-        return found
+        return graph
 
-    def settled():
+    def complete():
         """Return the graph once it has been the same for two seconds: discovery takes its time."""
         seen = [{}]
         while set(seen[-1]) != set(starter.NODES) or seen[-1] != seen[-2]:
@@ -130,7 +133,7 @@ def test_both_ways_give_the_same_graph(processes, observer, checkpoint):
         plans.clear()
         started = processes.start(*line)
         observer.until(lambda: len(plans) > 2)
-        graphs.append(settled())
+        graphs.append(complete())
         started.terminate()
         observer.until(lambda: processes.started[-1].poll() is not None)
         observer.until(lambda: graph() == {})

@@ -38,10 +38,10 @@ def test_every_parameter_of_the_files_is_declared_and_its_value_allowed(name):
         for key, value in content["ros__parameters"].items():
             if key == "use_sim_time":
                 continue
-            found = [p for node in nodes for p in PARAMETERS[node] if p.name == key]
-            assert found, f"{section} has no parameter {key}"
+            declared = [p for node in nodes for p in PARAMETERS[node] if p.name == key]
+            assert declared, f"{section} has no parameter {key}"
             value = tuple(value) if isinstance(value, list) else value
-            for parameter in found:
+            for parameter in declared:
                 assert type(value) is type(parameter.default), key
                 assert not parameter.problem(value)
                 assert not isinstance(value, tuple) or all(isinstance(v, float) for v in value), key
@@ -100,14 +100,14 @@ def described(**given):
     for entity in module.generate_launch_description().entities:
         if isinstance(entity, DeclareLaunchArgument):
             entity.visit(context)
-    found = {}
+    nodes_of = {}
     for node in module.nodes(context):
         node._perform_substitutions(context)
         path, wins = node._Node__expanded_parameter_arguments
         assert path[0] == context.launch_configurations["params_file"]
         (values,) = yaml.safe_load(Path(wins[0]).read_text()).values()
-        found[node.node_name] = (dict(node.expanded_remapping_rules), values["ros__parameters"])
-    return found
+        nodes_of[node.node_name] = (dict(node.expanded_remapping_rules), values["ros__parameters"])
+    return nodes_of
 
 
 @needs_launch

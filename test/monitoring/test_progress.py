@@ -17,10 +17,10 @@ def walk(progress, distances, start=0):
 
 @pytest.mark.fault
 def test_fault_35_without_progress_planning_ends_after_the_timeout_and_says_so(progress):
-    said = walk(progress, [10.0] * 12)
-    assert said[:9] == [""] * 9
-    assert all("no progress towards the goal for 2 s" in reason for reason in said[9:])
-    assert "planner/enable" in said[9]
+    reasons = walk(progress, [10.0] * 12)
+    assert reasons[:9] == [""] * 9
+    assert all("no progress towards the goal for 2 s" in reason for reason in reasons[9:])
+    assert "planner/enable" in reasons[9]
 
 
 def test_coming_nearer_goes_on(progress):
@@ -91,4 +91,4 @@ def test_nobody_tried_where_only_zeros_or_nothing_went_out():
     assert nobody_tried(None, False, True)  # a released robot: nothing is sent
     assert not nobody_tried(some, True, True)
     assert not nobody_tried(zeros, False, True)  # a part of it is not known
-    assert not nobody_tried(None, False, False)  # nobody says what goes out
+    assert not nobody_tried(None, False, False)  # nothing tells what goes out

@@ -49,14 +49,14 @@ class Robot:
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(time, 1_000_000_000)
         return message
 
-    def say_joints(self, **fields):
+    def publish_joints(self, **fields):
         """Publish joint states."""
         from sensor_msgs.msg import JointState
 
         fields = {"name": self.joint_names, "position": self.pose} | fields
         self.joints.publish(self.stamp(JointState(**fields)))
 
-    def say_latent(self):
+    def publish_latent(self):
         """Publish a latent, as if a frame had just been perceived."""
         from sensor_msgs.msg import Image
 
@@ -86,7 +86,7 @@ class Robot:
             message.values = [KeyValue(key=key, value=value) for key, value in pairs.items()]
             self._health[node].publish(message)
 
-    def say_plan(self, action=(0.2, -0.1), names=None, steps=10):
+    def publish_plan(self, action=(0.2, -0.1), names=None, steps=10):
         """Publish a plan that begins now."""
         from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -97,9 +97,9 @@ class Robot:
     def drive(self, **plan):
         """Publish all of it."""
         self.beat()
-        self.say_joints()
-        self.say_latent()
-        self.say_plan(**plan)
+        self.publish_joints()
+        self.publish_latent()
+        self.publish_plan(**plan)
 
     def state(self):
         """Return the last status, such as HOLD."""
@@ -112,8 +112,8 @@ class Robot:
     def supply(self):
         """Publish all of it but plans."""
         self.beat()
-        self.say_joints()
-        self.say_latent()
+        self.publish_joints()
+        self.publish_latent()
 
     def moves(self, command):
         """Return whether a command moves the robot, or leads it to another place than it is held at."""
@@ -226,8 +226,8 @@ class Asking:
                     return status.level, status.message, {v.key: v.value for v in status.values}
         return b"", "", {}
 
-    def says(self, node, words):
-        """Return whether a node's newest diagnostics say these words."""
+    def diagnosed(self, node, words):
+        """Return whether the message of a node's newest diagnostics has these words."""
         return words in self.diagnosis(node)[1]
 
 

@@ -27,7 +27,7 @@ def section(name, *lines):
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         (section("/**/command_node", "limits.maxstep: [0.1]"), "did you mean limits.max_step?"),
         (section("/**/command_node", "joint_timout: 0.2"), "did you mean joint_timeout?"),
@@ -50,11 +50,11 @@ def section(name, *lines):
         ("a: [", "line 1 is not YAML"),
     ],
 )
-def test_fault_44_what_would_be_ignored_is_refused_with_the_nearest_name(write, text, says):
+def test_fault_44_what_would_be_ignored_is_refused_with_the_nearest_name(write, text, expected):
     file = write(text)
     with pytest.raises(UserError) as caught:
         check_file(file, FULL)
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
     assert str(file) in str(caught.value)
 
 
@@ -92,7 +92,7 @@ def test_sections_are_matched_by_the_name_that_the_node_is_given(write):
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "expected"),
     [
         (("-p", "joint_timout:=1.0"), "did you mean joint_timeout?"),
         (("--param", "command_node:joint_timout:=1.0"), "did you mean joint_timeout?"),
@@ -103,10 +103,10 @@ def test_sections_are_matched_by_the_name_that_the_node_is_given(write):
         (("--params-file", "/nowhere/robot.yaml"), "cannot read the parameter file /nowhere/robot.yaml"),
     ],
 )
-def test_fault_44_words_of_the_command_line_are_refused_with_what_would_do(words, says):
+def test_fault_44_words_of_the_command_line_are_refused_with_what_would_do(words, expected):
     with pytest.raises(UserError) as caught:
         check("command_node", ["--ros-args", *words])
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(

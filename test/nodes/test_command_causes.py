@@ -32,8 +32,8 @@ def test_fault_09_a_frozen_camera_stays_the_cause_when_its_frames_are_missed(
 
     def without_frames():
         any_robot.beat()
-        any_robot.say_joints()
-        any_robot.say_plan()
+        any_robot.publish_joints()
+        any_robot.publish_plan()
 
     holds(any_robot, "frozen", again=without_frames)
     any_robot.stands(again=without_frames, steps=20)  # longer than image_timeout
@@ -159,12 +159,12 @@ def test_fault_51_joints_that_several_publishers_share_are_collected_without_a_w
     parts = [{"name": [name], "position": [0.0]} for name in any_robot.joint_names]
 
     def in_parts():
-        any_robot.say_latent()
-        any_robot.say_plan()
+        any_robot.publish_latent()
+        any_robot.publish_plan()
         for part in parts:
-            any_robot.say_joints(**part)
+            any_robot.publish_joints(**part)
             if any_robot.interface != "twist":
-                any_robot.say_joints(name=["finger"], position=[float("nan")])
+                any_robot.publish_joints(name=["finger"], position=[float("nan")])
 
     observer.until(any_robot.moving, again=in_parts)
     any_robot.status.clear()
@@ -198,7 +198,7 @@ def test_fault_52_a_joint_that_wraps_unnamed_stops_the_robot_and_names_the_param
     arm.pose = [3.13, 0.0]
     arm.get_moving()
     arm.pose = [-3.13, 0.0]
-    arm.say_joints()
+    arm.publish_joints()
     holds(arm, "continuous_joints", "joint1")
 
 
@@ -221,11 +221,11 @@ def test_fault_57_a_camera_that_is_too_slow_is_named_with_both_rates(any_robot, 
     turn = [0]
 
     def slow():  # 5 Hz, were there no load
-        any_robot.say_joints()
-        any_robot.say_plan()
+        any_robot.publish_joints()
+        any_robot.publish_plan()
         turn[0] += 1
         if turn[0] % 4 == 0:
-            any_robot.say_latent()
+            any_robot.publish_latent()
 
     holds(any_robot, "camera/image_raw is too slow", "Hz seen, 10 Hz needed", again=slow)
     any_robot.stands(again=slow)
@@ -272,7 +272,7 @@ def test_status_says_that_commands_are_cut_and_by_which_limit(any_robot, observe
 
     def wild():
         any_robot.supply()
-        any_robot.say_plan(action=(9.0, -0.1))
+        any_robot.publish_plan(action=(9.0, -0.1))
 
     observer.until(lambda: "cut to stay within the limits (limits.high)" in any_robot.reason(), again=wild)
     assert any_robot.state() == "RUNNING"

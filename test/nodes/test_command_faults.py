@@ -9,12 +9,12 @@ pytestmark = [pytest.mark.ros, pytest.mark.fault]
 
 def test_fault_01_no_image_ever_means_no_command(robot, observer, command, ask):
     def without_image():
-        robot.say_joints()
-        robot.say_plan()
+        robot.publish_joints()
+        robot.publish_plan()
 
     observer.until(lambda: "camera/image_raw" in robot.reason(), again=without_image)
     assert robot.state() == "WAITING"
-    observer.until(lambda: ask.says("command_node", "camera/image_raw"), again=without_image)
+    observer.until(lambda: ask.diagnosed("command_node", "camera/image_raw"), again=without_image)
     assert ask.diagnosis("command_node")[0] == b"\x01"
     count = len(robot.executed)
     observer.until(lambda: len(robot.executed) > count + 10, again=without_image)
@@ -27,14 +27,14 @@ def test_fault_02_a_camera_that_drops_holds_until_frames_are_back(robot, observe
     robot.get_moving()
 
     def without_image():
-        robot.say_joints()
-        robot.say_plan()
+        robot.publish_joints()
+        robot.publish_plan()
 
     observer.until(
         lambda: robot.state() == "HOLD" and "camera/image_raw" in robot.reason(), again=without_image
     )
     observer.until(robot.at_rest, again=without_image)
-    robot.say_latent()  # one frame is not enough
+    robot.publish_latent()  # one frame is not enough
     count = len(robot.twists)
     observer.until(lambda: len(robot.twists) > count + 3, again=without_image)
     assert robot.at_rest(4)
@@ -45,8 +45,8 @@ def test_fault_11_joints_that_stop_hold_the_robot(robot, observer, command):
     robot.get_moving()
 
     def without_joints():
-        robot.say_latent()
-        robot.say_plan()
+        robot.publish_latent()
+        robot.publish_plan()
 
     observer.until(lambda: robot.state() == "HOLD" and "joint_states" in robot.reason(), again=without_joints)
     observer.until(robot.at_rest, again=without_joints)
@@ -57,9 +57,9 @@ def test_fault_12_joints_that_are_not_finite_are_as_good_as_none(robot, observer
     robot.get_moving()
 
     def broken():
-        robot.say_joints(position=[float("nan")])
-        robot.say_latent()
-        robot.say_plan()
+        robot.publish_joints(position=[float("nan")])
+        robot.publish_latent()
+        robot.publish_plan()
 
     observer.until(lambda: robot.state() == "HOLD" and "joint_states" in robot.reason(), again=broken)
     observer.until(robot.moving, again=robot.drive)
@@ -83,8 +83,8 @@ def test_fault_16_a_plan_that_is_used_up_holds(robot, observer, command):
     robot.get_moving()
 
     def without_plan():
-        robot.say_joints()
-        robot.say_latent()
+        robot.publish_joints()
+        robot.publish_latent()
 
     observer.until(lambda: robot.state() == "HOLD" and "no plan" in robot.reason(), again=without_plan)
     observer.until(robot.at_rest, again=without_plan)
@@ -113,7 +113,7 @@ def test_fault_23_deactivating_mid_plan_stops_first(robot, observer, command, as
 
 
 def test_fault_27_a_bad_parameter_is_refused_with_a_reason_and_changes_nothing(robot, observer, command, ask):
-    for name, value, says in (
+    for name, value, expected in (
         ("joint_timeout", -1.0, "joint_timeout"),
         ("joint_timeout", float("nan"), "nan"),
         ("joint_timeout", "soon", "type"),
@@ -121,7 +121,7 @@ def test_fault_27_a_bad_parameter_is_refused_with_a_reason_and_changes_nothing(r
     ):
         result, kept = ask.set_parameter("command_node", name, value)
         assert not result.successful
-        assert says in result.reason
+        assert expected in result.reason
         assert kept == (0.5 if name == "joint_timeout" else "twist")
     result, kept = ask.set_parameter("command_node", "joint_timeout", 0.75)
     assert result.successful
@@ -140,7 +140,7 @@ def test_fault_29_a_clock_that_stands_or_jumps_back_stops_the_robot(processes, c
         message.clock.sec, message.clock.nanosec = divmod(time[0], 1_000_000_000)
         clock.publish(message)
 
-    def live():
+    def drive_all():
         time[0] += 50_000_000
         robot.drive()
         tell()
@@ -150,18 +150,18 @@ def test_fault_29_a_clock_that_stands_or_jumps_back_stops_the_robot(processes, c
     observer.until(lambda: robot.joints.get_subscription_count() > 0)
     observer.repeat(robot.drive, 10)
     assert robot.twists == []
-    observer.until(robot.moving, again=live)
+    observer.until(robot.moving, again=drive_all)
     # a pause
     observer.until(lambda: not robot.moving())
     assert "the clock has stood" in node.log.read_text()
     count = len(robot.twists)
-    observer.until(robot.moving, again=live)
+    observer.until(robot.moving, again=drive_all)
     assert len(robot.twists) > count
     # back
     time[0] -= 2_000_000_000
     tell()
     observer.until(lambda: not robot.moving(), again=tell)
-    observer.until(robot.moving, again=live)
+    observer.until(robot.moving, again=drive_all)
 
 
 def test_fault_31_incompatible_quality_of_service_is_said_with_both_sides(processes, checkpoint, observer):
@@ -183,7 +183,7 @@ def test_fault_32_two_masters_are_named(robot, observer, command, ask):
 
     robot.get_moving()
     observer.node.create_publisher(TwistStamped, "command/twist", 10)
-    observer.until(lambda: ask.says("command_node", "is also published by"), again=robot.drive)
+    observer.until(lambda: ask.diagnosed("command_node", "is also published by"), again=robot.drive)
     level, message, _ = ask.diagnosis("command_node")
     assert level == b"\x01"
     assert "/observer" in message
@@ -191,8 +191,8 @@ def test_fault_32_two_masters_are_named(robot, observer, command, ask):
 
 def test_fault_33_nobody_listens(processes, checkpoint, observer, ask):
     processes.node("command_node", config=False, checkpoint=checkpoint)
-    observer.until(lambda: ask.says("command_node", "nobody listens"))
-    assert ask.says("command_node", "command/twist")
+    observer.until(lambda: ask.diagnosed("command_node", "nobody listens"))
+    assert ask.diagnosed("command_node", "command/twist")
 
 
 @pytest.mark.parametrize("how", ["service", "topic"])

@@ -19,8 +19,8 @@ def test_plays_plans_clamps_them_and_stops_in_the_end(robot, observer, command):
 
 def test_says_that_nothing_went_out_while_nothing_is_sent(robot, observer, command, ask):
     def show():
-        robot.say_joints()
-        robot.say_latent()
+        robot.publish_joints()
+        robot.publish_latent()
 
     observer.until(lambda: robot.state() == "READY", again=show)
     observer.until(lambda: len(robot.executed) > 5, again=show)

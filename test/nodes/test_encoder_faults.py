@@ -112,7 +112,7 @@ def test_fault_07_images_that_cannot_be_are_rejected_without_an_exception(encode
         {"height": 2**31, "data": b"\0"},
     )
 
-    def said():
+    def messages():
         return encoder.log.read_text().count("was rejected")
 
     def noise():  # the same picture again would be a frozen camera's
@@ -120,9 +120,9 @@ def test_fault_07_images_that_cannot_be_are_rejected_without_an_exception(encode
 
     stamps = []
     for fields in broken:
-        before = said()
+        before = messages()
         observer.until(
-            lambda before=before: said() > before,
+            lambda before=before: messages() > before,
             again=lambda fields=fields: stamps.append(camera.shoot(pixels=noise(), **fields)),
         )
         observer.until(lambda: max(camera.stamps()) > stamps[-1], again=camera.shoot)
@@ -133,7 +133,7 @@ def test_fault_07_images_that_cannot_be_are_rejected_without_an_exception(encode
 
 def test_fault_08_black_pictures_are_a_warning(encoder, camera, observer, ask):
     black = np.zeros((48, 64, 3), np.uint8)
-    observer.until(lambda: ask.says("encoder_node", "black"), again=lambda: camera.shoot(pixels=black))
+    observer.until(lambda: ask.diagnosed("encoder_node", "black"), again=lambda: camera.shoot(pixels=black))
     assert ask.diagnosis("encoder_node")[0] == b"\x01"
     observer.until(lambda: ask.diagnosis("encoder_node")[0] == b"\x00", again=camera.shoot)
 
@@ -184,8 +184,8 @@ def test_fault_30_a_thousand_images_a_second_disturb_neither_memory_nor_commands
         return sum(pages) * resource.getpagesize() / 1e6
 
     def alive():  # the latents are the encoder's own
-        robot.say_joints()
-        robot.say_plan()
+        robot.publish_joints()
+        robot.publish_plan()
 
     flood = processes.start("-c", FLOOD)
     observer.until(robot.moving, again=alive)
@@ -194,12 +194,12 @@ def test_fault_30_a_thousand_images_a_second_disturb_neither_memory_nor_commands
     stamps = [m.header.stamp.sec + 1e-9 * m.header.stamp.nanosec for m in robot.executed[first:]]
     periods = 1e3 * np.diff(stamps)
     observer.until(lambda: "camera_hz" in ask.diagnosis("encoder_node")[2], again=alive)
-    figures = ask.diagnosis("encoder_node")[2]
+    values = ask.diagnosis("encoder_node")[2]
     print(
         f"command period p50 {np.median(periods):.1f} ms, p99 {np.percentile(periods, 99):.1f} ms; "
-        f"camera {figures['camera_hz']} Hz, memory grew by {resident() - before:.1f} MB"
+        f"camera {values['camera_hz']} Hz, memory grew by {resident() - before:.1f} MB"
     )
-    assert int(figures["frames_too_many"]) > int(figures["frames_used"])
+    assert int(values["frames_too_many"]) > int(values["frames_used"])
     assert resident() - before < 20
     assert 45 < np.median(periods) < 55
     observer.until(robot.moving, again=alive)
@@ -209,18 +209,18 @@ def test_fault_30_a_thousand_images_a_second_disturb_neither_memory_nor_commands
 def test_a_camera_whose_frames_get_lost_is_named_with_the_remedy(processes, checkpoint, observer, ask):
     """640 x 480 at 30 Hz from a process without the profile: Fast DDS loses most of it."""
     node = start(processes, checkpoint)
-    camera = processes.start("-c", LOSSY_CAMERA)
-    observer.until(lambda: ask.says("encoder_node", "get lost on the way"))
-    assert "/lossy_camera" in ask.diagnosis("encoder_node")[1]
+    camera = processes.start("-c", DROPPING_CAMERA)
+    observer.until(lambda: ask.diagnosed("encoder_node", "get lost on the way"))
+    assert "/dropping_camera" in ask.diagnosis("encoder_node")[1]
     assert ask.diagnosis("encoder_node")[0] == b"\x01"
     log = node.log.read_text()
     assert log.count("get lost on the way") == 1
     remedy = f"start the camera with {environment.profile_variable()}"
-    assert f"from /lossy_camera get lost on the way: {remedy}" in log
+    assert f"from /dropping_camera get lost on the way: {remedy}" in log
     assert camera.poll() is None
 
 
-LOSSY_CAMERA = """
+DROPPING_CAMERA = """
 import array, os, sys, time
 os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = ""
 for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
@@ -229,7 +229,7 @@ import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 rclpy.init()
-node = rclpy.create_node("lossy_camera")
+node = rclpy.create_node("dropping_camera")
 out = node.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
 message = Image(height=480, width=640, encoding="rgb8", step=1920)
 def shoot():
@@ -241,7 +241,7 @@ rclpy.spin(node)
 """
 
 
-GOOD_CAMERA = LOSSY_CAMERA.replace(
+GOOD_CAMERA = DROPPING_CAMERA.replace(
     'for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):\n'
     "    os.environ.pop(name, None)\n",
     "os.environ.pop(name := 'FASTDDS_DEFAULT_PROFILES_FILE')\n"
@@ -297,18 +297,18 @@ def noise(seed):
 def test_fault_45_goals_that_show_nothing_are_refused_and_named(processes, checkpoint, observer, ask):
     goals, node = Goals(observer), start(processes, checkpoint)
     goals.begin()
-    for stamp, value, says in ((1, 0, "the picture is black"), (2, 255, "the picture is white all over")):
+    for stamp, value, expected in ((1, 0, "the picture is black"), (2, 255, "the picture is white all over")):
         goals.send(stamp, np.full((48, 64, 3), value, np.uint8))
-        observer.until(lambda says=says: f"goal/image was rejected: {says}" in node.log.read_text())
-    camera = Camera(observer)  # so that the goal is all there is to say
+        observer.until(lambda text=expected: f"goal/image was rejected: {text}" in node.log.read_text())
+    camera = Camera(observer)  # so that the goal is all there is to report
     observer.until(
-        lambda: ask.says("encoder_node", "goal on goal/image was refused: the picture is white"),
+        lambda: ask.diagnosed("encoder_node", "goal on goal/image was refused: the picture is white"),
         again=camera.shoot,
     )
     assert ask.diagnosis("encoder_node")[0] == b"\x01"
     goals.send(3, noise(3))
     observer.until(lambda: goals.latents)
-    observer.until(lambda: ask.says("encoder_node", "fine"), again=camera.shoot)
+    observer.until(lambda: ask.diagnosed("encoder_node", "fine"), again=camera.shoot)
     assert goals.stamps() == [3]
 
 
@@ -359,7 +359,7 @@ def test_fault_58_the_same_goal_picture_again_has_the_same_latent_without_being_
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "expected"),
     [
         ({"stamp": 0}, "the driver does not stamp its images"),
         ({"stamp": 1234 * SECOND}, "counts from when the camera or its computer was started"),
@@ -369,7 +369,7 @@ def test_fault_58_the_same_goal_picture_again_has_the_same_latent_without_being_
     ids=["zero", "uptime", "apart", "encoding"],
 )
 def test_fault_09_a_camera_whose_frames_are_all_of_no_use_is_a_warning_with_the_cause(
-    processes, checkpoint, camera, observer, ask, fields, says
+    processes, checkpoint, camera, observer, ask, fields, expected
 ):
     from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -380,11 +380,13 @@ def test_fault_09_a_camera_whose_frames_are_all_of_no_use_is_a_warning_with_the_
         camera.shoot(**fields)
 
     words = "camera/image_raw: no frame can be used: "
-    observer.until(lambda: ask.says("encoder_node", says) and ask.says("encoder_node", words), again=shoot)
+    observer.until(
+        lambda: ask.diagnosed("encoder_node", expected) and ask.diagnosed("encoder_node", words), again=shoot
+    )
     assert ask.diagnosis("encoder_node")[0] == b"\x01"
     assert int(ask.diagnosis("encoder_node")[2]["frames_used"]) == 0
-    observer.until(lambda: says in health[-1].message, again=shoot)
-    assert node.log.read_text().count(says) == 1
+    observer.until(lambda: expected in health[-1].message, again=shoot)
+    assert node.log.read_text().count(expected) == 1
     observer.until(lambda: ask.diagnosis("encoder_node")[0] == b"\x00", again=camera.shoot)
 
 
@@ -405,8 +407,10 @@ def test_fault_03_a_frozen_camera_keeps_its_cause_and_one_that_stops_says_that(
     first = len(health)
     observer.until(lambda: len(health) > first + 30, again=shoot)
     # Where the machine is so busy that no frame came for a second, that is true too.
-    said = {message.message for message in health[first:]} - {"camera/image_raw: no frame for more than 1 s"}
-    assert said == {message.message for message in health[first:] if "frozen" in message.message}
+    reasons = {message.message for message in health[first:]} - {
+        "camera/image_raw: no frame for more than 1 s"
+    }
+    assert reasons == {message.message for message in health[first:] if "frozen" in message.message}
     observer.until(lambda: health[-1].message == "camera/image_raw: no frame for more than 1 s")
     assert {v.key: v.value for v in health[-1].values}["asks_for"] == "go_on"  # missed by the frames' age
     observer.until(lambda: health[-1].message == "fine", again=camera.shoot)

@@ -1,4 +1,4 @@
-"""What the encoder takes, and what it rejects and says."""
+"""What the encoder takes, and what it rejects and reports."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_goals_are_heard_whoever_comes_first(processes, observer, checkpoint, ke
     publisher = observer.node.create_publisher(
         Image, "goal/image", QoSProfile(depth=1, durability=durability)
     )
-    if kept:  # said before there is an encoder
+    if kept:  # published before there is an encoder
         publisher.publish(image(5, 60))
         encoder(processes, checkpoint)
     else:

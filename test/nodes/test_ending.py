@@ -49,7 +49,7 @@ def test_all_end_when_one_is_killed(processes, observer, checkpoint):
     plans = observer.collect(JointTrajectory, "plan")
     sim = processes.sim("--checkpoint", checkpoint)
     observer.until(lambda: plans)
-    (line,) = [found for found in processes.alive() if "encoder_node" in found]
+    (line,) = [words for words in processes.alive() if "encoder_node" in words]
     assert "checkpoint" in line
     processes.kill("encoder_node")
     processes.ends_within(sim, 4.0)
@@ -58,12 +58,12 @@ def test_all_end_when_one_is_killed(processes, observer, checkpoint):
     assert processes.alive() == []
 
 
-def refused(process, *says):
+def refused(process, *expected):
     process.wait(timeout=60)
     log = process.log.read_text()
     assert process.returncode == 2, log
     assert "Traceback" not in log
-    assert all(word in log for word in says), log
+    assert all(word in log for word in expected), log
 
 
 @pytest.mark.parametrize("node", ["encoder_node", "planner_node", "command_node", "monitor_node"])
@@ -72,7 +72,7 @@ def test_a_missing_checkpoint_is_one_sentence_and_exit_code_two(processes, node)
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "expected"),
     [
         (["--checkpoint", "/nowhere/at/all"], "/nowhere/at/all"),
         (["--checkpoint", "nobody"], "nobody"),
@@ -81,9 +81,9 @@ def test_a_missing_checkpoint_is_one_sentence_and_exit_code_two(processes, node)
         (["speed:=3"], "speed"),
     ],
 )
-def test_the_starter_refuses_before_it_starts_anything(processes, options, says):
+def test_the_starter_refuses_before_it_starts_anything(processes, options, expected):
     sim = processes.sim(*options)
-    refused(sim, says)
+    refused(sim, expected)
     assert len(sim.log.read_text().strip().splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""What is too old is said before anything is imported. Needs no ROS."""
+"""A version that is too old is refused before anything is imported. Needs no ROS."""
 
 import importlib.metadata
 
@@ -20,7 +20,7 @@ def versions(**given):
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "expected"),
     [
         ({"rclpy": "3.3.11"}, "rclpy 3.3.11 is too old, 7.1 or newer is needed: install ROS 2 Jazzy"),
         ({"rclpy": "4.1.3"}, "rclpy 4.1.3 is too old"),
@@ -28,10 +28,10 @@ def versions(**given):
         ({"torch": "1.13.1"}, "torch 1.13.1 is too old"),
     ],
 )
-def test_what_is_too_old_is_a_sentence_with_the_version_that_is_needed(given, says):
+def test_what_is_too_old_is_a_sentence_with_the_version_that_is_needed(given, expected):
     with pytest.raises(UserError, match="too old") as caught:
         check_versions(versions(**given))
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ real = importlib.metadata.version
 fake = lambda name: "3.3.11" if name == "rclpy" else real(name)
 environment.check_versions.__defaults__ = (fake,)
 sys.argv = ["command_node"]
-from world_model_ros.nodes import entry
-sys.exit(entry.start("command_node"))
+from world_model_ros.nodes.__main__ import start
+sys.exit(start("command_node"))
 """
 
 

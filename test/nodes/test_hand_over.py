@@ -42,7 +42,7 @@ def in_ready(arm, observer, ask):
 def in_waiting(arm, observer, ask):
     in_fault(arm, observer, ask)
     assert ask.trigger("command/reset").success
-    observer.until(lambda: arm.state() == "WAITING", again=arm.say_joints)
+    observer.until(lambda: arm.state() == "WAITING", again=arm.publish_joints)
 
 
 def in_released(arm, observer, ask):
@@ -63,7 +63,7 @@ STATES = (in_hold, in_fault, in_ready, in_waiting, in_released, when_inactive)
 def test_fault_48_no_command_asks_an_arm_that_was_moved_by_hand_back(arm, observer, start_command, ask, come):
     node = start_command(arm)
     come(arm, observer, ask)
-    feed = arm.say_joints if come is in_waiting else arm.supply
+    feed = arm.publish_joints if come is in_waiting else arm.supply
     observer.repeat(feed, 10)
     arm.commands.clear()
     arm.pose = [MOVED, -MOVED]
@@ -76,13 +76,13 @@ def test_fault_48_no_command_asks_an_arm_that_was_moved_by_hand_back(arm, observ
     assert ask.trigger("command/emergency_stop").success  # asks to hold the arm, wherever that is
     observer.repeat(feed, 30)
     node.send_signal(signal.SIGINT)  # the last message too
-    observer.until(lambda: node.poll() is not None, again=arm.say_joints)
+    observer.until(lambda: node.poll() is not None, again=arm.publish_joints)
     observer.repeat(lambda: None, 5)
-    settled = arm.commands[3:]  # what was on its way when the arm was moved
-    for command in settled:
+    later = arm.commands[3:]  # what was on its way when the arm was moved
+    for command in later:
         assert np.abs(reach(command) - arm.pose).max() <= SPEED * PERIOD + 1e-9, (command, moved)
     if come is not in_released:
-        assert settled  # it is held where it is
+        assert later  # it is held where it is
 
 
 def test_fault_48_an_arm_that_is_pushed_while_it_moves_is_not_led_back(arm, observer, start_command, ask):
@@ -126,16 +126,16 @@ def test_fault_53_a_released_topic_is_silent_and_taking_over_ramps_up(
 
     def without_joints():
         any_robot.beat()
-        any_robot.say_latent()
-        any_robot.say_plan((0.4, 0.4))
+        any_robot.publish_latent()
+        any_robot.publish_plan((0.4, 0.4))
 
     observer.until(lambda: any_robot.state() == "WAITING", again=without_joints)
     assert "joint_states" in any_robot.reason()
     any_robot.executed.clear()
-    observer.until(any_robot.moving, again=lambda: without_joints() or any_robot.say_joints())
+    observer.until(any_robot.moving, again=lambda: without_joints() or any_robot.publish_joints())
     observer.until(
         lambda: any_robot.executed and any_robot.executed[-1].velocity[0] == 0.4,
-        again=lambda: without_joints() or any_robot.say_joints(),
+        again=lambda: without_joints() or any_robot.publish_joints(),
     )
     speeds = [m.velocity[0] for m in any_robot.executed if m.velocity[0]]
     assert speeds[0] <= 0.4 * 0.1 + 0.05  # a tick may come a little late

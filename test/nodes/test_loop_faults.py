@@ -1,4 +1,4 @@
-"""What is killed, dropped or broken while the whole loop runs; the figures are of the simulation's clock."""
+"""What is killed, dropped or broken while the whole loop runs; the values are of the simulation's clock."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import signal
 import pytest
 
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
-# How often each death is tried: the bar says 20 of 20, which takes minutes.
+# How often each death is tried: the bar is 20 of 20, which takes minutes.
 TIMES = int(os.environ.get("WORLD_MODEL_ROS_DEATHS", "2"))
 SOON = 250_000_000  # ns between a death and the last command that moves the robot
 # ns after the planner's death: the plan for the next model step is there, and played for plan_timeout.
@@ -43,7 +43,7 @@ class Loop:
         own = {"lease": 0.25} if name == "command_node" else {}  # as on a robot
         self.nodes[name] = self.processes.node(name, checkpoint=self.checkpoint, **own)
 
-    def said(self, name):
+    def messages(self, name):
         return self.nodes[name].log.read_text()
 
     def moves(self):
@@ -124,11 +124,11 @@ FAULTS = {
 def test_faults_of_the_simulation_stop_the_robot_and_are_named(loop, ask):
     for fault, (node, words) in FAULTS.items():
         loop.get_moving()
-        before = len(loop.said(node))
+        before = len(loop.messages(node))
         assert ask.set_parameter("sim_node", "faults", fault)[0].successful
         loop.rest()
-        # Of this fault, not of one before: the same sentence may have been said then.
-        loop.observer.until(lambda: words in loop.said(node)[before:])  # noqa: B023
+        # Of this fault, not of one before: the same sentence may have been logged then.
+        loop.observer.until(lambda: words in loop.messages(node)[before:])  # noqa: B023
         assert ask.set_parameter("sim_node", "faults", "")[0].successful
     loop.get_moving()
     # Joints go by name: another order changes nothing.
@@ -137,7 +137,7 @@ def test_faults_of_the_simulation_stop_the_robot_and_are_named(loop, ask):
     loop.observer.until(lambda: len(loop.moves()) > 40)  # for longer than joint_timeout
     # A black picture is a warning for the encoder; the monitor has never seen the like.
     assert ask.set_parameter("sim_node", "faults", "black")[0].successful
-    loop.observer.until(lambda: ask.says("encoder_node", "black"))
+    loop.observer.until(lambda: ask.diagnosed("encoder_node", "black"))
     loop.rest()
     loop.observer.until(lambda: "monitor_node" in loop.status[-1].data)
     result, kept = ask.set_parameter("sim_node", "faults", "gremlins")

@@ -1,4 +1,4 @@
-"""What every managed node says of itself, and what it makes of commands that come early."""
+"""What every managed node reports of itself, and what it makes of commands that come early."""
 
 import sys
 import threading
@@ -147,11 +147,11 @@ def test_what_is_published_last_is_what_was_said_last():
         for round_ in range(300):
             barrier = threading.Barrier(2)
 
-            def say(who, barrier=barrier, round_=round_):
+            def publish(who, barrier=barrier, round_=round_):
                 barrier.wait()
                 node.publish_health(Health.HOLD, f"{who} {round_}")
 
-            threads = [threading.Thread(target=say, args=(who,)) for who in "ab"]
+            threads = [threading.Thread(target=publish, args=(who,)) for who in "ab"]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -178,7 +178,7 @@ def test_a_fault_is_logged_as_an_error_a_hold_as_a_warning_each_once():
         ("warning", "dark"),
         ("warning", "frozen"),
         ("error", "broken"),
-        ("info", "all is well again"),
+        ("info", "works again"),
     ]
     assert node._health_out.messages == ["fine", "dark", "frozen", "broken", "fine"]
 
@@ -248,10 +248,10 @@ UNKNOWN = """
 from rclpy.node import Node
 find = Node.get_publishers_info_by_topic
 def unknown(self, *inputs, **named):
-    found = find(self, *inputs, **named)
-    for info in found:
+    endpoints = find(self, *inputs, **named)
+    for info in endpoints:
         info.node_name, info.node_namespace = "_NODE_NAME_UNKNOWN_", "_NODE_NAMESPACE_UNKNOWN_"
-    return found
+    return endpoints
 Node.get_publishers_info_by_topic = unknown
 """
 
@@ -261,7 +261,7 @@ def test_a_name_that_discovery_does_not_know_reaches_nobody(processes, checkpoin
 
     node = patched(processes, "encoder_node", checkpoint, UNKNOWN)
     observer.node.create_publisher(Image, "camera/image_raw", 1)
-    observer.until(lambda: ask.says("encoder_node", "no image yet on /camera/image_raw from the camera"))
+    observer.until(lambda: ask.diagnosed("encoder_node", "no image yet on /camera/image_raw from the camera"))
     assert "UNKNOWN" not in str(ask.reports) + node.log.read_text()
 
 
@@ -276,8 +276,8 @@ def test_endpoints_whose_node_is_not_known_are_left_out():
     unknown = endpoint("_NODE_NAME_UNKNOWN_", "_NODE_NAMESPACE_UNKNOWN_")
     assert full_names([unknown]) == []
     assert full_names([endpoint("_CREATED_BY_BARE_DDS_APP_")]) == []
-    found = [unknown, endpoint("b", "/left"), endpoint("a"), endpoint("a"), endpoint("_hidden")]
-    assert full_names(found) == ["/_hidden", "/a", "/left/b"]
+    endpoints = [unknown, endpoint("b", "/left"), endpoint("a"), endpoint("a"), endpoint("_hidden")]
+    assert full_names(endpoints) == ["/_hidden", "/a", "/left/b"]
 
 
 @pytest.mark.parametrize("name", ["encoder_node", "planner_node", "command_node", "monitor_node"])
@@ -289,10 +289,10 @@ def test_simulated_time_without_a_clock_is_said_with_the_topics_name(
     words = ("-m", "world_model_ros.nodes", name, "--ros-args", "-r", "/clock:=/robot/clock")
     given = ("-p", f"checkpoint:={checkpoint}", "-p", "use_sim_time:=true")
     node = processes.start(*words, *given)
-    says = "use_sim_time is true and nobody publishes /robot/clock"
-    observer.until(lambda: ask.says(name, says))
+    expected = "use_sim_time is true and nobody publishes /robot/clock"
+    observer.until(lambda: ask.diagnosed(name, expected))
     assert ask.diagnosis(name)[0] == b"\x01"
-    observer.until(lambda: says in node.log.read_text())
+    observer.until(lambda: expected in node.log.read_text())
     clock = observer.node.create_publisher(Clock, "/robot/clock", 1)
     message = Clock()
 
@@ -301,4 +301,4 @@ def test_simulated_time_without_a_clock_is_said_with_the_topics_name(
         clock.publish(message)
 
     observer.until(lambda: "use_sim_time" not in (ask.diagnosis(name)[1] or "use_sim_time"), again=tick)
-    assert node.log.read_text().count(says) == 1
+    assert node.log.read_text().count(expected) == 1

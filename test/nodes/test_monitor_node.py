@@ -1,4 +1,4 @@
-"""The monitor's doubts, on a real node."""
+"""What monitor_node measures and asks for, on a real node."""
 
 import json
 
@@ -10,11 +10,11 @@ BLOCK, PERIOD = 250_000_000, 50_000_000
 
 
 @pytest.fixture
-def doubtful(checkpoint, tmp_path):
+def monitored(checkpoint, tmp_path):
     """Return a checkpoint that nothing but a wild latent surprises."""
     import shutil
 
-    folder = shutil.copytree(checkpoint, tmp_path / "doubtful")
+    folder = shutil.copytree(checkpoint, tmp_path / "monitored")
     config = json.loads((folder / "config.json").read_text())
     config["thresholds"] |= {"surprise": 1e4, "norm_low": 0.1, "norm_high": 1e3}
     (folder / "config.json").write_text(json.dumps(config))
@@ -77,8 +77,8 @@ def world(observer):
 
 
 @pytest.mark.fault
-def test_fault_36_surprise_for_some_steps_asks_for_a_standstill(processes, doubtful, world, observer, ask):
-    processes.node("monitor_node", config=False, checkpoint=doubtful)
+def test_fault_36_surprise_for_some_steps_asks_for_a_standstill(processes, monitored, world, observer, ask):
+    processes.node("monitor_node", config=False, checkpoint=monitored)
     observer.until(lambda: world.latents.get_subscription_count() > 0)
     observer.until(lambda: len(world.surprises) > 3 and world.asks() == "go_on", again=world.step)
     signs = iter(range(1000))
@@ -93,10 +93,10 @@ def test_fault_36_surprise_for_some_steps_asks_for_a_standstill(processes, doubt
 
 
 @pytest.mark.fault
-def test_fault_36_pictures_like_none_in_training_are_doubted_or_only_said(
-    processes, doubtful, world, observer, ask
+def test_fault_36_pictures_like_none_in_training_ask_for_a_hold_or_only_warn(
+    processes, monitored, world, observer, ask
 ):
-    processes.node("monitor_node", config=False, checkpoint=doubtful)
+    processes.node("monitor_node", config=False, checkpoint=monitored)
     observer.until(lambda: world.latents.get_subscription_count() > 0)
     observer.until(lambda: world.asks() == "hold", again=lambda: world.step(900.0))
     assert "like none seen in training" in world.health[-1].message
@@ -107,18 +107,18 @@ def test_fault_36_pictures_like_none_in_training_are_doubted_or_only_said(
 
 
 def test_what_the_monitor_asks_for_is_what_the_command_side_does(
-    processes, checkpoint, doubtful, robot, world, observer
+    processes, checkpoint, monitored, robot, world, observer
 ):
     # What it sends belongs to another time than the world's latents.
     given = ("-p", f"checkpoint:={checkpoint}", "-r", "command/executed:=robot/executed")
     processes.start("-m", "world_model_ros.nodes", "command_node", "--ros-args", *given)
-    processes.node("monitor_node", config=False, checkpoint=doubtful)
+    processes.node("monitor_node", config=False, checkpoint=monitored)
     robot.get_moving()
     signs = iter(range(1000))
 
     def drive():  # the latents are the world's
-        robot.say_joints()
-        robot.say_plan()
+        robot.publish_joints()
+        robot.publish_plan()
 
     def surprise():
         drive()
@@ -127,19 +127,19 @@ def test_what_the_monitor_asks_for_is_what_the_command_side_does(
     observer.until(lambda: robot.state() == "HOLD" and "monitor_node" in robot.reason(), again=surprise)
     observer.until(robot.at_rest, again=surprise)
 
-    def calm():
+    def normal():
         drive()
         world.step()
 
-    observer.until(robot.moving, again=calm)
+    observer.until(robot.moving, again=normal)
 
 
-def test_a_gap_of_command_node_is_a_gap(processes, doubtful, world, observer, ask):
+def test_a_gap_of_command_node_is_a_gap(processes, monitored, world, observer, ask):
     """What was planned is not what was done: without command_node nothing can be expected."""
     from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
     plans = observer.node.create_publisher(JointTrajectory, "plan", 10)
-    processes.node("monitor_node", config=False, checkpoint=doubtful)
+    processes.node("monitor_node", config=False, checkpoint=monitored)
     world.ready()
     observer.until(plans.get_subscription_count)
     observer.until(lambda: len(world.surprises) > 3, again=world.step)
@@ -161,7 +161,7 @@ def test_a_gap_of_command_node_is_a_gap(processes, doubtful, world, observer, as
     observer.until(lambda: steps("steps_not_judged") > missing + 8, again=absent)
     assert len(world.surprises) == judged
     assert world.asks() == "go_on"
-    observer.until(lambda: ask.says("monitor_node", why), again=absent)
+    observer.until(lambda: ask.diagnosed("monitor_node", why), again=absent)
     assert ask.diagnosis("monitor_node")[0] == b"\x01"  # WARN
     observer.until(lambda: len(world.surprises) > judged + 3, again=world.step)
 
@@ -187,8 +187,8 @@ class OffGrid:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("rate", [10, 24])
-def test_fault_57_steps_of_a_camera_off_the_grid_are_judged(processes, doubtful, world, observer, ask, rate):
-    processes.node("monitor_node", config=False, checkpoint=doubtful)
+def test_fault_57_steps_of_a_camera_off_the_grid_are_judged(processes, monitored, world, observer, ask, rate):
+    processes.node("monitor_node", config=False, checkpoint=monitored)
     world.ready()
     camera = OffGrid(world, rate)
 
@@ -213,13 +213,13 @@ def test_fault_57_steps_of_a_camera_off_the_grid_are_judged(processes, doubtful,
 
 @pytest.mark.fault
 def test_fault_57_a_camera_that_is_too_slow_is_named_with_both_rates(
-    processes, doubtful, world, observer, ask
+    processes, monitored, world, observer, ask
 ):
-    processes.node("monitor_node", config=False, checkpoint=doubtful)
+    processes.node("monitor_node", config=False, checkpoint=monitored)
     world.ready()
     camera = OffGrid(world, 5)
-    observer.until(lambda: ask.says("monitor_node", "at least 10.0 are needed"), again=camera.frame)
-    level, message, figures = ask.diagnosis("monitor_node")
+    observer.until(lambda: ask.diagnosed("monitor_node", "at least 10.0 are needed"), again=camera.frame)
+    level, message, values = ask.diagnosis("monitor_node")
     assert level == b"\x01"
     assert "the camera gives 5." in message or "the camera gives 4." in message
-    assert figures["camera_hz_needed"] == "10.0"
+    assert values["camera_hz_needed"] == "10.0"

@@ -37,7 +37,7 @@ class Robot:
         message.header.stamp = self.node.get_clock().now().to_msg()
         return message
 
-    def live(self):
+    def drive_all(self):
         """Publish a frame and joint states."""
         from sensor_msgs.msg import JointState
 
@@ -51,15 +51,15 @@ class Robot:
 
 def endpoints(observer, namespace):
     """Return the topics and services of the nodes in a namespace."""
-    node, found = observer.node, set()
+    node, topics = observer.node, set()
     for name in NODES:
         for ask in (
             node.get_publisher_names_and_types_by_node,
             node.get_subscriber_names_and_types_by_node,
             node.get_service_names_and_types_by_node,
         ):
-            found |= {topic for topic, _ in ask(name, namespace)}
-    return found
+            topics |= {topic for topic, _ in ask(name, namespace)}
+    return topics
 
 
 def test_fault_37_two_robots_in_two_namespaces_do_not_hear_each_other(processes, observer, checkpoint):
@@ -80,9 +80,9 @@ def test_fault_37_two_robots_in_two_namespaces_do_not_hear_each_other(processes,
             processes.start(*line, *words(name))
     a, b = Robot(observer, "/a"), Robot(observer, "/b")
 
-    def live():
-        a.live()
-        b.live()
+    def drive_all():
+        a.drive_all()
+        b.drive_all()
 
     def all_there():
         there = observer.node.get_node_names_and_namespaces()
@@ -92,27 +92,27 @@ def test_fault_37_two_robots_in_two_namespaces_do_not_hear_each_other(processes,
             for namespace in ("/a", "/b")
         )
 
-    observer.until(lambda: a.state() == b.state() == "READY", again=live)
+    observer.until(lambda: a.state() == b.state() == "READY", again=drive_all)
     # A command node is ready as soon as it has frames: the planners may still be loading.
-    observer.until(all_there, again=live)
+    observer.until(all_there, again=drive_all)
     for namespace in ("/a", "/b"):
         some = {f"{namespace}/{name}" for name in ("plan", "command/twist", "command/reset", "surprise")}
         observer.until(
-            lambda some=some, namespace=namespace: some <= endpoints(observer, namespace), again=live
+            lambda some=some, namespace=namespace: some <= endpoints(observer, namespace), again=drive_all
         )
         topics = endpoints(observer, namespace)
         assert all(topic.startswith(f"{namespace}/") for topic in topics - SHARED), topics
 
     a.goals.publish(a.picture(50))
-    observer.until(lambda: len(a.plans) > 3 and len(a.twists) > 10, again=live)
+    observer.until(lambda: len(a.plans) > 3 and len(a.twists) > 10, again=drive_all)
     a.stops.publish(Bool(data=True))
-    observer.until(lambda: a.state() == "FAULT", again=live)
+    observer.until(lambda: a.state() == "FAULT", again=drive_all)
     # Time enough for anything to get across: /b has done nothing of all this, and then does it.
-    observer.until(lambda: len(a.twists) > 60, again=live)
+    observer.until(lambda: len(a.twists) > 60, again=drive_all)
     assert not b.plans
     assert not b.twists
     observer.until(lambda: b.state() == "READY", again=live)  # HOLD where a busy machine delays its frames
     b.goals.publish(b.picture(50))
-    observer.until(lambda: b.state() == "RUNNING" and len(b.twists) > 10, again=live)
+    observer.until(lambda: b.state() == "RUNNING" and len(b.twists) > 10, again=drive_all)
     assert a.state() == "FAULT"
     assert not any(m.twist.linear.x or m.twist.linear.y for m in a.twists[-10:])

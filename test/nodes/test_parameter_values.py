@@ -73,7 +73,7 @@ def test_fault_27_numbers_that_are_not_finite_are_refused(parameter, value):
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "expected"),
     [
         ("autostart", 1, "true or false"),
         ("autostart", "true", "true or false"),
@@ -91,10 +91,10 @@ def test_fault_27_numbers_that_are_not_finite_are_refused(parameter, value):
         ("device", "", "choose one of"),
     ],
 )
-def test_fault_27_wrong_types_and_choices_are_refused_with_what_would_do(name, value, says):
+def test_fault_27_wrong_types_and_choices_are_refused_with_what_would_do(name, value, expected):
     problem = of(name).problem(value)
     assert problem.startswith(f"{name} is ")
-    assert says in problem
+    assert expected in problem
 
 
 def test_lists_may_be_left_out_and_are_taken_as_ros_gives_them():

@@ -87,7 +87,7 @@ def test_fault_17_planning_that_raises_is_a_fault_with_its_traceback(processes, 
     observer.until(lambda: feed.asks() == "fault", again=feed.next)
     assert "the wheels came off" in feed.health[-1].message
     assert "Traceback" in feed.health[-1].message
-    assert node.log.read_text().count("Traceback") == 1  # said once
+    assert node.log.read_text().count("Traceback") == 1  # logged once
     count = len(feed.plans)
     observer.until(lambda: feed.asks() == "go_on" and len(feed.plans) > count, again=feed.next)
 
@@ -225,11 +225,11 @@ Node.report, Node.publish_health = report, publish_health
     feed.begin()
     observer.until(lambda: feed.asks() == "hold", again=feed.next)
     observer.until(lambda: "planning_ms_p50" in ask.diagnosis("planner_node")[2], again=feed.next)
-    said = node.log.read_text()
-    assert "report planner" not in said
-    assert "health planner True" in said
+    log = node.log.read_text()
+    assert "report planner" not in log
+    assert "health planner True" in log
     # Where the executor could come in between, its word would be overwritten.
-    assert "health planner False" not in said
+    assert "health planner False" not in log
 
 
 def test_fault_35_a_time_in_which_the_robot_was_kept_still_is_no_lack_of_progress(

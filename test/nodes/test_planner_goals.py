@@ -1,4 +1,4 @@
-"""What planner_node plans towards, what it says of itself, and the cameras it plans with."""
+"""What planner_node plans towards, what it reports of itself, and the cameras it plans with."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ class Feed:
         self.goal()
         self.observer.until(lambda: self.plans, again=self.frame)
 
-    def said(self):
+    def report(self):
         return {v.key: v.value for v in self.health[-1].values} if self.health else {}
 
     def wait(self, count, again):
@@ -77,20 +77,20 @@ def test_health_says_whether_planning_is_enabled_and_whether_there_is_a_goal(
         assert answer.success
         return answer.message
 
-    def says(**values):
-        observer.until(lambda: values.items() <= feed.said().items())
+    def reported(**values):
+        observer.until(lambda: values.items() <= feed.report().items())
 
     processes.node("planner_node", config=False, checkpoint=checkpoint, enabled="false")
-    says(enabled="false", enable_calls="0", goal="false")
+    reported(enabled="false", enable_calls="0", goal="false")
     assert enable(True).startswith("enabled: waiting for a goal")
-    says(enabled="true", enable_calls="1", goal="false")
+    reported(enabled="true", enable_calls="1", goal="false")
     feed.ready()
     feed.goal()
-    says(enabled="true", enable_calls="1", goal="true")
+    reported(enabled="true", enable_calls="1", goal="true")
     assert enable(True) == "planning"
-    says(enabled="true", enable_calls="2", goal="true")
+    reported(enabled="true", enable_calls="2", goal="true")
     assert enable(False).startswith("not planning")
-    says(enabled="false", enable_calls="2", goal="true")
+    reported(enabled="false", enable_calls="2", goal="true")
 
 
 @pytest.mark.fault
@@ -120,7 +120,7 @@ def test_a_latched_goal_from_before_the_activation_is_taken(processes, checkpoin
     feed.ready()
     feed.wait(5, feed.frame)
     assert ask.change_state("planner_node", "activate")
-    observer.until(lambda: feed.said().get("goal") == "true")
+    observer.until(lambda: feed.report().get("goal") == "true")
     observer.until(lambda: feed.plans, again=feed.frame)
 
 
@@ -153,7 +153,9 @@ def test_fault_57_a_camera_that_is_too_slow_is_refused_with_both_rates(
 ):
     processes.node("planner_node", config=False, checkpoint=checkpoint)
     feed.begin()
-    observer.until(lambda: feed.said().get("asks_for") == "hold", again=lambda: feed.frame(milliseconds * MS))
+    observer.until(
+        lambda: feed.report().get("asks_for") == "hold", again=lambda: feed.frame(milliseconds * MS)
+    )
     rate = f"the camera gives {1000 / milliseconds:.1f} frames a second, at least {needed} are needed"
     assert rate in feed.health[-1].message
     feed.wait(3, lambda: feed.frame(milliseconds * MS))
@@ -161,7 +163,7 @@ def test_fault_57_a_camera_that_is_too_slow_is_refused_with_both_rates(
     feed.wait(10, lambda: feed.frame(milliseconds * MS))
     assert len(feed.plans) == count
     observer.until(
-        lambda: feed.said().get("asks_for") == "go_on" and len(feed.plans) > count,
+        lambda: feed.report().get("asks_for") == "go_on" and len(feed.plans) > count,
         again=lambda: feed.frame(50 * MS),
     )
 
@@ -199,7 +201,7 @@ def test_fault_57_plans_stay_on_the_control_steps_whatever_the_camera_does(
         frame()
         # Not faster than a busy planner plans. A plan is for the model step after that of its frame.
         observer.spin_while(lambda: feed.time > stamps()[-1] + 80 * MS, 5.0)
-    found = stamps()
-    assert all(stamp % (50 * MS) == 0 for stamp in found)
-    steps = np.diff(found[2:])
+    due = stamps()
+    assert all(stamp % (50 * MS) == 0 for stamp in due)
+    steps = np.diff(due[2:])
     assert (steps == BLOCK).all()

@@ -34,7 +34,7 @@ def test_fault_42_a_stop_is_heard_in_every_quality_of_service(
 
     def press():
         robot.drive()
-        # What is sent best effort before the reader has found the writer is lost: a button is held.
+        # What is sent best effort before the reader has discovered the writer is lost: a button is held.
         if reliability == "BEST_EFFORT" or not pressed:
             stop.publish(Bool(data=True))
             pressed.append(True)

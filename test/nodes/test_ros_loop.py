@@ -45,16 +45,16 @@ def test_one_plan_a_model_step_and_a_line_a_goal(processes, observer, checkpoint
         assert all(len(point.velocities) == 2 for point in plan.points)
     assert {(latent.encoding, latent.height, latent.width) for latent in latents} == {("32FC1", 1, 64)}
 
-    # What went out is, step by step, what the plan that was due then had said.
-    said = {}
+    # What went out is, step by step, what the plan that was due then had.
+    planned = {}
     for plan in plans:
         start = nanoseconds(plan.header.stamp)
         for i, point in enumerate(plan.points[:5]):
-            said[start + i * 50_000_000] = list(point.velocities)
+            planned[start + i * 50_000_000] = list(point.velocities)
     done = {nanoseconds(m.header.stamp): list(m.velocity) for m in executed}
-    both = sorted(set(said) & set(done))
-    assert len(said) - len(both) <= 15  # of the first plan that came late, and of the last two
-    assert sum(said[t] != done[t] for t in both) <= 5, log  # the first block, likewise
+    both = sorted(set(planned) & set(done))
+    assert len(planned) - len(both) <= 15  # of the first plan that came late, and of the last two
+    assert sum(planned[t] != done[t] for t in both) <= 5, log  # the first block, likewise
 
 
 @pytest.mark.skipif(not (ROOT / "models/reach").is_dir(), reason="models/reach is not shipped in this tree")

@@ -10,7 +10,7 @@ model keeps what is true of them, and every message that command_node sends is h
 - status comes to name a cause that is true, and the robot moves again when there is none;
 - a released topic is silent.
 
-WORLD_MODEL_ROS_SAFETY_RUNS says how many runs each of the tests makes.
+WORLD_MODEL_ROS_SAFETY_RUNS is the number of runs that each of the tests makes.
 """
 
 import functools
@@ -45,7 +45,7 @@ LOW, HIGH = -0.4, 0.4  # of both actions, as the checkpoints' limits
 IN_FLIGHT = 0.15  # seconds after a stop in which a command may still move
 SOON = 1.0  # seconds within which status must be true again, beside SOON_STEPS control steps
 SOON_STEPS = 40
-PATIENCE = 60.0  # seconds for what has no limit of its own, on a busy machine
+TIMEOUT = 60.0  # seconds for what has no limit of its own, on a busy machine
 RESPAWN_DELAY = 1.0  # seconds
 LEASE = 0.6  # seconds after which a node that is silent is missed
 NAMES = {"twist": ("linear_x", "linear_y"), "joint_trajectory": ("joint1", "joint2")}
@@ -95,9 +95,9 @@ class Rig:
         kind = {"twist": TwistStamped, "joint_trajectory": JointTrajectory}[interface]
         self.commands, self.executed, self.statuses = [], [], []
 
-        def listen(kind, topic, found, qos):
+        def listen(kind, topic, messages, qos):
             def heard(message, info):
-                found.append((info["source_timestamp"], message))
+                messages.append((info["source_timestamp"], message))
 
             self.node.create_subscription(kind, topic, heard, qos)
 
@@ -108,7 +108,7 @@ class Rig:
         self.now = 10 * SECOND if simulated else time.time_ns()
         self.pose, self.poses = np.zeros(2), []
         self.last_health = -1.0
-        self.says = ("go_on", "")
+        self.encoder_report = ("go_on", "")
         self.due = time.monotonic()
         self.failures = []  # in words
         self.runs = []  # how many rules each run had
@@ -192,7 +192,7 @@ class Rig:
         """Publish the encoder's heartbeat where it is due."""
         from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-        asks, reason = self.says
+        asks, reason = self.encoder_report
         if asks is None or time.monotonic() - self.last_health < 0.1:
             return
         self.last_health = time.monotonic()
@@ -202,9 +202,9 @@ class Rig:
         message.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         self.health_out.publish(message)
 
-    def say(self, asks, reason=""):
-        """Change what the encoder says of itself; None is a node that hangs."""
-        self.says, self.last_health = (asks, reason), -1.0
+    def report_encoder(self, asks, reason=""):
+        """Change what the encoder reports of itself; None is a node that hangs."""
+        self.encoder_report, self.last_health = (asks, reason), -1.0
         self.tell_health()
 
     def status(self):
@@ -227,9 +227,9 @@ def noted(method):
         try:
             return method(self, *arguments, **options)
         except AssertionError as error:
-            said = f"{error}\nafter {', '.join(self.history)}"
+            failure = f"{error}\nafter {', '.join(self.history)}"
             if not self.failed:
-                self.rig.failures.append(said)
+                self.rig.failures.append(failure)
             self.failed = True
             raise
 
@@ -237,7 +237,7 @@ def noted(method):
 
 
 class SafetyMachine(RuleBasedStateMachine):
-    """What is true of the nodes of ``rig``, and what they say and send."""
+    """What is true of the nodes of ``rig``, and what they report and send."""
 
     rig: Rig
 
@@ -267,21 +267,21 @@ class SafetyMachine(RuleBasedStateMachine):
         self.moving_at = None
         rig.poses[:] = [(t, -1, pose, waited) for t, _, pose, waited in rig.poses]  # of the run before
         rig.due = time.monotonic()
-        rig.say("go_on")
+        rig.report_encoder("go_on")
         for name, node in rig.nodes.items():
             if node.poll() is not None:
                 rig.spawn(name)
             node.send_signal(signal.SIGCONT)
-        self.until(lambda: all(self.there(name) for name in rig.nodes), PATIENCE)
+        self.until(lambda: all(self.there(name) for name in rig.nodes), TIMEOUT)
         self.set_active(True)
         # A command_node that was just started has not heard of the others yet, and misses nobody it has not.
         self.enable(False)
-        self.until(lambda: rig.status()[0] in ("RELEASED", "FAULT"), PATIENCE)
+        self.until(lambda: rig.status()[0] in ("RELEASED", "FAULT"), TIMEOUT)
         self.step(10)
         self.enable(True)
         self.before = time.time_ns()
         self.reset_it()
-        self.settle(10.0)
+        self.wait_for_status(10.0)
 
     def there(self, name):
         """Return whether a node is active."""
@@ -351,7 +351,7 @@ class SafetyMachine(RuleBasedStateMachine):
                     break
 
     def spin(self, seconds):
-        """Hear messages for some seconds, the heart of the encoder beating."""
+        """Hear messages for some seconds, with the heartbeat of the encoder."""
         end = time.monotonic() + seconds
         while True:
             self.rig.tell_health()
@@ -373,11 +373,11 @@ class SafetyMachine(RuleBasedStateMachine):
         A server that was killed stays in the graph for seconds: what was asked of it is asked again.
         """
         client = self.rig.client(kind, name)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while True:
-            self.until(client.service_is_ready, PATIENCE)
+            self.until(client.service_is_ready, TIMEOUT)
             future, again = client.call_async(request or kind.Request()), time.monotonic() + 3.0
-            self.until(lambda: future.done() or time.monotonic() > again, PATIENCE)  # noqa: B023
+            self.until(lambda: future.done() or time.monotonic() > again, TIMEOUT)  # noqa: B023
             if future.done():
                 return future.result()
             client.remove_pending_request(future)
@@ -416,14 +416,14 @@ class SafetyMachine(RuleBasedStateMachine):
             self.motion.append(moment)
 
     def check_status(self):
-        """Moving commands are sent while status says so; which of two topics is heard first is chance."""
+        """Moving commands are sent while status is RUNNING; which of two topics is heard first is chance."""
         until = time.time_ns() - 0.3 * SECOND
         while self.motion and self.motion[0] < until:
             moment = self.motion.pop(0)
-            said = [(when - moment, text.data) for when, text in self.rig.statuses]
-            around = [text for when, text in said if abs(when) <= 0.1 * SECOND]
-            around += [text for when, text in said if when < -0.1 * SECOND][-1:]
-            told = f"a moving command while status said {around}"
+            reported = [(when - moment, text.data) for when, text in self.rig.statuses]
+            around = [text for when, text in reported if abs(when) <= 0.1 * SECOND]
+            around += [text for when, text in reported if when < -0.1 * SECOND][-1:]
+            told = f"a moving command while status was {around}"
             # Of statuses that follow each other at once a slow reader may get the last one alone.
             unsaid = around and not any(text.startswith("RUNNING") for text in around)
             self.unsaid = [*self.unsaid, moment] if unsaid else []
@@ -474,33 +474,33 @@ class SafetyMachine(RuleBasedStateMachine):
         # Joints that are lost leave a gap: until the next ones are heard, the last ones before it are known.
         return [pose for _, _, pose, _ in self.rig.poses[max(0, first - 2) :]]
 
-    # What status says.
+    # What status reports.
 
     def describe(self):
-        """Return what is true and what is said, for people."""
+        """Return what is true and what status reports, for people."""
         keys = "joints camera plan strange stopped encoder_fault active released disabled perhaps away unseen"
-        true = {key: getattr(self, key) for key in keys.split()} | {"encoder": self.rig.says}
+        true = {key: getattr(self, key) for key in keys.split()} | {"encoder": self.rig.encoder_report}
         return f"status is {self.rig.status()}, true is {true}"
 
     def holds(self):
         """Return the causes that keep the robot still now."""
-        found = {name.removesuffix("_node") for name in self.away - self.unseen}
+        causes = {name.removesuffix("_node") for name in self.away - self.unseen}
         if self.joints in ("lost", "not finite") or (self.joints == "doubled" and self.by_joints):
-            found.add("joints")
+            causes.add("joints")
         if self.camera in ("lost", "frozen"):
-            found.add("camera" if self.camera == "lost" else "frozen")
-        if self.rig.says[0] is None and "encoder" not in self.unseen:
-            found.add("encoder")
+            causes.add("camera" if self.camera == "lost" else "frozen")
+        if self.rig.encoder_report[0] is None and "encoder" not in self.unseen:
+            causes.add("encoder")
         if self.plan in ("none", "of the past"):
-            found.add("plan")
-        return found
+            causes.add("plan")
+        return causes
 
     def may_hold(self):
         """Return the causes that may keep the robot still now, or not."""
-        found = {name.removesuffix("_node") for name in self.unseen}
-        found |= {"camera"} if self.camera == "slow" else set()
-        found |= {"joints"} if self.joints == "doubled" else set()
-        return found | ({"monitor"} if self.strange else set())
+        causes = {name.removesuffix("_node") for name in self.unseen}
+        causes |= {"camera"} if self.camera == "slow" else set()
+        causes |= {"joints"} if self.joints == "doubled" else set()
+        return causes | ({"monitor"} if self.strange else set())
 
     @property
     def by_joints(self):
@@ -508,7 +508,7 @@ class SafetyMachine(RuleBasedStateMachine):
         return self.rig.interface != "twist"
 
     def true(self):
-        """Return whether status says what is true."""
+        """Return whether status reports what is true."""
         state, reason = self.rig.status()
         named = {
             cause
@@ -529,11 +529,11 @@ class SafetyMachine(RuleBasedStateMachine):
         return bool(named & (holds | self.may_hold()))
 
     @noted
-    def settle(self, seconds=SOON):
-        """Wait until status says what is true; the time for which command_node had no processor is added."""
+    def wait_for_status(self, seconds=SOON):
+        """Wait until status reports what is true, longer where command_node had no processor."""
         self.history.append(sys._getframe(2).f_code.co_name)
         began, waited, count = time.monotonic(), self.rig.waited(), self.count
-        if self.away or self.rig.says[0] is None:  # the lease grows where heartbeats came late
+        if self.away or self.rig.encoder_report[0] is None:  # the lease grows where heartbeats came late
             seconds += LONGEST_LEASE
         while not self.true():
             late = time.monotonic() - began > seconds + max(0.0, self.rig.waited() - waited)
@@ -548,7 +548,7 @@ class SafetyMachine(RuleBasedStateMachine):
     @rule(count=steps)
     def pass_time(self, count):
         self.step(count)
-        self.settle()
+        self.wait_for_status()
 
     def publish_stop(self, quality, data):
         from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -560,14 +560,14 @@ class SafetyMachine(RuleBasedStateMachine):
         if quality == "transient local":
             profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
         button = self.rig.node.create_publisher(Bool, "command/emergency_stop", profile)
-        self.until(lambda: button.get_subscription_count() > 0, PATIENCE)
+        self.until(lambda: button.get_subscription_count() > 0, TIMEOUT)
         sent, waited = time.time_ns(), self.rig.waited()
         if data:
             self.end(self.silences, sent)  # standing still may be commanded again
         button.publish(Bool(data=data))
         if data and quality == "best effort":
             # The message is lost where the reader does not know its publisher yet: such a button repeats it.
-            end = time.monotonic() + (PATIENCE if self.active else SOON)
+            end = time.monotonic() + (TIMEOUT if self.active else SOON)
             while self.rig.status()[0] != "FAULT" and time.monotonic() < end:
                 self.step()
                 sent, waited = time.time_ns(), self.rig.waited()
@@ -580,9 +580,9 @@ class SafetyMachine(RuleBasedStateMachine):
         for _ in range(times):
             button, sent, waited = self.publish_stop(quality, True)
             self.begin_stop(sent, waited)
-            self.settle()
+            self.wait_for_status()
             # A reset must not overtake it.
-            self.until(lambda sent=sent: time.time_ns() > sent + 0.2 * SECOND, PATIENCE)
+            self.until(lambda sent=sent: time.time_ns() > sent + 0.2 * SECOND, TIMEOUT)
             self.rig.node.destroy_publisher(button)
 
     @rule(quality=st.sampled_from(QUALITIES))
@@ -591,7 +591,7 @@ class SafetyMachine(RuleBasedStateMachine):
         button, _, _ = self.publish_stop(quality, False)
         self.step(5)
         self.rig.node.destroy_publisher(button)
-        self.settle()
+        self.wait_for_status()
 
     def begin_stop(self, since, waited):
         self.stopped = True
@@ -605,7 +605,7 @@ class SafetyMachine(RuleBasedStateMachine):
         self.end(self.silences, time.time_ns())
         assert self.call(Trigger, "command/emergency_stop").success
         self.begin_stop(time.time_ns(), None)
-        self.settle()
+        self.wait_for_status()
 
     @staticmethod
     def end(intervals, moment):
@@ -615,7 +615,7 @@ class SafetyMachine(RuleBasedStateMachine):
     @rule()
     def reset(self):
         self.reset_it()
-        self.settle()
+        self.wait_for_status()
 
     def reset_it(self):
         from std_srvs.srv import Trigger
@@ -627,9 +627,9 @@ class SafetyMachine(RuleBasedStateMachine):
         stopped, self.stopped = self.stopped, False
         self.perhaps |= {"stop"} if stopped else set()  # until the answer is there
         assert self.call(Trigger, "command/reset").success
-        self.encoder_fault = self.rig.says[0] == "fault"
+        self.encoder_fault = self.rig.encoder_report[0] == "fault"
         self.perhaps = set()
-        # Whether it stays released while planning is disabled, or while a node that hangs may say so: either.
+        # Whether it stays released while planning is disabled, or a node that hangs may report that: either.
         self.released = None if self.disabled or self.away else False
 
     def enable(self, data):
@@ -645,7 +645,7 @@ class SafetyMachine(RuleBasedStateMachine):
     @precondition(lambda self: "planner_node" not in self.away)
     def enable_or_disable_planning(self, data):
         self.enable(data)
-        self.settle()
+        self.wait_for_status()
         if not data:
             self.be_silent()
 
@@ -656,14 +656,14 @@ class SafetyMachine(RuleBasedStateMachine):
 
         assert self.call(Trigger, "command/release").success
         self.released = True
-        self.settle()
+        self.wait_for_status()
         self.be_silent()
 
     def be_silent(self):
         """Give the robot time to come to rest; nothing may be sent from then on."""
         began, count = time.monotonic(), self.count
         # While the joints are not known, neither is whether it rests.
-        self.until(lambda: time.monotonic() > began + 1.2 and self.count > count + 24, PATIENCE)
+        self.until(lambda: time.monotonic() > began + 1.2 and self.count > count + 24, TIMEOUT)
         if not self.holds() | self.may_hold():
             self.silences.append([time.time_ns(), None])
         self.step(5)
@@ -674,7 +674,7 @@ class SafetyMachine(RuleBasedStateMachine):
         self.perhaps |= {"limits"} if plan == "wild" else set()
         if plan == "none":
             self.step(12)  # the last one is played to its end
-        self.settle()
+        self.wait_for_status()
 
     @rule(distance=distances, at_once=st.booleans(), count=steps)
     def somebody_moves_the_joints(self, distance, at_once, count):
@@ -682,42 +682,42 @@ class SafetyMachine(RuleBasedStateMachine):
             self.rig.pose = self.rig.pose + distance / (1 if at_once else 10)
             self.step()
         self.step(count)
-        self.settle()
+        self.wait_for_status()
 
     @rule(joints=st.sampled_from(["fine", "fine", "lost", "not finite", "split", "doubled", "of others"]))
     def joints_are(self, joints):
         self.joints = joints
-        self.settle()
+        self.wait_for_status()
 
     @rule(camera=st.sampled_from(["fine", "fine", "lost", "slow", "frozen"]))
     def camera_is(self, camera):
         if camera == "frozen":
-            self.rig.say("hold", "camera/image_raw: the camera is frozen: restart the camera")
+            self.rig.report_encoder("hold", "camera/image_raw: the camera is frozen: restart the camera")
         elif self.camera == "frozen":
-            self.rig.say("go_on")
+            self.rig.report_encoder("go_on")
         self.camera = camera
-        self.settle()
+        self.wait_for_status()
 
     @rule(asks=st.sampled_from(["go_on", "fault", None]))
     @precondition(lambda self: self.camera != "frozen")
     def encoder_says(self, asks):
-        self.rig.say(asks, "the model broke" if asks == "fault" else "")
+        self.rig.report_encoder(asks, "the model broke" if asks == "fault" else "")
         self.encoder_fault = self.encoder_fault or asks == "fault"
         self.unseen.discard("encoder")
-        self.settle(3.0)
+        self.wait_for_status(3.0)
 
     @rule(strange=st.booleans())
     def pictures_are_strange(self, strange):
         self.strange = strange
         self.perhaps |= {"monitor"} if strange else set()
         self.step(20)
-        self.settle(3.0)
+        self.wait_for_status(3.0)
 
     @rule(leap=st.sampled_from([-5.0, -0.3, 0.3, 5.0]))
     @precondition(lambda self: self.rig.simulated)
     def the_clock_jumps(self, leap):
         self.rig.now = max(SECOND, self.rig.now + round(leap * SECOND))
-        self.settle()
+        self.wait_for_status()
 
     @rule()
     @precondition(lambda self: self.rig.simulated and self.active and not self.released)
@@ -739,7 +739,7 @@ class SafetyMachine(RuleBasedStateMachine):
             return still and named and time.monotonic() > began + 0.7
 
         self.until(told, 3.0 + LONGEST_LEASE, again=stands)
-        self.settle()
+        self.wait_for_status()
 
     @rule(name=st.sampled_from(["planner_node", "monitor_node"]), killed=st.booleans())
     @precondition(lambda self: not self.away)
@@ -749,7 +749,7 @@ class SafetyMachine(RuleBasedStateMachine):
         if killed:
             node.wait()
         self.away.add(name)
-        self.settle(4.0)
+        self.wait_for_status(4.0)
 
     @rule()
     @precondition(lambda self: self.away)
@@ -765,9 +765,9 @@ class SafetyMachine(RuleBasedStateMachine):
                     self.end(self.silences, time.time_ns())
         back, self.away = self.away, set()
         self.unseen = self.unseen | back  # until they are heard
-        self.until(lambda: all(self.there(name) for name in back), PATIENCE)
+        self.until(lambda: all(self.there(name) for name in back), TIMEOUT)
         self.unseen -= back
-        self.settle(4.0)
+        self.wait_for_status(4.0)
 
     @rule()
     def command_node_is_killed_and_respawned(self):
@@ -778,17 +778,17 @@ class SafetyMachine(RuleBasedStateMachine):
         # launch/robot.launch.py waits too: while others still send to the dead node, Fast DDS makes its port
         # in shared memory anew, and a new node that takes the port in that moment hears nothing, ever.
         end = time.monotonic() + RESPAWN_DELAY
-        self.until(lambda: time.monotonic() > end, PATIENCE)
+        self.until(lambda: time.monotonic() > end, TIMEOUT)
         self.away.discard("command_node")
         rig.spawn("command_node")
         self.moving_at, self.active = None, True
-        self.unseen |= self.away | ({"encoder"} if rig.says[0] is None else set())
-        self.encoder_fault = rig.says[0] == "fault"
+        self.unseen |= self.away | ({"encoder"} if rig.encoder_report[0] is None else set())
+        self.encoder_fault = rig.encoder_report[0] == "fault"
         self.perhaps |= {"encoder"}
         if self.released and not (self.disabled and "planner_node" not in self.away):
             self.released = None
         self.end(self.silences, time.time_ns())
-        self.settle(20.0)
+        self.wait_for_status(20.0)
 
     def set_active(self, active):
         from lifecycle_msgs.msg import Transition
@@ -813,13 +813,13 @@ class SafetyMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.active)
     def command_node_is_not_active_for_a_while(self, count, distance):
         self.set_active(False)
-        self.settle()
+        self.wait_for_status()
         self.rig.pose = self.rig.pose + distance
         self.step(count)
         self.set_active(True)
         if self.released and not self.disabled:
             self.released = None
-        self.settle(2.0)
+        self.wait_for_status(2.0)
 
     def teardown(self):
         self.rig.runs.append(self.rules)
@@ -865,13 +865,13 @@ def strict(checkpoint, arm_checkpoint, tmp_path):
     import json
     import shutil
 
-    found = {}
+    folders = {}
     for interface, folder in (("twist", checkpoint), ("joint_trajectory", arm_checkpoint)):
-        found[interface] = shutil.copytree(folder, tmp_path / interface)
-        config = json.loads((found[interface] / "config.json").read_text())
+        folders[interface] = shutil.copytree(folder, tmp_path / interface)
+        config = json.loads((folders[interface] / "config.json").read_text())
         config["thresholds"] |= {"surprise": 1e4, "norm_low": 0.1, "norm_high": 1e3}
-        (found[interface] / "config.json").write_text(json.dumps(config))
-    return found
+        (folders[interface] / "config.json").write_text(json.dumps(config))
+    return folders
 
 
 @pytest.mark.timeout(120 + 20 * RUNS)

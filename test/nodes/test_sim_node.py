@@ -70,7 +70,7 @@ def test_fault_61_a_second_clock_in_the_domain_is_refused(processes, observer):
     count = len(clock)
     observer.until(lambda: len(clock) > count + 20)
     stamps = [nanoseconds(m.clock) for m in clock]
-    assert stamps == sorted(stamps)  # the second one has never said a time
+    assert stamps == sorted(stamps)  # the second one never published a time
     assert first.poll() is None
 
 

@@ -1,6 +1,6 @@
 """Stop, reset, stop again: by whoever comes, each time.
 
-WORLD_MODEL_ROS_STOP_ROUNDS says how many rounds each of the tests makes; the bar is 20.
+WORLD_MODEL_ROS_STOP_ROUNDS is the number of rounds that each of the tests makes; the bar is 20.
 """
 
 import os
@@ -42,9 +42,9 @@ class Arm:
         return any(velocity for point in message.points for velocity in point.velocities)
 
     def drive(self):
-        self.robot.say_joints(name=["joint1", "joint2"], position=self.positions)
-        self.robot.say_latent()
-        self.robot.say_plan(names=self.names)
+        self.robot.publish_joints(name=["joint1", "joint2"], position=self.positions)
+        self.robot.publish_latent()
+        self.robot.publish_plan(names=self.names)
 
     def get_moving(self):
         count = len(self.sent)

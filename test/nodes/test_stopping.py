@@ -1,4 +1,4 @@
-"""Stop means stop: on every interface, whoever says it, again and again, and after a restart."""
+"""Stop means stop: on every interface, whoever asks for it, again and again, and after a restart."""
 
 import itertools
 import signal
@@ -125,7 +125,7 @@ def test_fault_29_a_simulated_clock_that_stands_or_is_set_back_stops_the_robot(
         message.clock.sec, message.clock.nanosec = divmod(time[0], 1_000_000_000)
         clock.publish(message)
 
-    def live():
+    def drive_all():
         time[0] += 50_000_000
         any_robot.drive()
         tell()
@@ -133,14 +133,14 @@ def test_fault_29_a_simulated_clock_that_stands_or_is_set_back_stops_the_robot(
     node = start_command(any_robot, use_sim_time="true")
     observer.until(lambda: "nobody publishes /clock" in node.log.read_text(), again=any_robot.drive)
     assert any_robot.commands == []
-    observer.until(any_robot.moving, again=live)
+    observer.until(any_robot.moving, again=drive_all)
     observer.until(lambda: not any_robot.moving(), seconds=10)
     assert "the clock has stood" in node.log.read_text()
-    observer.until(any_robot.moving, again=live)
+    observer.until(any_robot.moving, again=drive_all)
     time[0] -= 2_000_000_000
     tell()
     observer.until(lambda: not any_robot.moving(), seconds=10)
-    observer.until(any_robot.moving, again=live)
+    observer.until(any_robot.moving, again=drive_all)
 
 
 @pytest.mark.parametrize("seconds", [-5, 5])
@@ -164,18 +164,18 @@ def test_fault_49_a_clock_that_is_set_stops_the_robot_and_is_named(
 
     def without_plans():  # the HOLD ends after a second, and on a busy machine later than this looks
         any_robot.beat()
-        any_robot.say_joints()
-        any_robot.say_latent()
+        any_robot.publish_joints()
+        any_robot.publish_latent()
 
     offset[0] = seconds * 1_000_000_000
-    any_robot.say_plan(steps=20)  # of the old time, on its way
+    any_robot.publish_plan(steps=20)  # of the old time, on its way
     leap.write_text(str(offset[0]))
     observer.until(
         lambda: any("the clock was set" in s.data and "HOLD" in s.data for s in any_robot.status),
         again=without_plans,
     )
-    said = f"the clock was set {'back' if seconds < 0 else 'forward'} by 5.0 s"
-    assert any(said in s.data for s in any_robot.status)
+    expected = f"the clock was set {'back' if seconds < 0 else 'forward'} by 5.0 s"
+    assert any(expected in s.data for s in any_robot.status)
     any_robot.stands(again=without_plans)
 
     def stamp(message):
@@ -216,12 +216,16 @@ def test_fault_56_a_stop_outlives_the_process(any_robot, observer, start_command
 def test_faults_02_11_and_16_what_is_missing_stops_the_robot(any_robot, observer, start_command, cause):
     start_command(any_robot)
     any_robot.get_moving()
-    says = {"frames": any_robot.say_latent, "joints": any_robot.say_joints, "plans": any_robot.say_plan}
+    publishers = {
+        "frames": any_robot.publish_latent,
+        "joints": any_robot.publish_joints,
+        "plans": any_robot.publish_plan,
+    }
 
     def without():
-        for kind, say in says.items():
+        for kind, publish in publishers.items():
             if kind != cause:
-                say()
+                publish()
 
     words = {"frames": "camera/image_raw", "joints": "joint_states", "plans": "no plan"}[cause]
     observer.until(lambda: any_robot.state() == "HOLD" and words in any_robot.reason(), again=without)

@@ -4,7 +4,7 @@ import pytest
 
 from world_model_ros.nodes.worker import Worker
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 class Desk:
@@ -18,7 +18,7 @@ class Desk:
 
     def work(self, job):
         self.began.release()
-        assert self.go.acquire(timeout=PATIENCE)
+        assert self.go.acquire(timeout=TIMEOUT)
         self.done.append(job)
         if isinstance(job, BaseException):
             raise job
@@ -30,20 +30,20 @@ class Desk:
     def start(self, job):
         """Hand over a job, and wait until it is being done."""
         self.worker.submit(job)
-        assert self.began.acquire(timeout=PATIENCE)
+        assert self.began.acquire(timeout=TIMEOUT)
 
     def end(self):
         """Let everything end."""
         for _ in range(10):
             self.go.release()
-        return self.worker.stop(PATIENCE)
+        return self.worker.stop(TIMEOUT)
 
 
 @pytest.fixture
 def desk():
-    found = Desk()
-    yield found
-    assert found.end()
+    desk = Desk()
+    yield desk
+    assert desk.end()
 
 
 def test_jobs_are_done_one_after_the_other(desk):
@@ -62,7 +62,7 @@ def test_fault_16_of_the_jobs_that_wait_only_the_newest_is_done(desk):
     for job in (2, 3, 4):
         desk.worker.submit(job)
     desk.go.release()
-    assert desk.began.acquire(timeout=PATIENCE)
+    assert desk.began.acquire(timeout=TIMEOUT)
     assert desk.end()
     assert desk.done == [1, 4]
     assert desk.worker.replaced == 2
@@ -73,9 +73,9 @@ def test_fault_17_what_a_job_raises_is_handed_on_with_its_traceback_and_the_next
     error = RuntimeError("the model is broken")
     desk.start(error)
     desk.go.release()
-    assert desk.failed.acquire(timeout=PATIENCE)
-    (found, text), *more = desk.errors
-    assert (found, more) == (error, [])
+    assert desk.failed.acquire(timeout=TIMEOUT)
+    (raised, text), *more = desk.errors
+    assert (raised, more) == (error, [])
     assert "Traceback" in text
     assert "in work" in text
     assert "the model is broken" in text
@@ -100,7 +100,7 @@ def test_fault_17_a_job_that_does_not_end_is_seen_with_where_it_hangs(desk, monk
 def test_nothing_is_busy_between_jobs(desk):
     desk.start(RuntimeError())
     desk.go.release()
-    assert desk.failed.acquire(timeout=PATIENCE)
+    assert desk.failed.acquire(timeout=TIMEOUT)
     desk.start(1)
     desk.go.release()
     assert desk.end()
@@ -137,8 +137,8 @@ def test_a_thread_whose_failure_cannot_be_told_goes_on(capsys):
     told = threading.Event()
     worker = Worker(work, fail)
     worker.submit("broken")
-    assert told.wait(PATIENCE)
+    assert told.wait(TIMEOUT)
     worker.submit("next")
-    assert done.wait(PATIENCE)
-    assert worker.stop(PATIENCE)
+    assert done.wait(TIMEOUT)
+    assert worker.stop(TIMEOUT)
     assert "the node is gone" in capsys.readouterr().err

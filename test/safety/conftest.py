@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from world_model_ros.safety.action_buffer import ActionBuffer
-from world_model_ros.safety.clocks import ClockWatch
 from world_model_ros.safety.commander import Commander, Rules
 from world_model_ros.safety.health import Health
 from world_model_ros.safety.joints import JointCollector
 from world_model_ros.safety.limits import Limits
+from world_model_ros.safety.watchdogs import ClockWatch
 
 MS = 1_000_000
 PERIOD = 50 * MS
@@ -37,7 +37,7 @@ class Bench:
         self.decisions = []
 
     def plan(self, value=0.1, steps=10, start=None):
-        """Hand over a plan that says the same in each of its steps."""
+        """Hand over a plan with the same action in each of its steps."""
         actions = np.tile(np.asarray(value, float), (steps, 1))
         if actions.shape[1] == 1:
             actions = np.repeat(actions, 2, axis=1)

@@ -36,7 +36,7 @@ def test_newer_plan_takes_over_only_when_due():
     played.put(1100, plan(6, 100))
     assert played.action_at(1050)[0] == 2
     assert played.action_at(1100)[0] == 100
-    played.forget_before(1100)
+    played.drop_before(1100)
     assert len(played.plans) == 1
     assert played.action_at(1050) is None
 

@@ -55,7 +55,7 @@ def test_standing_still_is_commanded_once_on_leaving_running_even_where_nothing_
 
 def test_settling_outside_of_a_control_step_is_not_said_again(bench):
     bench.run()
-    bench.commander.settle()
+    bench.commander.stop()
     assert not bench.commander.moving
     assert bench.tick(joints=False, frame=False).action is None
 
@@ -288,7 +288,7 @@ def test_fault_21_a_node_that_is_gone_stops_the_robot_and_its_return_goes_on(ben
 
 
 @pytest.mark.fault
-def test_fault_29_a_clock_set_back_forgets_everything(bench):
+def test_fault_29_a_clock_set_back_resets_all_inputs(bench):
     bench.run()
     bench.plan(start=bench.now - 20 * bench.period)
     bench.now -= 20 * bench.period
@@ -322,7 +322,7 @@ def test_fault_29_what_was_heard_during_a_leap_of_the_clock_does_not_count_as_fr
 
 
 @pytest.mark.fault
-def test_fault_36_a_doubt_holds_the_robot_while_it_lasts(bench):
+def test_fault_36_a_hold_of_the_monitor_lasts_while_it_is_asked_for(bench):
     bench.report("monitor_node")
     bench.run()
     bench.report("monitor_node", Health.HOLD, "the picture is like none seen in training")
@@ -430,7 +430,7 @@ def test_fault_29_where_the_joints_are_is_known_when_a_clock_set_back_stops_the_
     bench.now -= 100 * bench.period
     assert still(bench.tick(joints=False, frame=False))
     assert bench.commander.positions().tolist() == [0.0, 0.0]
-    bench.commander.settle()  # as when the clock stands
+    bench.commander.stop()  # as when the clock stands
     assert bench.commander.positions().tolist() == [0.0, 0.0]
 
 

@@ -33,9 +33,9 @@ def test_the_file_is_under_the_home_of_ros_by_domain_and_name(tmp_path):
     assert ".ros" in state_file("/command_node", "stopped", {}).parts
 
 
-def test_a_stop_that_cannot_be_kept_is_one_all_the_same_and_says_so(tmp_path):
+def test_a_stop_that_cannot_be_kept_is_one_all_the_same_with_a_warning(tmp_path):
     (tmp_path / "file").write_text("")
     stop = Kept(tmp_path / "file" / "folder" / "stopped")
-    assert "forgotten when command_node ends" in stop.begin()
+    assert "lost when command_node ends" in stop.begin()
     assert stop.there
     assert Kept().begin() == ""

@@ -1,6 +1,8 @@
 import pytest
 
-from world_model_ros.safety.health import Health, Rivals, Sources
+from world_model_ros.safety.health import AnomalyHolds, Health, Rivals, Sources
+
+SECOND = 1_000_000_000
 
 
 class Beats:
@@ -48,11 +50,11 @@ def test_fault_54_a_node_whose_heartbeat_stops_is_missed_until_it_is_back(beats)
     beats.wait(0.6)
     assert beats.worst()[0] is Health.FINE
     beats.wait(0.2)
-    found = beats.worst()
-    assert found[:2] == (Health.HOLD, "planner_node")
-    assert "planner_node does not respond (last heartbeat 0." in found[2]
+    worst = beats.worst()
+    assert worst[:2] == (Health.HOLD, "planner_node")
+    assert "planner_node does not respond (last heartbeat 0." in worst[2]
     beats.wait(3.0)
-    assert beats.worst() == found  # a sentence that counts up would be logged for ever
+    assert beats.worst() == worst  # a sentence that counts up would be logged for ever
     beats.report("planner_node")
     assert beats.worst()[0] is Health.FINE
 
@@ -71,7 +73,7 @@ def test_fault_54_a_heartbeat_that_comes_late_on_a_busy_computer_may_come_as_lat
     assert beats.worst()[0] is Health.FINE
     beats.wait(0.1)
     assert "does not respond" in beats.worst()[2]
-    beats.wait(11.0, planner_node=0.1)  # then the late ones are forgotten
+    beats.wait(11.0, planner_node=0.1)  # then the late ones do not count any more
     beats.wait(0.8)
     assert "does not respond" in beats.worst()[2]
 
@@ -87,15 +89,15 @@ def test_fault_54_our_own_lateness_is_not_the_others(beats):
 
 
 @pytest.mark.parametrize(
-    ("state", "says"), [("inactive", "planner_node is not active"), ("ended", "planner_node was ended")]
+    ("state", "expected"), [("inactive", "planner_node is not active"), ("ended", "planner_node was ended")]
 )
-def test_a_node_that_was_deactivated_or_ended_is_named_as_such(beats, state, says):
+def test_a_node_that_was_deactivated_or_ended_is_named_as_such(beats, state, expected):
     beats.report("planner_node")
     beats.report("planner_node", state=state)
     assert beats.worst()[0] is Health.HOLD
-    assert says in beats.worst()[2]
+    assert expected in beats.worst()[2]
     beats.wait(5.0)
-    assert says in beats.worst()[2]
+    assert expected in beats.worst()[2]
     beats.report("planner_node")
     assert beats.worst()[0] is Health.FINE
 
@@ -154,3 +156,26 @@ def test_fault_43_another_process_with_our_name_is_there_as_long_as_it_is_heard(
     rivals.report(10.0)
     assert rivals.present(10.9)
     assert not rivals.present(11.1)
+
+
+@pytest.mark.fault
+def test_fault_46_an_override_lasts_for_its_time_and_not_beyond_a_clock_that_is_set_back():
+    holds = AnomalyHolds(override_time=5.0)
+    assert not holds.overridden(0)
+    holds.override(10 * SECOND)
+    assert holds.overridden(10 * SECOND)
+    assert holds.overridden(15 * SECOND)
+    assert not holds.overridden(16 * SECOND)
+    holds.override(10 * SECOND)
+    assert not holds.overridden(2 * SECOND)
+    assert not holds.overridden(12 * SECOND)
+
+
+@pytest.mark.fault
+def test_fault_47_the_third_hold_within_the_window_is_a_fault():
+    holds = AnomalyHolds(window=20.0)
+    faults = [bool(holds.began(at * SECOND)) for at in (0, 15, 30, 34, 60, 82, 84)]
+    assert faults == [False, False, False, True, False, False, False]
+    holds.began(85 * SECOND)
+    holds.reset()
+    assert holds.began(86 * SECOND) == ""

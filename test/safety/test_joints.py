@@ -5,18 +5,19 @@ from world_model_ros.safety.joints import JointCollector, integrate, match_joint
 
 NAMES = ["x", "b", "a"]
 VALUES = [9.0, 2.0, 1.0]
+SECOND = 1_000_000_000
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
 def test_fault_10_joints_are_matched_by_name_whatever_the_order(order):
-    found = match_joints(("a", "b"), [NAMES[i] for i in order], [VALUES[i] for i in order])
-    assert found.tolist() == [1.0, 2.0]
+    values = match_joints(("a", "b"), [NAMES[i] for i in order], [VALUES[i] for i in order])
+    assert values.tolist() == [1.0, 2.0]
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("names", "values", "says"),
+    ("names", "values", "expected"),
     [
         (["a"], [1.0], "joint b 0 times"),
         (["a", "b", "b"], [1.0, 2.0, 3.0], "joint b 2 times"),
@@ -26,8 +27,8 @@ def test_fault_10_joints_are_matched_by_name_whatever_the_order(order):
         ([], [], "joint a 0 times"),
     ],
 )
-def test_fault_11_missing_or_duplicated_joints_are_refused(names, values, says):
-    with pytest.raises(ValueError, match=says):
+def test_fault_11_missing_or_duplicated_joints_are_refused(names, values, expected):
+    with pytest.raises(ValueError, match=expected):
         match_joints(("a", "b"), names, values)
 
 
@@ -104,11 +105,11 @@ def test_fault_51_what_is_not_ours_is_ignored_whatever_it_says(reports):
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("names", "positions", "says"),
+    ("names", "positions", "expected"),
     [(["a", "a"], [1.0, 1.0], "joint a 2 times"), (["a", "b"], [1.0], "2 names and 1 values")],
 )
-def test_fault_11_a_message_that_contradicts_itself_is_refused(reports, names, positions, says):
-    assert says in reports.add(names, positions)
+def test_fault_11_a_message_that_contradicts_itself_is_refused(reports, names, positions, expected):
+    assert expected in reports.add(names, positions)
     assert not reports.collector.complete
 
 
@@ -117,10 +118,10 @@ def test_fault_50_two_publishers_that_contradict_each_other_are_named_while_they
     for _ in range(3):
         reports.add(["a", "b"], [0.5, 0.0], "/arm")
         reports.add(["a", "b"], [0.0, 0.0], "/simulator")
-    said = reports.collector.suspect(reports.now)
-    assert "/arm" in said
-    assert "/simulator" in said
-    assert "contradict each other about a" in said
+    reason = reports.collector.suspect(reports.now)
+    assert "/arm" in reason
+    assert "/simulator" in reason
+    assert "contradict each other about a" in reason
     for _ in range(102):
         reports.add(["a", "b"], [0.5, 0.0], "/arm")
     assert reports.collector.suspect(reports.now) == ""
@@ -173,10 +174,10 @@ def test_joints_have_a_prefix_and_one_that_is_lacking_is_guessed():
     assert reports.positions().tolist() == [1.0, 2.0]
     reports = Reports()
     reports.add(["left_a", "left_b"], [1.0, 2.0])
-    said = reports.collector.missing()
-    assert "a, b" in said
-    assert "left_a, left_b" in said
-    assert "joint_prefix to 'left_'" in said
+    reason = reports.collector.missing()
+    assert "a, b" in reason
+    assert "left_a, left_b" in reason
+    assert "joint_prefix to 'left_'" in reason
 
 
 def test_where_the_joints_were_is_known_across_a_restart_but_does_not_count_as_reported(reports):
@@ -184,7 +185,7 @@ def test_where_the_joints_were_is_known_across_a_restart_but_does_not_count_as_r
     reports.collector.restart()
     assert not reports.collector.complete
     assert reports.positions().tolist() == [1.0, 2.0]
-    reports.collector.forget()
+    reports.collector.reset()
     assert reports.positions() is None
 
 
@@ -201,3 +202,18 @@ def test_a_robot_whose_actions_are_no_joints_is_only_to_report_something():
 def test_names_are_split_at_commas_and_blanks():
     assert split_names(" a, b c,") == ("a", "b", "c")
     assert split_names("") == ()
+
+
+def test_a_joint_without_a_position_is_named():
+    collector = JointCollector(("a", "b"), prefix="left_")
+    assert collector.unusable(0, SECOND) == "no joint_states yet: the position of left_a, left_b is needed"
+    collector.add(0, 0, ["left_a"], [0.0])
+    assert collector.unusable(0, SECOND) == "no position of left_b in joint_states yet"
+    collector.add(SECOND, SECOND, ["left_b"], [float("nan")])
+    assert collector.unusable(SECOND, SECOND).endswith("not finite: the position of left_b is needed")
+    collector.add(SECOND, SECOND, ["left_b"], [0.0])
+    assert collector.unusable(SECOND, SECOND) == ""
+    assert collector.positions(SECOND, SECOND) is not None
+    lost = "joint_states had no position of left_a for more than 1 s"
+    assert collector.unusable(SECOND + 1, SECOND) == lost
+    assert collector.positions(SECOND + 1, SECOND) is None

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionSpec
-from world_model_ros.safety.limits import Limits, narrowed
+from world_model_ros.safety.limits import Limits, check_interface, narrowed
 
 NAMES = ("a", "b")
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -66,7 +66,7 @@ def test_an_action_of_another_shape_or_not_finite_is_an_error(action):
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         ({"low": (0.4, -1), "high": (-0.4, 1)}, "limits of a .* low must be below high"),
         ({"low": (0.1, -1), "high": (0.4, 1)}, "standing still"),
@@ -89,8 +89,8 @@ def test_an_action_of_another_shape_or_not_finite_is_an_error(action):
         ),
     ],
 )
-def test_fault_15_limits_that_are_missing_or_inverted_are_refused(arguments, says):
-    with pytest.raises(UserError, match=says):
+def test_fault_15_limits_that_are_missing_or_inverted_are_refused(arguments, expected):
+    with pytest.raises(UserError, match=expected):
         Limits(NAMES, **arguments)
 
 
@@ -104,8 +104,70 @@ def test_a_robots_limits_narrow_the_checkpoints_and_never_widen_them():
         ("a", "b"), "joint_velocity", "rad/s", (0.0,) * 2, (1.0,) * 2, (-1.0,) * 2, (1.0,) * 2
     )
     assert narrowed(action, (), ()) == action
-    found = narrowed(action, (-0.2, -5.0), (0.3, 0.4))
-    assert (found.low, found.high) == ((-0.2, -1.0), (0.3, 0.4))
+    limited = narrowed(action, (-0.2, -5.0), (0.3, 0.4))
+    assert (limited.low, limited.high) == ((-0.2, -1.0), (0.3, 0.4))
     for low, high in (((-0.2,), ()), ((0.5, -1.0), ()), ((), (float("nan"), 1.0)), ((0.3, -1.0), (0.2, 1.0))):
         with pytest.raises(UserError, match="limit"):
             narrowed(action, low, high)
+
+
+def spec(kind, names, unit):
+    values = (1.0,) * len(names)
+    return ActionSpec(names, kind, unit, (0.0,) * len(names), values, tuple(-v for v in values), values)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("kind", "interface", "fits"),
+    [
+        ("twist", "twist", True),
+        ("twist", "velocities", False),
+        ("twist", "joint_trajectory", False),
+        ("joint_velocity", "velocities", True),
+        ("joint_velocity", "joint_trajectory", True),
+        ("joint_velocity", "twist", False),
+        ("twist", "positions", False),
+    ],
+)
+def test_fault_25_a_kind_of_action_goes_only_over_interfaces_that_can_carry_it(kind, interface, fits):
+    twist = kind == "twist"
+    action = spec(kind, ("linear_x",) if twist else ("joint1",), "m/s" if twist else "rad/s")
+    if fits:
+        check_interface(action, interface)
+    else:
+        with pytest.raises(UserError) as error:
+            check_interface(action, interface)
+        assert interface in str(error.value)
+        assert kind in str(error.value)
+
+
+@pytest.mark.fault
+def test_fault_25_twist_actions_must_be_components_of_a_twist():
+    with pytest.raises(UserError, match="linear_w"):
+        check_interface(spec("twist", ("linear_w",), "m/s"), "twist")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("kind", "unit", "fits"),
+    [
+        ("joint_velocity", "rad/s", True),
+        ("joint_velocity", "rad/s, m/s", True),
+        ("joint_velocity", "deg/s", False),
+        ("joint_velocity", "", False),
+        ("joint_velocity", "rad", False),
+        ("twist", "m/s", True),
+        ("twist", "m/s and rad/s", True),
+        ("twist", "mm/s", False),
+        ("twist", "m/s, deg/s", False),
+    ],
+)
+def test_fault_39_actions_in_other_units_than_those_of_ros_are_refused(kind, unit, fits):
+    twist = kind == "twist"
+    action = spec(kind, ("linear_x",) if twist else ("joint1",), unit)
+    interface = "twist" if twist else "velocities"
+    if fits:
+        check_interface(action, interface)
+    else:
+        with pytest.raises(UserError, match="unit"):
+            check_interface(action, interface)

@@ -47,7 +47,7 @@ def test_fault_48_what_is_not_measured_is_forgotten(keeper):
     keeper.poses(STILL, False, START)
     assert keeper.poses(STILL, False, None) is None
     assert (keeper.poses(STILL, False, START + 0.001).end == START + 0.001).all()
-    keeper.forget()
+    keeper.reset()
     assert (keeper.poses(STILL, False, START).end == START).all()
 
 

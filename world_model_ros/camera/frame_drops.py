@@ -1,13 +1,13 @@
-"""Frames that the middleware has lost between the camera and us."""
+"""Frames that the middleware has lost between the camera and this process."""
 
 from collections import deque
 
-WINDOW = 60  # frames, come or lost, that are judged
-TOO_MANY = 0.1  # of them, until half as many are lost again
+WINDOW = 60  # the newest frames, received or lost, that count
+TOO_MANY = 0.1  # share of them; over once it is below half of that
 
 
 class FrameDropMonitor:
-    """Counts frames that came and frames that did not."""
+    """Counts received and lost frames, and warns where too many are lost."""
 
     def __init__(self):
         self.total = 0
@@ -15,7 +15,7 @@ class FrameDropMonitor:
         self._bad = False
 
     def came(self) -> None:
-        """Note a frame."""
+        """Note a received frame."""
         self._newest.append(False)
 
     def lost(self, count: int) -> None:
@@ -30,6 +30,6 @@ class FrameDropMonitor:
         return self._bad
 
     def sentence(self, topic: str, camera: str) -> str:
-        """Return what to tell people."""
+        """Return the warning, for people."""
         share = 100 * sum(self._newest) / len(self._newest)
         return f"{share:.0f} % of the frames on {topic} from {camera or 'the camera'} get lost on the way"

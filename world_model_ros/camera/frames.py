@@ -1,20 +1,28 @@
-"""Which camera frames are worth perceiving, by their stamps and by what is in them."""
+"""Checks of camera frames, by their stamps and pixels, and the camera's health that follows from them.
 
+A frozen camera is a HOLD: command_node keeps the robot still as long as encoder_node reports it.
+"""
+
+import math
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
+from world_model_ros.safety.health import Health
+
 SECOND = 1_000_000_000
-DARK, BRIGHT = 4, 251  # of 255: no camera sees a whole picture so dark or so bright
-UPTIME = 10 * 365 * 86400.0  # seconds that no clock of a day is wrong by
-APART = 10.0  # seconds that no way takes
-_STRIDE = 7  # pixels that are looked at for that
+DARK, BRIGHT = 4, 251  # of 255: a picture that is darker, or brighter, everywhere shows nothing
+UPTIME = 10 * 365 * 86400.0  # seconds: a stamp that is older counts from the start of a computer
+APART = 10.0  # seconds: a stamp that is older comes from another clock
+SILENT = 1.0  # seconds without any frame that are a warning
+UNUSABLE = 0.5  # seconds in which frames came and none could be used that are a warning
+_STRIDE = 7  # every which pixel is compared with DARK and BRIGHT
 
 
 @dataclass
 class FrameRules:
-    """What makes a frame unusable; times in seconds, zero switches a rule off."""
+    """When a frame is dropped; times in seconds, zero switches a rule off."""
 
     max_age: float = 1.0  # of the stamp, on arrival
     ahead: float = 0.3  # how far a stamp may lie in the future
@@ -33,14 +41,14 @@ class FrameGate:
         kinds = ("used", "repeated", "late", "future", "unstamped", "frozen", "rejected", "too_many")
         self.counts = dict.fromkeys(kinds, 0)
         self.kind = ""  # of the last frame's drop, as in ``counts``; empty where it was used
-        self.forget()
+        self.reset()
 
     @property
     def frozen(self) -> bool:
         """Whether the last frame was dropped because the camera is frozen."""
         return self.kind == "frozen"
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start over: the clock was set back."""
         self._stamp: int | None = None
         self._received: int | None = None
@@ -54,7 +62,7 @@ class FrameGate:
         while the clock has not begun (use_sim_time before the first /clock): then no age is judged.
         """
         if self._received is not None and (received < self._received or (received and not self._received)):
-            self.forget()  # what was stamped before the clock began is no measure either
+            self.reset()  # nor compare with what was stamped before the clock began
         rules, self.kind = self.rules, ""
         late = received and rules.max_age and received - stamp > rules.max_age * SECOND
         if not stamp and (late or self._stamp == 0):
@@ -126,3 +134,52 @@ def _why_late(stamp: int, received: int) -> str:
         f"its stamp is {age:.2f} s old on arrival: synchronise the clocks, make the way from the camera "
         "quicker, or raise max_age"
     )
+
+
+class CameraState:
+    """The camera's health, and the cause of a trouble for as long as it lasts.
+
+    Times are seconds of a steady clock; reasons are sentences without the topic's name.
+    """
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over."""
+        self._heard = self._used = -math.inf  # when the newest frame came, and the newest one of use
+        self._refused_since: float | None = None
+        self._frozen = False
+        self._reason = self._kind = self._warning = ""
+
+    def used(self, now: float, warning: str = "") -> None:
+        """Note a frame that was used; ``warning`` is about what it shows."""
+        self._heard = self._used = now
+        self._refused_since, self._frozen = None, False
+        self._reason = self._kind = ""
+        self._warning = warning
+
+    def refused(self, now: float, kind: str, reason: str, frozen: bool = False) -> None:
+        """Note a frame that was not used; of one ``kind`` the first reason is kept."""
+        self._heard = now
+        if self._refused_since is None:
+            self._refused_since = now
+        self._frozen = frozen
+        if kind != self._kind:
+            self._kind, self._reason = kind, reason
+
+    def unusable(self, now: float) -> bool:
+        """Return whether frames come, and none of them could be used for UNUSABLE seconds."""
+        return self._refused_since is not None and now - self._refused_since > UNUSABLE
+
+    def verdict(self, now: float) -> tuple[Health, str]:
+        """Return the camera's health now, and why."""
+        if now - self._heard > SILENT:
+            if self._heard == -math.inf:
+                return Health.FINE, ""  # encoder_node names the missing publisher
+            return Health.WARNING, f"no frame for more than {SILENT:g} s"
+        if self._frozen:
+            return Health.HOLD, self._reason
+        if self.unusable(now):
+            return Health.WARNING, f"no frame can be used: {self._reason}"
+        return (Health.WARNING, self._warning) if self._warning else (Health.FINE, "")

@@ -1,4 +1,4 @@
-"""Image messages to pixels: pure, for whatever may come over a wire."""
+"""Image messages to pixels; any content of a message is either decoded or rejected with a reason."""
 
 import math
 import re
@@ -20,7 +20,7 @@ ENCODINGS = {
 
 
 class ImageRejectedError(ValueError):
-    """An image message that cannot be used; the text says why and what would do."""
+    """An image message that cannot be used; the text has the reason and the remedy."""
 
 
 def decode_image(width: int, height: int, encoding: str, step: int, is_bigendian: bool, data) -> np.ndarray:
@@ -62,7 +62,7 @@ def decode_compressed(data) -> np.ndarray:
     width, height = size
     if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise ImageRejectedError(
-            f"it says that it has {width} x {height} pixels: at most {MAX_PIXELS >> 20} million are decoded"
+            f"its header claims {width} x {height} pixels: at most {MAX_PIXELS >> 20} million are decoded"
         )
     try:
         pixels = cv2.imdecode(values, cv2.IMREAD_COLOR)
@@ -79,7 +79,7 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
 def _claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Return the (width, height) that a PNG or JPEG says it has, None for anything else.
+    """Return the (width, height) that the header of a PNG or JPEG claims, None for anything else.
 
     A JPEG may hold previews and bytes that look like a frame header: the largest counts.
     """
@@ -87,8 +87,8 @@ def _claimed_size(data: bytes) -> tuple[int, int] | None:
         return struct.unpack_from(">II", data, len(_PNG_START))
     if not data.startswith(b"\xff\xd8\xff"):
         return None
-    found = [struct.unpack(">HH", m[1] + m[2])[::-1] for m in _JPEG_FRAME.finditer(data)]
-    return max(found, key=lambda size: size[0] * size[1], default=None)
+    sizes = [struct.unpack(">HH", m[1] + m[2])[::-1] for m in _JPEG_FRAME.finditer(data)]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def check_frame_size(frame: tuple, first: tuple | None) -> None:
@@ -142,7 +142,7 @@ _NUMBER = re.compile(r"\b\d+(\.\d+)?\b")
 
 
 class Complaints:
-    """Says each trouble once: again only after it changed or went away."""
+    """Tells which troubles are new, so that each is logged once until it changes or ends."""
 
     def __init__(self):
         self._last: dict[str, str] = {}
@@ -153,7 +153,7 @@ class Complaints:
         return self._last.pop(topic, None) is not None
 
     def trouble(self, topic: str, reason: str) -> bool:
-        """Count a trouble; return whether it is new and should be said.
+        """Count a trouble; return whether it is new and should be logged.
 
         Other numbers in the same sentence are no other trouble: ages differ from message to message.
         """

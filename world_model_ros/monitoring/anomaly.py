@@ -1,21 +1,30 @@
-"""Whether the world still behaves as the model expects: surprise, and latents out of distribution."""
+"""Anomaly detection: model steps with too large a surprise, or a latent norm out of distribution."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 NORM_MARGIN = 0.1  # of the range's width, on either side
+RECENT = 100  # model steps of which the share without a surprise is watched
+ENOUGH = 20  # of them, before that share counts
+SHARE = 0.05  # of them that may go without a surprise
+
+START = "at the start"
+NO_FRAME = "no frame near their start"
+NO_COMMANDS = "command/executed did not tell what the robot did"
+TOO_SHORT = "too few steps since the last gap"
 
 
 @dataclass
 class AnomalyRules:
-    """How many model steps in a row it takes to doubt, and to trust again."""
+    """How many anomalous model steps in a row ask for a HOLD, and how many normal ones end it."""
 
     trigger: int = 3
     clear: int = 3
 
 
 def usual_norms(low: float | None, high: float | None) -> tuple[float, float] | None:
-    """Return the latent norms that are taken for usual, given those of held-out data; None without them."""
+    """Return the latent norms that count as usual, given the range of held-out data; None without one."""
     if low is None or high is None:
         return None
     margin = NORM_MARGIN * (high - low)
@@ -26,7 +35,7 @@ class AnomalyMonitor:
     """One verdict a model step, from the one-step error and the latent's norm.
 
     threshold: of the squared error; norm_low, norm_high: the range of latent norms, calibrated on
-    held-out data. None where the checkpoint has none: that sign is then not looked at.
+    held-out data. None where the checkpoint has none: that check is then left out.
     """
 
     def __init__(
@@ -44,22 +53,22 @@ class AnomalyMonitor:
         self._bad = self._good = 0
 
     def step(self, error: float | None, norm: float) -> str:
-        """Take a model step's squared error (None: nothing was expected) and norm; return ``reason``.
+        """Take a model step's squared error (None: nothing was predicted) and norm; return ``reason``.
 
-        A step without an expectation says nothing about surprise, and ends no doubt.
+        A step without a prediction is neither anomalous nor normal, unless its norm is out of range.
         """
-        sign = self._sign(error, norm)
-        if sign:
+        anomaly = self._anomaly(error, norm)
+        if anomaly:
             self._bad, self._good = self._bad + 1, 0
             if self._bad >= self.rules.trigger and not self.reason:
-                self.reason = f"for {self._bad} model steps in a row {sign}"
+                self.reason = f"for {self._bad} model steps in a row {anomaly}"
         elif error is not None or self.threshold is None:
             self._bad, self._good = 0, self._good + 1
             if self._good >= self.rules.clear:
                 self.reason = ""
         return self.reason
 
-    def _sign(self, error: float | None, norm: float) -> str:
+    def _anomaly(self, error: float | None, norm: float) -> str:
         if not math.isfinite(norm) or (error is not None and not math.isfinite(error)):
             return "the latent is not finite"
         if self.usual_norms is not None and not self.usual_norms[0] <= norm <= self.usual_norms[1]:
@@ -84,3 +93,43 @@ def distinct(value: float, *bounds: float) -> list[str]:
         if shown not in others:
             break
     return texts
+
+
+class JudgedSteps:
+    """Counts model steps by whether they were judged; the reasons are the constants above."""
+
+    def __init__(self):
+        self.judged = 0
+        self.not_judged: dict[str, int] = {}
+        self._recent: deque[str] = deque(maxlen=RECENT)  # why not, or ""
+
+    def add(self, why_not: str = "", count: int = 1) -> None:
+        """Note that ``count`` model steps were judged, or why they were not."""
+        if why_not:
+            self.not_judged[why_not] = self.not_judged.get(why_not, 0) + count
+        else:
+            self.judged += count
+        if why_not != START:  # nobody can do anything about that
+            self._recent.extend([why_not] * min(count, RECENT))
+
+    def problem(self) -> str:
+        """Return a sentence where too many of the recent steps were not judged, or ""."""
+        missing = [why_not for why_not in self._recent if why_not]
+        if len(self._recent) < ENOUGH or len(missing) <= SHARE * len(self._recent):
+            return ""
+        return (
+            f"surprise was not judged on {len(missing)} of the last {len(self._recent)} model steps: "
+            f"{_listed({why_not: missing.count(why_not) for why_not in dict.fromkeys(missing)})}"
+        )
+
+    def metrics(self) -> dict[str, object]:
+        """Return what the diagnostics show."""
+        return {
+            "steps_judged": self.judged,
+            "steps_not_judged": sum(self.not_judged.values()),
+            "not_judged_why": _listed(self.not_judged),
+        }
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {why_not}" for why_not, count in counts.items())

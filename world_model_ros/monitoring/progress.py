@@ -1,17 +1,17 @@
-"""Whether the robot comes nearer to its goal at all."""
+"""Whether the robot comes nearer to its goal."""
 
 import numpy as np
 
 SECOND = 1_000_000_000
 NEARER = 0.98  # of the best distance so far: less is no progress
-PAUSE = 2 * SECOND  # between two steps: what lies between is not counted, as nobody tried
+PAUSE = 2 * SECOND  # between two steps: a longer time does not count, as nothing was planned
 
 
 def nobody_tried(executed: np.ndarray | None, known: bool, heard: bool) -> bool:
     """Return whether the robot was kept still, or left to somebody else, in the block that has ended.
 
-    executed (block, dim): what went out in it, None for nothing. known: whether that is all of it. heard:
-    whether command_node says what goes out, so that nothing heard is nothing sent.
+    executed (block, dim): what was sent in it, None for nothing. known: whether that is all of it. heard:
+    whether command_node publishes what it sends, so that nothing heard means nothing sent.
     """
     return heard if executed is None else known and not np.any(executed)
 
@@ -30,10 +30,10 @@ class Progress:
         self._since = self._last = 0
 
     def pause(self, now: int) -> str:
-        """Do not count the time from the last step, or pause, to ``now``: nobody tried.
+        """Do not count the time from the last step, or pause, to ``now``: the robot was kept still.
 
-        Return why planning should end, where that was so before; it is no reason to begin again that the
-        robot stands still since then.
+        Return why planning should end, if that was so before: planning that has ended does not begin again
+        because the robot stands still.
         """
         self._since += max(0, now - self._last)
         self._last = now

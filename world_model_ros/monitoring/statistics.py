@@ -1,4 +1,4 @@
-"""Figures for diagnostics: percentiles of the newest values, and rates."""
+"""Metrics for diagnostics: percentiles of the newest values, and rates."""
 
 from collections import deque
 
@@ -18,7 +18,7 @@ class Percentiles:
         self._values: deque[float] = deque(maxlen=kept)
 
     def add(self, value: float) -> None:
-        """Take one more."""
+        """Add a value."""
         self._values.append(value)
 
     def metrics(self, name: str) -> dict[str, str]:
@@ -47,7 +47,7 @@ class Rate:
         if not self._moments:
             return {}
         span = self._moments[-1] - self._moments[0]
-        found = {f"{name}_age_s": f"{max(0.0, now - self._moments[-1]):.2f}"}
+        metrics = {f"{name}_age_s": f"{max(0.0, now - self._moments[-1]):.2f}"}
         if span > 0:
-            found[f"{name}_hz"] = f"{(len(self._moments) - 1) / span:.1f}"
-        return found
+            metrics[f"{name}_hz"] = f"{(len(self._moments) - 1) / span:.1f}"
+        return metrics

@@ -1,6 +1,6 @@
-"""What a node was started with, checked before ROS reads it: it ignores names that it does not know.
+"""Checks a node's command line and parameter files: ROS ignores names that it does not know.
 
-No ROS in here.
+Imports no ROS.
 """
 
 import difflib
@@ -20,7 +20,7 @@ _WILD = ("*", "**")
 
 
 def check(node: str, words: list[str]) -> None:
-    """Raise UserError for command line ``words`` that ``node``, such as command_node, cannot go by."""
+    """Raise UserError for command line ``words`` that ``node``, such as command_node, cannot use."""
     options = _ros_options(words)
     name, namespace = node, "/"
     for rule in options["remap"]:
@@ -53,8 +53,8 @@ def check_file(file: Path, nodes: dict[str, str]) -> None:
     ``nodes`` has node -> its full name, of those that are started with the file. A section with a wildcard
     may have what any node of this package knows.
     """
-    found = list(_sections(_read(file)))
-    for path, parameters in found:
+    sections = list(_sections(_read(file)))
+    for path, parameters in sections:
         where = f"{file}, section {path}"
         name = path.rpartition("/")[2]
         whose = [node for node, full in nodes.items() if _matches(path, full)]
@@ -66,7 +66,7 @@ def check_file(file: Path, nodes: dict[str, str]) -> None:
             _check_name(parameter, whose, where)
             _check_list(parameter, value, whose, where)
     for full in nodes.values():
-        named = [path for path, _ in found if path.rpartition("/")[2] == full.rpartition("/")[2]]
+        named = [path for path, _ in sections if path.rpartition("/")[2] == full.rpartition("/")[2]]
         if named and not any(_matches(path, full) for path in named):
             raise UserError(
                 f"{file} has no section for {full}, only {', '.join(named)}: name it "
@@ -75,7 +75,7 @@ def check_file(file: Path, nodes: dict[str, str]) -> None:
 
 
 def explain(error: Exception) -> str:
-    """Return rcl's complaint about the command line as a sentence."""
+    """Return rcl's error about the command line as a sentence."""
     text = re.sub(r",? at /\S+:\d+", "", str(error)).removeprefix("failed to initialize rcl: ").rstrip(" ,.")
     if "same type" in text:
         text += ": write every number of a list with a decimal point, such as 0.0"
@@ -85,16 +85,16 @@ def explain(error: Exception) -> str:
 def _ros_options(words: list[str]) -> dict[str, list[str]]:
     """Return the values of the options between --ros-args and --."""
     short = {"-p": "param", "-r": "remap"}
-    found: dict[str, list[str]] = {name: [] for name in ("param", "remap", "params-file", "log-level")}
+    options: dict[str, list[str]] = {name: [] for name in ("param", "remap", "params-file", "log-level")}
     inside, rest = False, iter(words)
     for word in rest:
         if word in ("--ros-args", "--"):
             inside = word == "--ros-args"
             continue
         name = short.get(word, word.removeprefix("--"))
-        if inside and name in found:
-            found[name].append(next(rest, ""))
-    return found
+        if inside and name in options:
+            options[name].append(next(rest, ""))
+    return options
 
 
 def _value(text: str):

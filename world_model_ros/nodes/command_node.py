@@ -1,4 +1,4 @@
-"""command_node: plays the plan at the control rate; has the last word on what the robot does."""
+"""command_node: plays the plan at the control rate, within the limits, and stops the robot by itself."""
 
 import math
 import time
@@ -14,19 +14,16 @@ from trajectory_msgs.msg import JointTrajectory
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.monitoring.statistics import Percentiles, Rate
-from world_model_ros.nodes.commands import KINDS, Commands
 from world_model_ros.nodes.managed import HEALTH, INSTANCE, STATE, ManagedNode, health_of
-from world_model_ros.nodes.publishers import PublisherNames, other_publishers
-from world_model_ros.nodes.qos import HISTORY, JOINTS, LATCHED, RELIABLE
-from world_model_ros.nodes.running import nanoseconds, set_stamp
+from world_model_ros.nodes.messages import KINDS, Commands, nanoseconds, set_stamp
+from world_model_ros.nodes.qos import HISTORY, JOINTS, LATCHED, RELIABLE, PublisherNames, other_publishers
 from world_model_ros.safety.action_buffer import ActionBuffer
-from world_model_ros.safety.clocks import ClockWatch
-from world_model_ros.safety.commander import COMMAND, ENCODER, MONITOR, PLANNER, Commander, Rules, State
+from world_model_ros.safety.commander import Commander, Rules, State
 from world_model_ros.safety.emergency import AFTER_RESTART, Kept, state_file
-from world_model_ros.safety.health import Health
-from world_model_ros.safety.interfaces import check_interface, warn_interface
+from world_model_ros.safety.health import COMMAND, ENCODER, MONITOR, PLANNER, Health
 from world_model_ros.safety.joints import JointCollector, split_names
-from world_model_ros.safety.limits import Limits, narrowed
+from world_model_ros.safety.limits import Limits, check_interface, narrowed, warn_interface
+from world_model_ros.safety.watchdogs import ClockWatch
 
 ACKNOWLEDGE = Duration(seconds=0.3)  # for the last command, when ending
 WATCH_CLOCK = 0.1  # seconds of real time between two looks at a simulated clock
@@ -36,7 +33,7 @@ QUIET = 1_000_000_000  # ns without a rejection, until joint_states count as fin
 
 
 class CommandNode(ManagedNode):
-    """Asks the Commander once a control step and sends what it says."""
+    """Asks the Commander once a control step for the command, and sends it."""
 
     def __init__(self):
         self.commander: Commander | None = None
@@ -46,7 +43,7 @@ class CommandNode(ManagedNode):
             for state in ("stopped", "released")
         )
         self.simulated = self.get_parameter("use_sim_time").value
-        # From the beginning: a stop that comes before the node is configured must not be forgotten.
+        # From the beginning: a stop that comes before the node is configured must count, too.
         self.subscribe_command(Bool, "command/emergency_stop", self.on_stop_message, always=True)
         self.serve(Trigger, "command/emergency_stop", self.on_stop, always=True)
         self.serve(Trigger, "command/reset", self.on_reset, always=True)
@@ -54,9 +51,9 @@ class CommandNode(ManagedNode):
         self.keep_for_good()
 
     def rules(self) -> Rules:
-        """Return when to stand still, as the parameters say."""
+        """Return when to keep the robot still, from the parameters."""
         step = self.spec.period * self.spec.block
-        # Nobody publishes joints while a simulated clock stands, and the robot is to be stopped then.
+        # While a simulated clock stands no joints are published, and the robot must be stopped then.
         standing = self.values["clock_timeout"] if self.simulated else 0.0
         same = (
             "joint_timeout",
@@ -78,7 +75,7 @@ class CommandNode(ManagedNode):
         )
 
     def changed(self) -> None:
-        """Stand still by the new rules."""
+        """Apply the new rules."""
         if self.commander is not None:
             self.commander.take(self.rules())
 
@@ -110,7 +107,7 @@ class CommandNode(ManagedNode):
             self.commander.release()
         self.commands = Commands(action, interface, self.spec.period, limits, prefix)
         self.tick_ms, self.tick_rate = Percentiles(), Rate()
-        self.last_time, self.waking = 0, time.monotonic()  # of the clock, and when it last moved
+        self.last_time, self.waking = 0, time.monotonic()  # of the clock, and when it last advanced
         self.rejected_joints = -QUIET
         self.out = self.publisher(KINDS[interface], f"command/{interface}", RELIABLE)
         self.executed = self.publisher(JointState, "command/executed", HISTORY)
@@ -144,7 +141,7 @@ class CommandNode(ManagedNode):
         return Limits(action.names, action.low, action.high, **given)
 
     def subscribe_health(self, name: str) -> None:
-        """Follow how a node fares, and whether it still responds."""
+        """Subscribe to the health of a node, which is its heartbeat, too."""
 
         def on_health(message: DiagnosticStatus) -> None:
             values = {pair.key: pair.value for pair in message.values}
@@ -157,17 +154,17 @@ class CommandNode(ManagedNode):
         self.subscribe(DiagnosticStatus, f"{name}/health", on_health, HEALTH, always=True)
 
     def start(self) -> None:
-        """Begin with nothing known; a fault stays."""
+        """Begin without inputs; a fault stays."""
         self.commander.begin()
         self.waking = time.monotonic()
 
     def stop(self) -> None:
-        """Send the safe command last, if this node moved the robot, and see that it is taken."""
+        """Send the safe command last, if this node moved the robot, and wait until it is received."""
         if self.commander.ever_moved and not self.commander.released:
             self.send(self.clocks()[0], np.zeros(self.spec.action.dim), moving=False)
             self.out.wait_for_all_acked(ACKNOWLEDGE)
         self.commander.begin()
-        self.commands.forget()
+        self.commands.reset()
         self.status.publish(String(data="WAITING: command_node is not active"))
 
     def clocks(self) -> tuple[int, int]:
@@ -178,7 +175,7 @@ class CommandNode(ManagedNode):
                 return now, steady
 
     def on_plan(self, message: JointTrajectory) -> None:
-        """Take a plan, or say once why not."""
+        """Take a plan, or log once why not."""
         lengths = {len(point.velocities) for point in message.points}
         actions = [point.velocities for point in message.points] if len(lengths) == 1 else []
         problem = self.commander.plan(
@@ -190,7 +187,7 @@ class CommandNode(ManagedNode):
             self.accept("plan")
 
     def on_joints(self, message: JointState, info: dict) -> None:
-        """Note that the robot is there, and where its joints are."""
+        """Take the positions of the joints."""
         now, steady = self.clocks()
         publisher = self.joint_publishers.name(info)
         problem = self.commander.joints(now, steady, message.name, message.position, publisher)
@@ -213,7 +210,7 @@ class CommandNode(ManagedNode):
         """Stand still at once, and until reset."""
         if self.commander is not None:
             self.commander.emergency_stop()
-        # A button that is held repeats what it says, and the robot stands already.
+        # A button that is held repeats its message, and the robot stands already.
         if self.active and not (self.stopped.there and self.commander.state[0] is State.FAULT):
             self.tick()
         if problem := self.stopped.begin():
@@ -229,11 +226,11 @@ class CommandNode(ManagedNode):
                 self.get_logger().warning(problem)
         if self.commander is not None:
             response.message = self.commander.reset()
-            self.commands.forget()
+            self.commands.reset()
         return response
 
     def on_release(self, _request, response: Trigger.Response) -> Trigger.Response:
-        """Stop, then leave the command topic to somebody else."""
+        """Stop, then leave the command topic to another controller."""
         response.success = self.commander is not None
         response.message = "command_node is not configured: it sends nothing"
         if response.success:
@@ -258,9 +255,9 @@ class CommandNode(ManagedNode):
             self.handed_over.end()  # planning was enabled again
         if decision.changed:
             self.publish_status(decision.state, decision.reason)
-        # The label first: what the command brings about must not overtake it. Where nothing is sent the
-        # robot stands still, and the others must not take the plan for what it did; unless it is left to
-        # somebody else, who may move it: then nobody knows what was executed.
+        # The executed action first: the effect of the command must not come before it. Where nothing is sent
+        # the robot stands still: that is published, too, so that the plan is not taken for what was executed.
+        # While the robot is left to another controller, what is executed is not known.
         if not decision.released:
             sent = np.zeros(self.spec.action.dim) if decision.action is None else decision.action
             message = JointState(name=list(self.spec.action.names), velocity=sent.tolist())
@@ -271,10 +268,10 @@ class CommandNode(ManagedNode):
         self.tick_ms.add(1e3 * (time.monotonic() - woken))
 
     def publish_status(self, state: State, reason: str) -> None:
-        """Tell people where the command side stands."""
+        """Publish and log the state and its reason."""
         line = f"{state.name}: {reason}"
         self.status.publish(String(data=line))
-        if state is State.FAULT:  # each on a line of its own: rclpy allows one severity a line
+        if state is State.FAULT:  # three lines, as rclpy allows one severity for each line of code
             self.get_logger().error(line)
         elif state is State.HOLD:
             self.get_logger().warning(line)
@@ -289,30 +286,30 @@ class CommandNode(ManagedNode):
             self.out.publish(message)
 
     def watch_clock(self) -> None:
-        """Stop the robot when a simulated clock stands: no control step would come to do it."""
+        """Stop the robot when a simulated clock stands: then no control step stops it."""
         (now, _), real = self.clocks(), time.monotonic()
         self.commander.sources.look(real)
         if now != self.last_time:
             self.last_time, self.waking = now, real
         elif real - self.waking > self.values["clock_timeout"]:
             if self.commander.moving:
-                self.commander.settle()
+                self.commander.stop()
                 self.get_logger().warning(
-                    f"the clock has stood for {self.values['clock_timeout']:g} s: is /clock published? "
-                    "The robot stands still"
+                    f"the clock has stood for {self.values['clock_timeout']:g} s, the robot stands still: "
+                    "start the simulation again, or see that /clock is published"
                 )
-                self.publish_status(State.WAITING, "the clock stands")
+                self.publish_status(State.WAITING, "the clock stands: no new time on /clock")
                 self.send(now, np.zeros(self.spec.action.dim), moving=False)
             elif now == 0:
-                self.waking = math.inf  # said once
-                self.publish_status(State.WAITING, "use_sim_time is set, and nobody publishes /clock")
+                self.waking = math.inf  # logged once
+                self.publish_status(State.WAITING, "use_sim_time is true and nobody publishes /clock")
 
     def watch(self):
-        """Say who else commands the robot, and whether anybody listens."""
+        """Return the warning about other publishers of the command, or that nobody subscribes to it."""
         topic = self.out.topic_name
         state, reason = self.commander.state
         others = other_publishers(self, topic)
-        # Another stack whose names are in another namespace; its heartbeats are not heard here.
+        # A command_node of another namespace, whose heartbeats do not come here.
         self.commander.rivals.elsewhere = next((o for o in others if o.endswith(f"/{self.get_name()}")), "")
         if state is State.FAULT:
             return Health.FAULT, reason

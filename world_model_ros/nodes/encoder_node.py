@@ -8,7 +8,7 @@ import torch
 from sensor_msgs.msg import CompressedImage, Image
 
 from world_model_ros.camera.frame_drops import FrameDropMonitor
-from world_model_ros.camera.frames import FrameGate, FrameRules
+from world_model_ros.camera.frames import CameraState, FrameGate, FrameRules
 from world_model_ros.camera.images import (
     ImageRejectedError,
     check_frame_size,
@@ -17,7 +17,6 @@ from world_model_ros.camera.images import (
     decode_compressed,
     decode_image,
 )
-from world_model_ros.camera.state import CameraState
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import find_checkpoint
 from world_model_ros.model.device import choose_device
@@ -25,10 +24,9 @@ from world_model_ros.model.image import prepare_images
 from world_model_ros.monitoring.anomaly import usual_norms
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.nodes import environment
-from world_model_ros.nodes.latents import latent_message
 from world_model_ros.nodes.managed import ManagedNode
+from world_model_ros.nodes.messages import latent_message, nanoseconds
 from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE, full_names
-from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.safety.health import Health
 
 REMEDY = (
@@ -36,9 +34,9 @@ REMEDY = (
     "let it publish reliably"
 )
 
-LOOK = 0.2  # seconds between two looks at how the camera fares
-LOST_LATELY = 5.0  # seconds after a lost frame in which losses may be the trouble
-NAME_SECONDS = 5.0  # that discovery is given to find out the camera's name
+LOOK = 0.2  # seconds between two reports of the camera's health
+LOST_LATELY = 5.0  # seconds after a lost frame in which dropped frames are reported
+NAME_SECONDS = 5.0  # that discovery may take to find the camera's name
 
 
 class EncoderNode(ManagedNode):
@@ -49,7 +47,7 @@ class EncoderNode(ManagedNode):
         self.gate = FrameGate(self.rules())
         self.frame_drops = FrameDropMonitor()
         self.lost_at = -math.inf  # when a frame was lost last
-        self.lossy_words, self.lossy_since = "", 0.0
+        self.drop_reason, self.drops_since = "", 0.0
         self.camera = None
         self.state = CameraState()
         self.goal: tuple[np.ndarray, np.ndarray] | None = None  # pixels and latent of the last one taken
@@ -60,7 +58,7 @@ class EncoderNode(ManagedNode):
             self.topic, self.kind = f"{self.topic}/compressed", CompressedImage
 
     def rules(self) -> FrameRules:
-        """Return what the parameters say of frames."""
+        """Return when a frame is dropped, from the parameters."""
         return FrameRules(
             max_age=self.values["max_age"],
             frozen=self.values["frozen_after"],
@@ -68,7 +66,7 @@ class EncoderNode(ManagedNode):
         )
 
     def changed(self) -> None:
-        """Judge the next frame by the new rules."""
+        """Apply the new rules."""
         self.gate.rules = self.rules()
 
     def set_up(self) -> None:
@@ -76,7 +74,7 @@ class EncoderNode(ManagedNode):
         torch.set_num_threads(self.values["torch_threads"])
         model, self.spec = load_checkpoint(find_checkpoint(self.values["checkpoint"]))
         self.device = choose_device(self.values["device"], "the parameter device")
-        encode = torch.nn.Sequential(model.encoder, model.projector)  # lets the predictor go
+        encode = torch.nn.Sequential(model.encoder, model.projector)  # without the predictor
         self.encode = encode.to(self.device)
         limits = self.spec.thresholds
         self.norms = usual_norms(limits.norm_low, limits.norm_high)
@@ -85,19 +83,19 @@ class EncoderNode(ManagedNode):
         self.goals = self.publisher(Image, "goal/latent", LATCHED)
         self.subscribe_command(Image, "goal/image", self.on_goal, newest=True)
         self.camera = self.subscribe(self.kind, self.topic, self.on_frame, FRESH, message_lost=self.on_lost)
-        self.timer(LOOK, self.tell, steady=True)
+        self.timer(LOOK, self.report_camera, steady=True)
         began = time.perf_counter()
         self.embed(decode_image(64, 64, "rgb8", 192, False, bytes(64 * 64 * 3)))
         self.get_logger().info(f"encoder ready, warm after {time.perf_counter() - began:.2f} s")
 
     def start(self) -> None:
-        """Judge the first frame on its own."""
-        self.gate.forget()
-        self.state.forget()
+        """Judge the first frame without earlier ones."""
+        self.gate.reset()
+        self.state.reset()
         self.frame_shape = None
 
     def tear_down(self) -> None:
-        """Let the model go."""
+        """Free the model."""
         self.encode = self.camera = self.goal = None
 
     def embed(self, pixels):
@@ -107,7 +105,7 @@ class EncoderNode(ManagedNode):
             return latent.float().cpu().numpy()
 
     def on_frame(self, message) -> None:
-        """Publish the latent of a camera frame, or say once why not."""
+        """Publish the latent of a camera frame, or log once why not."""
         self.rate.heard(time.monotonic())
         self.frame_drops.came()
         dropped = self.gate.judge(
@@ -118,7 +116,7 @@ class EncoderNode(ManagedNode):
                 self.state.refused(self.seconds(), self.gate.kind, dropped, self.gate.frozen)
                 if self.complaints.trouble(self.topic, dropped):
                     self.get_logger().warning(f"a frame on {self.topic} was dropped: {dropped}")
-            self.tell()
+            self.report_camera()
             return
         began = time.perf_counter()
         pixels = self.decoded(message, self.topic)
@@ -127,41 +125,41 @@ class EncoderNode(ManagedNode):
             self.state.used(self.seconds(), self.gate.look(pixels))
             self.latents.publish(latent_message(self.embed(pixels), message.header))
             self.milliseconds.add(1e3 * (time.perf_counter() - began))
-        self.tell()
+        self.report_camera()
 
     def seconds(self) -> float:
-        """Return steady time; simulated time where that is used, since a clock that waits stops no camera."""
+        """Return steady time, or simulated time where it is used: a simulated camera stops with its clock."""
         if self.get_parameter("use_sim_time").value:
             return 1e-9 * self.get_clock().now().nanoseconds
         return time.monotonic()
 
-    def tell(self) -> None:
-        """Tell everybody how the camera fares: the cause that is true now, for as long as it lasts."""
+    def report_camera(self) -> None:
+        """Publish the camera's health: the cause that is true now, for as long as it lasts."""
         now = self.seconds()
         health, reason = self.state.verdict(now)
         reason = reason and f"{self.topic}: {reason}"
-        lossy = self.lossy(now)
-        if lossy and health < Health.HOLD:
-            health, reason = Health.WARNING, lossy
-        # Why frames are of no use has been logged with the first of them.
-        self.publish_health(health, reason, quiet=not lossy and self.state.unusable(now))
+        dropped = self.frames_dropped(now)
+        if dropped and health < Health.HOLD:
+            health, reason = Health.WARNING, dropped
+        # Why frames cannot be used was logged with the first of them.
+        self.publish_health(health, reason, quiet=not dropped and self.state.unusable(now))
 
-    def lossy(self, now: float) -> str:
-        """Return what to say of frames that get lost, the same words while it lasts; "" where none are."""
+    def frames_dropped(self, now: float) -> str:
+        """Return the warning about lost frames, the same text while it lasts; "" where none are lost."""
         if not self.frame_drops.bad() or now - self.lost_at > LOST_LATELY:
-            self.lossy_words, self.lossy_since = "", now
-        elif not self.lossy_words:
-            there = self.cameras()
-            if there or now - self.lossy_since > NAME_SECONDS:
-                self.lossy_words = f"{self.frame_drops.sentence(self.topic, there)}: {REMEDY}"
-        return self.lossy_words
+            self.drop_reason, self.drops_since = "", now
+        elif not self.drop_reason:
+            cameras = self.cameras()
+            if cameras or now - self.drops_since > NAME_SECONDS:
+                self.drop_reason = f"{self.frame_drops.sentence(self.topic, cameras)}: {REMEDY}"
+        return self.drop_reason
 
     def on_goal(self, message: Image) -> None:
-        """Publish the latent of a goal image, or say once why not."""
+        """Publish the latent of a goal image, or log once why not."""
         pixels = self.decoded(message, "goal/image")
         if pixels is None:
             return
-        # The same picture again has the same latent, whatever the device makes of it.
+        # The same picture has the same latent, also where the device rounds differently each time.
         if self.goal is None or not np.array_equal(self.goal[0], pixels):
             latent = self.goal_latent(pixels)
             if latent is None:
@@ -172,7 +170,7 @@ class EncoderNode(ManagedNode):
         self.goals.publish(latent_message(self.goal[1], message.header))
 
     def goal_latent(self, pixels) -> np.ndarray | None:
-        """Return the latent (D,) of a goal's pixels (H, W, 3); None after saying why it is refused."""
+        """Return the latent (D,) of a goal's pixels (H, W, 3); None after logging why it is refused."""
         try:
             problem = self.gate.look(pixels)
             if problem:
@@ -185,7 +183,7 @@ class EncoderNode(ManagedNode):
         return latent
 
     def refuse_image(self, topic: str, reason: str) -> None:
-        """Say once why an image is refused."""
+        """Log once why an image is refused."""
         self.reject(topic, reason)
         if topic == "goal/image":
             self.goal_problem = reason
@@ -194,7 +192,7 @@ class EncoderNode(ManagedNode):
             self.state.refused(self.seconds(), reason, reason)
 
     def decoded(self, message, topic: str):
-        """Return RGB pixels, uint8 (H, W, 3); None after saying why there are none."""
+        """Return RGB pixels, uint8 (H, W, 3); None after logging why there are none."""
         try:
             if isinstance(message, CompressedImage):
                 pixels = decode_compressed(message.data)
@@ -219,18 +217,18 @@ class EncoderNode(ManagedNode):
         return pixels
 
     def on_lost(self, event) -> None:
-        """Count frames that the middleware has lost on the way."""
+        """Count frames that the middleware has lost."""
         self.lost_at = self.seconds()
         self.frame_drops.lost(event.total_count_change)
 
     def watch(self):
-        """Name the camera whose frames get lost, or that sends none."""
+        """Return the warning that no image comes, or that the newest goal was refused."""
         if not self.rate.metrics("camera", 0.0):
             topic = self.camera.topic_name
             if not self.count_publishers(topic):
                 return Health.WARNING, f"no image yet: nobody publishes {topic}"
-            there = self.cameras() or "the camera"
-            return Health.WARNING, f"no image yet on {topic} from {there}: if they are large, {REMEDY}"
+            cameras = self.cameras() or "the camera"
+            return Health.WARNING, f"no image yet on {topic} from {cameras}: if they are large, {REMEDY}"
         if self.goal_problem:
             return Health.WARNING, f"the newest goal on goal/image was refused: {self.goal_problem}"
         return Health.FINE, ""

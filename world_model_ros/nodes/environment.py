@@ -1,4 +1,4 @@
-"""The surroundings a node needs, made by code so that nobody has to know them. No ROS in here."""
+"""The environment variables and versions that a node needs. Imports no ROS."""
 
 import importlib.metadata
 import os
@@ -52,25 +52,25 @@ def profile_variable() -> str:
 def check_versions(version=importlib.metadata.version) -> None:
     """Raise UserError where ROS 2 or torch is too old; ``version(name)`` is that of an installed package.
 
-    What is not installed, or does not say its version, is not looked at.
+    A package that is not installed, or has no version, is not checked.
     """
     for name, needed, what in OLDEST:
         try:
-            found = version(name)
+            installed = version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        numbers = tuple(int(n) for n in re.findall(r"\d+", found.partition("+")[0])[:2])
+        numbers = tuple(int(n) for n in re.findall(r"\d+", installed.partition("+")[0])[:2])
         if numbers and numbers < needed:
             raise UserError(
-                f"{name} {found} is too old, {'.'.join(map(str, needed))} or newer is needed: {what}."
+                f"{name} {installed} is too old, {'.'.join(map(str, needed))} or newer is needed: {what}."
             )
 
 
 def prepare(local: bool = False) -> None:
     """Complete os.environ before rclpy is imported; what the user has set stays.
 
-    A virtual environment with ROS 2 wheels is an ament prefix, but nothing says so. The Fast DDS profile
-    makes room for large images and announces quickly. ``local`` is for who starts nodes: they find this
+    A virtual environment with ROS 2 wheels is an ament prefix that no variable names. The Fast DDS profile
+    has shared memory for large images and announces quickly. ``local`` is for starting nodes: they find this
     package, and the graph stays on this machine.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]

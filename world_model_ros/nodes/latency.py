@@ -1,4 +1,4 @@
-"""From camera to plan over real DDS: the simulation and its nodes as processes, watched from one beside."""
+"""Latency from camera to plan over real DDS: the simulation and its nodes as processes."""
 
 import contextlib
 import importlib.util
@@ -17,7 +17,7 @@ from world_model_ros.sim import TASKS
 
 WARM_UP = 3  # plans that do not count
 IDLE_SECONDS = 5.0
-_PATIENCE = 60.0  # seconds without a plan
+PLAN_TIMEOUT = 60.0  # seconds without a plan
 _DOMAINS = range(90, 102)  # not those of the tests; Linux hands out the ports of higher ones to anybody
 
 
@@ -36,7 +36,7 @@ def measure(checkpoint: str, spec: CheckpointSpec, plans: int) -> dict:
     with _nodes(checkpoint, task) as processes:
         latencies, cpu = _watch(processes, spec, plans)
         simulation = processes["sim_node"]
-        simulation.send_signal(signal.SIGSTOP)  # no more pictures, and nobody notices
+        simulation.send_signal(signal.SIGSTOP)  # no more pictures
         idle = _shares(processes, lambda: time.sleep(IDLE_SECONDS))
         simulation.send_signal(signal.SIGCONT)
     return {**percentiles(np.array(latencies)), "cpu": cpu, "idle_cpu": idle}
@@ -96,11 +96,13 @@ def _watch(processes: dict, spec: CheckpointSpec, plans: int) -> tuple[list[floa
                 rclpy.spin_once(node, timeout_sec=0.05)
                 ended = [name for name, process in processes.items() if process.poll() is not None]
                 if ended:
-                    raise UserError(f"{ended[0]} ended: see what it says above.")
+                    raise UserError(f"{ended[0]} ended: see its message above.")
                 if len(latencies) > seen:
                     last, seen = time.monotonic(), len(latencies)
-                if time.monotonic() - last > _PATIENCE:
-                    raise UserError(f"no plan for {_PATIENCE:.0f} s: is another simulation in this domain?")
+                if time.monotonic() - last > PLAN_TIMEOUT:
+                    raise UserError(
+                        f"no plan for {PLAN_TIMEOUT:.0f} s: is another simulation in this domain?"
+                    )
 
         until(WARM_UP)
         cpu = _shares(processes, lambda: until(WARM_UP + plans))

@@ -1,4 +1,4 @@
-"""The life of a managed node: configure, activate, deactivate, clean up, and what it says of itself."""
+"""The base of the managed nodes: configure, activate, deactivate, clean up, health and diagnostics."""
 
 import threading
 import traceback
@@ -13,9 +13,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from world_model_ros.camera.images import Complaints
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
-from world_model_ros.nodes.qos import describe_mismatch
+from world_model_ros.nodes.qos import Publications, describe_mismatch
 from world_model_ros.safety.health import Health
-from world_model_ros.safety.publications import Publications
 
 LEVELS = {
     Health.FINE: DiagnosticStatus.OK,
@@ -32,13 +31,13 @@ HEARTBEAT = 0.05  # seconds between two health messages
 HEALTH = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-CLOCK_REPORTS = 2  # without a clock after which that is logged: a simulation comes up with its nodes
-NAME_REPORTS = 5  # that discovery is given to find out a node's name
+CLOCK_REPORTS = 2  # without a clock after which that is logged: a simulation starts with its nodes
+NAME_REPORTS = 5  # that discovery may take to find a node's name
 COMMAND_DEPTH = 10  # commands of any publishers that may wait while a callback runs
 
 
 def health_of(message: DiagnosticStatus) -> Health:
-    """Return what a health message asks for; one that does not say asks for nothing."""
+    """Return what a health message asks for; one without that key asks for nothing."""
     asked = {pair.key: pair.value for pair in message.values}.get(ASKS)
     if asked in ("hold", "fault"):
         return Health.HOLD if asked == "hold" else Health.FAULT
@@ -46,10 +45,10 @@ def health_of(message: DiagnosticStatus) -> Health:
 
 
 class ManagedNode(LifecycleNode):
-    """A node fills in ``set_up``, ``start``, ``stop``, ``tear_down`` and ``figures``.
+    """A node fills in ``set_up``, ``start``, ``stop``, ``tear_down`` and ``metrics``.
 
-    What is made with ``publisher``, ``subscribe``, ``serve`` and ``timer`` in ``set_up`` goes by itself in
-    the end. Callbacks are heard while the node is active, so that nothing is accepted before or after.
+    What is made with ``publisher``, ``subscribe``, ``serve`` and ``timer`` in ``set_up`` is destroyed by the
+    clean-up. Callbacks are called while the node is active, so that nothing is accepted before or after.
     """
 
     def __init__(self, name: str):
@@ -60,44 +59,44 @@ class ManagedNode(LifecycleNode):
         self.complaints = Complaints()
         self.instance = uuid.uuid4().hex
         self._made: list = []
-        self._kept: dict = {}  # topic -> hands on the newest command that came while not active
+        self._kept: dict = {}  # topic -> call that delivers the newest command that came while not active
         self._mismatches: dict = {}  # topic -> [our profile, whether we publish, reports to wait for names]
         self._health: tuple[Health, str, dict[str, str]] | None = None
-        self._health_lock = threading.Lock()  # workers say how they fare too
+        self._health_lock = threading.Lock()  # worker threads report, too
         self._ended = False
-        self._clockless = 0  # reports since the clock has not begun
+        self._clockless = 0  # reports in a row without a clock
         self.values = declare(self, name, self.refuse, self.changed)
         self._health_out = self.create_publisher(DiagnosticStatus, f"{name}/health", HEALTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self.report, clock=steady)
-        # In the executor's thread, so that a callback that hangs stops it.
+        # In the executor's thread: a callback that hangs stops the heartbeat.
         self.create_timer(HEARTBEAT, self.beat, clock=steady)
 
-    # What nodes fill in.
+    # To be filled in by a node.
 
     def set_up(self) -> None:
         """Load, check and warm up. Raises UserError where that cannot be."""
 
     def start(self) -> None:
-        """Begin to act; messages are heard from now on."""
+        """Begin to act; callbacks are called from now on."""
 
     def stop(self) -> None:
-        """End: the worker first, the safe command last. No message is heard any more."""
+        """End: the worker first, the safe command last. No callback is called any more."""
 
     def tear_down(self) -> None:
-        """Let go of what ``set_up`` has loaded."""
+        """Free what ``set_up`` has loaded."""
 
     def metrics(self) -> dict[str, object]:
-        """Return what the diagnostics show."""
+        """Return the values of the diagnostics."""
         return {}
 
     def health_values(self) -> dict[str, str]:
-        """Return what every health message carries besides; called from any thread."""
+        """Return further values of every health message; called from any thread."""
         return {}
 
     def watch(self) -> tuple[Health, str]:
-        """Return how the node fares beyond what it has said itself; asked once a second while active."""
+        """Return a health beside the published one, and why; called once a second while active."""
         return Health.FINE, ""
 
     def refuse(self, changes: dict) -> str:  # noqa: ARG002
@@ -107,10 +106,10 @@ class ManagedNode(LifecycleNode):
     def changed(self) -> None:
         """Take over changed parameters, which are in ``values``."""
 
-    # What they are made with.
+    # With which a node makes its topics, services and timers.
 
     def publisher(self, kind, topic: str, profile):
-        """Make a publisher that says with whom it does not fit together."""
+        """Make a publisher that logs which subscribers have an incompatible quality of service."""
         events = PublisherEventCallbacks(incompatible_qos=lambda _: self._mismatch(topic, profile, True))
         made = self.create_publisher(kind, topic, profile, event_callbacks=events)
         self._made.append((self.destroy_publisher, made))
@@ -140,13 +139,13 @@ class ManagedNode(LifecycleNode):
     ) -> None:
         """Subscribe to commands in whatever quality of service they are published.
 
-        Each publication is handed on once, one that is equal to the last one too. Before the node is
-        active the newest one is kept, and handed on when it becomes so; unless ``always``, which hands
-        all of them on at once. Where ``newest``, only a publisher's newest one counts: for large messages
-        that replace each other.
+        Each publication is delivered once, also if it equals the last one. Before the node is active the
+        newest one is kept, and delivered when the node becomes active; with ``always`` all of them are
+        delivered at once. With ``newest`` only a publisher's newest one counts: for large messages that
+        replace each other.
         """
-        # A transient-local reader never matches a volatile writer, a volatile one hears nothing of the
-        # past, a reliable one never matches a best-effort writer, and a best-effort one may miss something.
+        # A transient-local reader never matches a volatile writer, a volatile one receives nothing of the
+        # past, a reliable one never matches a best-effort writer, and a best-effort one may miss a message.
         publications = Publications()
 
         def heard(message, info):
@@ -182,7 +181,7 @@ class ManagedNode(LifecycleNode):
             self._made.append((self.destroy_subscription, made))
 
     def keep_for_good(self) -> None:
-        """Let what was made so far last as long as the node, instead of until it is cleaned up."""
+        """Keep what was made so far as long as the node, instead of until it is cleaned up."""
         self._made.clear()
 
     def serve(self, kind, name: str, callback, always: bool = False) -> None:
@@ -203,10 +202,10 @@ class ManagedNode(LifecycleNode):
         self._made.append((self.destroy_timer, made))
 
     def _mismatch(self, topic: str, profile, publishing: bool) -> None:
-        # Who is on the other side is known a moment after that it does not fit: see report.
+        # The other side's name is known a moment later than the mismatch: see report.
         self._mismatches[topic] = [profile, publishing, NAME_REPORTS]
 
-    def _say_mismatches(self) -> None:
+    def _log_mismatches(self) -> None:
         for topic, (profile, publishing, left) in list(self._mismatches.items()):
             problem = describe_mismatch(self, topic, profile, publishing, wait=left > 0)
             if problem is None:
@@ -216,22 +215,22 @@ class ManagedNode(LifecycleNode):
             if problem and self.complaints.trouble(f"{topic} (QoS)", problem):
                 self.get_logger().warning(problem)
 
-    # What the world is told.
+    # Health and diagnostics.
 
     def publish_health(self, health: Health, reason: str = "", quiet: bool = False, **values: str) -> None:
-        """Tell everybody how this node fares, from any thread.
+        """Publish the health of this node, from any thread.
 
-        A change is published at once, and logged unless ``quiet``; the heartbeat repeats what holds, with
-        these ``values``.
+        A change is published at once, and logged unless ``quiet``; the heartbeat repeats the newest health,
+        with these ``values``.
         """
         with self._health_lock:
             before, self._health = self._health, (health, reason, values)
         if before == (health, reason, values):
             return
         if not quiet and (before or (Health.FINE, ""))[:2] != (health, reason):
-            # Each on a line of its own: rclpy allows one severity a line.
+            # Three lines, as rclpy allows one severity for each line of code.
             if health is Health.FINE:
-                self.get_logger().info("all is well again")
+                self.get_logger().info("works again")
             elif health is Health.FAULT:
                 self.get_logger().error(reason)
             else:
@@ -240,13 +239,13 @@ class ManagedNode(LifecycleNode):
 
     @property
     def health(self) -> Health:
-        """What was said last."""
+        """The health that was published last."""
         return Health.FINE if self._health is None else self._health[0]
 
     def beat(self) -> None:
-        """Publish the health message that holds now."""
+        """Publish the newest health: the heartbeat."""
         values = self.health_values()
-        with self._health_lock:  # what is published last is what was said last
+        with self._health_lock:  # the last message has the last health
             health, reason, given = self._health or (Health.FINE, "", {})
             message = self._status(health, reason)
             state = "ended" if self._ended else "active" if self.active else "inactive"
@@ -262,21 +261,21 @@ class ManagedNode(LifecycleNode):
 
     def report(self) -> None:
         """Publish the diagnostics."""
-        self._say_mismatches()
+        self._log_mismatches()
         clock = self.clock_problem()
         self._clockless = self._clockless + 1 if clock else 0
         if self._clockless == CLOCK_REPORTS:
             self.get_logger().warning(clock)
         worst = (Health.FINE, "") if self._health is None else self._health[:2]
         if self.active:
-            worst = max(worst, self.watch(), key=lambda found: found[0])
+            worst = max(worst, self.watch(), key=lambda report: report[0])
         if clock:
-            # First, as what else is missing is missing for it.
-            worst = max((Health.WARNING, clock), worst, key=lambda found: found[0])
+            # First, as it is the cause of whatever else is missing.
+            worst = max((Health.WARNING, clock), worst, key=lambda report: report[0])
         status = self._status(*worst)
         counts = {f"rejected {topic}": count for topic, count in self.complaints.counts.items()}
-        figures = {"state": "active" if self.active else "not active"} | self.metrics() | counts
-        status.values += [KeyValue(key=key, value=str(value)) for key, value in figures.items()]
+        metrics = {"state": "active" if self.active else "not active"} | self.metrics() | counts
+        status.values += [KeyValue(key=key, value=str(value)) for key, value in metrics.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
@@ -294,12 +293,12 @@ class ManagedNode(LifecycleNode):
         )
 
     def reject(self, topic: str, reason: str) -> None:
-        """Count a rejected message, and say why unless that was said before."""
+        """Count a rejected message, and log why unless that was logged before."""
         if self.complaints.trouble(topic, reason):
             self.get_logger().warning(f"a message on {topic} was rejected: {reason}")
 
     def accept(self, topic: str) -> None:
-        """Note that messages on ``topic`` are fine, and say so where they were not."""
+        """Note that messages on ``topic`` are fine, and log it where they were not."""
         if self.complaints.fine(topic):
             self.get_logger().info(f"messages on {topic} are fine again")
 
@@ -307,7 +306,7 @@ class ManagedNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
         """Set up."""
-        return self._transition("configure", self.set_up, self._let_go)
+        return self._transition("configure", self.set_up, self._free)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
         """Start."""
@@ -318,8 +317,8 @@ class ManagedNode(LifecycleNode):
         return self._transition("deactivate", self._end)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
-        """Let go of everything."""
-        return self._transition("clean up", self._let_go)
+        """Free everything."""
+        return self._transition("clean up", self._free)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
         """Stop, and end the process."""
@@ -329,20 +328,20 @@ class ManagedNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
         """Go back to the beginning."""
-        return self._transition("recover", self._let_go)
+        return self._transition("recover", self._free)
 
     def close(self) -> None:
-        """Stop, whatever the state; the last that happens before the process ends."""
+        """Stop, whatever the state; the last call before the process ends."""
         if self.active:
             self._end()
 
     def publish_end(self) -> None:
-        """Tell the others that this process ends on purpose."""
+        """Publish that this process ends on purpose."""
         self._ended = True
         self.beat()
 
     def destroy_node(self) -> None:
-        """Let go of the node. LifecycleNode keeps its state machine, and with it the DDS participant."""
+        """Destroy the node, and its state machine, which would keep the DDS participant."""
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 
@@ -357,12 +356,12 @@ class ManagedNode(LifecycleNode):
 
     def _end(self) -> None:
         self.active = False
-        with self._health_lock:  # what was wrong goes with what did it
+        with self._health_lock:  # a problem ends with the activity that had it
             self._health = None
         self.beat()
         self.stop()
 
-    def _let_go(self) -> None:
+    def _free(self) -> None:
         try:
             self.close()
             self.tear_down()
@@ -373,7 +372,7 @@ class ManagedNode(LifecycleNode):
                 destroy(made)
 
     def _transition(self, name: str, act, undo=None) -> TransitionCallbackReturn:
-        """Run ``act``; rclpy swallows what it raises, so it is said here."""
+        """Run ``act`` and log what it raises, which rclpy would hide."""
         self.failure = ""
         try:
             act()

@@ -1,4 +1,4 @@
-"""monitor_node: doubts. Surprise and unusual pictures keep the robot still; rates and latencies are told."""
+"""monitor_node: detects anomalies from surprise and latent norm, and measures rates and latencies."""
 
 import time
 
@@ -11,37 +11,42 @@ from trajectory_msgs.msg import JointTrajectory
 from world_model_ros.camera.images import ImageRejectedError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import find_checkpoint
-from world_model_ros.monitoring.anomaly import AnomalyMonitor, AnomalyRules
-from world_model_ros.monitoring.judged import HISTORY as TOO_SHORT
-from world_model_ros.monitoring.judged import NO_COMMANDS, NO_FRAME, START, JudgedSteps
+from world_model_ros.monitoring.anomaly import (
+    NO_COMMANDS,
+    NO_FRAME,
+    START,
+    TOO_SHORT,
+    AnomalyMonitor,
+    AnomalyRules,
+    JudgedSteps,
+)
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.monitoring.surprise import OneStepPrediction
-from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.managed import ManagedNode
+from world_model_ros.nodes.messages import latent_array, nanoseconds
 from world_model_ros.nodes.qos import HISTORY, RELIABLE
-from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.health import Health
 from world_model_ros.safety.joints import match_joints
 
-WAITING = 3  # model steps that may wait for what went out until then: a busy machine hands over late
-KEPT = 64  # latents whose arrival is remembered
+WAITING = 3  # model steps that may wait for executed actions, which a busy machine delivers late
+KEPT = 64  # latents whose time of arrival is kept
 
 
 class MonitorNode(ManagedNode):
-    """Compares every model step with what the model expected of it."""
+    """Compares every model step's latent with the model's prediction."""
 
     def __init__(self):
         self.anomaly: AnomalyMonitor | None = None
         super().__init__("monitor_node")
 
     def rules(self) -> AnomalyRules:
-        """Return how many steps it takes, as the parameters say."""
+        """Return how many steps ask for a HOLD and end it, from the parameters."""
         return AnomalyRules(self.values["trigger_steps"], self.values["clear_steps"])
 
     def changed(self) -> None:
-        """AnomalyMonitor by the new rules."""
+        """Apply the new rules."""
         if self.anomaly is not None:
             self.anomaly.rules = self.rules()
 
@@ -49,17 +54,19 @@ class MonitorNode(ManagedNode):
         """Load the predictor and the thresholds."""
         torch.set_num_threads(self.values["torch_threads"])
         model, self.spec = load_checkpoint(find_checkpoint(self.values["checkpoint"]))
-        model.encoder = model.projector = None  # the encoder node has them
+        model.encoder = model.projector = None  # encoder_node has them
         self.prediction = OneStepPrediction(model, self.spec)
         self.period = round(self.spec.period * 1e9)
         self.length = self.period * self.spec.block
         limits = self.spec.thresholds
         if limits.surprise is None:
-            self.get_logger().warning("the checkpoint has no surprise threshold: nothing will surprise it")
+            self.get_logger().warning(
+                "the checkpoint has no surprise threshold: surprise is published and never asks for a HOLD"
+            )
         self.anomaly = AnomalyMonitor(limits.surprise, limits.norm_low, limits.norm_high, self.rules())
         self.surprise = self.publisher(Float32, "surprise", RELIABLE)
-        # What went out comes first: a latent is judged by what led to it. No latent may be lost, as the
-        # nearest one to a step's start counts.
+        # Executed actions come first: a latent is judged by the actions that led to it. No latent may be
+        # lost, as the nearest one to a step's start counts.
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
         self.subscribe(Image, "latent", self.on_latent, HISTORY)
         self.subscribe(JointTrajectory, "plan", self.on_plan, RELIABLE)
@@ -73,16 +80,16 @@ class MonitorNode(ManagedNode):
         self.rates = {name: Rate() for name in ("latent", "plan", "executed")}
         self.seen: dict[int, float] = {}  # start of a model step -> when its latent came, in real time
         self.steps = JudgedSteps()
-        self.missed = 0  # model steps without a frame, that are in ``steps``
-        self.filled = False  # whether there was a full history already
-        self.waiting: list[ModelStep] = []  # for what went out until their frames
+        self.missed = 0  # model steps without a frame that ``steps`` has counted
+        self.filled = False  # whether there was a full history before
+        self.waiting: list[ModelStep] = []  # for the executed actions up to their frames
 
     def tear_down(self) -> None:
-        """Let the model go."""
+        """Free the model."""
         self.prediction = None
 
     def on_latent(self, message: Image) -> None:
-        """Compare a latent with the expected one, where it starts a model step."""
+        """Compare a latent with the predicted one, if it starts a model step."""
         try:
             latent = latent_array(message, self.spec.model.latent_dim)
         except ImageRejectedError as reason:
@@ -93,7 +100,7 @@ class MonitorNode(ManagedNode):
         self.take(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
 
     def take(self, step: ModelStep | None) -> None:
-        """Judge a model step once what went out until its frame is known, or will not be any more."""
+        """Judge a model step once the actions up to its frame are known, or cannot become known any more."""
         if step is None:
             return
         self.seen[step.start] = time.monotonic()
@@ -103,19 +110,21 @@ class MonitorNode(ManagedNode):
         self.judge_what_is_known()
 
     def judge_what_is_known(self) -> None:
-        """Judge the steps that wait, in order, as far as what went out is known or does not matter."""
+        """Judge the steps that wait, in order, as far as the actions before them are known."""
         while self.waiting:
             step = self.timeline.refreshed(self.waiting[0])
-            told = step.known or step.previous is None or max(self.timeline.executed, default=0) >= step.stamp
-            if not told and len(self.waiting) <= WAITING:
+            ready = (
+                step.known or step.previous is None or max(self.timeline.executed, default=0) >= step.stamp
+            )
+            if not ready and len(self.waiting) <= WAITING:
                 return
             self.waiting.pop(0)
             self.judge(step)
 
     def judge(self, step: ModelStep) -> None:
-        """Publish a step's surprise, and ask for a standstill where something is wrong.
+        """Publish a step's surprise, and ask for a HOLD where something is wrong.
 
-        Where it is not known what the robot did, nothing can be expected: command_node was not there.
+        Where it is not known what the robot did, nothing can be predicted: command_node was not there.
         """
         norm = float(np.linalg.norm(step.latent))
         self.norms.add(norm)
@@ -142,7 +151,7 @@ class MonitorNode(ManagedNode):
             self.steps.add(TOO_SHORT if self.filled else START)
 
     def watch(self) -> tuple[Health, str]:
-        """Say where too few model steps can be judged, and what the camera has to do with it."""
+        """Return a warning if too few model steps can be judged, or the camera is too slow."""
         problem = self.steps.problem()
         slow = self.timeline.too_slow
         return (Health.WARNING if problem or slow else Health.FINE), "; ".join(filter(None, [slow, problem]))
@@ -159,7 +168,7 @@ class MonitorNode(ManagedNode):
             self.timeline.buffer.put(due, actions)
 
     def on_executed(self, message: JointState) -> None:
-        """Remember what really went out."""
+        """Take an action that was sent to the robot."""
         self.heard("executed")
         try:
             action = match_joints(self.spec.action.names, message.name, message.velocity, "command/executed")
@@ -176,15 +185,15 @@ class MonitorNode(ManagedNode):
         """Return surprise, latencies, rates and ages."""
         if self.anomaly is None or not self.active:
             return {}
-        found: dict = dict(self.anomaly.counts)
-        found |= {"surprise_threshold": self.anomaly.threshold}
-        found |= self.steps.metrics() | {"camera_hz": round(self.timeline.rate, 1)}
-        found |= {"camera_hz_needed": round(self.timeline.rate_needed, 1)}
-        found |= self.errors.metrics("surprise") | self.norms.metrics("latent_norm")
-        found |= self.planning.metrics("latent_to_plan_ms")
+        metrics: dict = dict(self.anomaly.counts)
+        metrics |= {"surprise_threshold": self.anomaly.threshold}
+        metrics |= self.steps.metrics() | {"camera_hz": round(self.timeline.rate, 1)}
+        metrics |= {"camera_hz_needed": round(self.timeline.rate_needed, 1)}
+        metrics |= self.errors.metrics("surprise") | self.norms.metrics("latent_norm")
+        metrics |= self.planning.metrics("latent_to_plan_ms")
         for name, rate in self.rates.items():
-            found |= rate.metrics(name, time.monotonic())
-        return found
+            metrics |= rate.metrics(name, time.monotonic())
+        return metrics
 
 
 def make_node() -> MonitorNode:

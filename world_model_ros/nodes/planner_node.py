@@ -1,4 +1,4 @@
-"""planner_node: latents to plans, one a model step, made while the block before is running."""
+"""planner_node: makes a plan from each model step's latent, while the block before is running."""
 
 import threading
 import time
@@ -20,12 +20,10 @@ from world_model_ros.model.device import choose_device, lost_device
 from world_model_ros.monitoring.anomaly import usual_norms
 from world_model_ros.monitoring.progress import Progress, nobody_tried
 from world_model_ros.monitoring.statistics import Percentiles
-from world_model_ros.nodes.latents import latent_array
 from world_model_ros.nodes.managed import ManagedNode
+from world_model_ros.nodes.messages import latent_array, nanoseconds, plan_message
 from world_model_ros.nodes.parameters import planner_config
-from world_model_ros.nodes.plans import plan_message
 from world_model_ros.nodes.qos import HISTORY, JOINTS, RELIABLE
-from world_model_ros.nodes.running import nanoseconds
 from world_model_ros.nodes.worker import Worker
 from world_model_ros.planning.planner import GoalInUse, NoPlanError, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
@@ -36,10 +34,10 @@ from world_model_ros.safety.limits import narrowed
 
 ACKNOWLEDGE = Duration(seconds=0.05)
 STOP_SECONDS = 1.0  # for the plan in flight, when ending
-WATCHDOG = 0.2  # seconds between two looks at the worker
+WATCHDOG = 0.2  # seconds between two checks of the worker
 JOINTS_KEPT = 500_000_000  # ns that a measured position may be integrated from
 QUIET = 1_000_000_000  # ns without a rejection, until joint_states count as fine again
-GOAL_AGE = 1.0  # seconds that what the camera sees may be old to become a goal
+GOAL_AGE = 1.0  # seconds that a latent may be old to become the goal
 LOST_DEVICE = 3  # exit code: only a new process can use the GPU again
 
 
@@ -50,11 +48,12 @@ class Job:
     epoch: int
     goal: np.ndarray
     step: ModelStep
-    joints: np.ndarray | None
+    joints: np.ndarray | None  # measured positions (dim,)
+    joints_problem: str  # why they are not known
 
 
 class PlannerNode(ManagedNode):
-    """Plans in one worker thread; the callbacks only hand over."""
+    """Plans in one worker thread; the callbacks hand over the model steps."""
 
     def __init__(self):
         self.progress = Progress(0.0)
@@ -62,7 +61,7 @@ class PlannerNode(ManagedNode):
         self.enabled, self.enable_calls, self.goal = False, 0, GoalInUse()
         super().__init__("planner_node")
         self.changed()
-        self.lock = threading.Lock()  # guards epoch, timeline and what goes out
+        self.lock = threading.Lock()  # for epoch, timeline and what is published
         self.epoch = 0
         self.enabled = self.values["enabled"]
         self.milliseconds = Percentiles()
@@ -92,8 +91,8 @@ class PlannerNode(ManagedNode):
         names = self.spec.action.names if self.spec.action.kind == "joint_velocity" else ()
         self.joints = JointCollector(names, self.values["joint_prefix"])
         self.rejected_joints = -QUIET
-        # What went out comes first: a latent is handed over with what led to it. No latent may be lost, as
-        # the nearest one counts.
+        # Executed actions come first: a latent is handed over with the actions that led to it. No latent may
+        # be lost, as the nearest one counts.
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
         self.subscribe(Image, "latent", self.on_latent, HISTORY)
         self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
@@ -106,7 +105,7 @@ class PlannerNode(ManagedNode):
     def start(self) -> None:
         """Begin with an empty history. Raises UserError while a plan from before hangs."""
         if self.worker is not None and self.worker.alive:
-            # Two workers must not use one planner, and what hangs may never come back.
+            # Two workers must not use one planner, and a call that hangs may never return.
             raise UserError(
                 f"the last plan has not ended for {self.worker.busy():.0f} s: restart planner_node."
             )
@@ -115,12 +114,12 @@ class PlannerNode(ManagedNode):
             self.timeline.reset()
         self.latent: np.ndarray | None = None
         self.latent_came = 0.0  # seconds of steady time
-        self.joints.forget()
+        self.joints.reset()
         self._planned = None  # (step, goal) of the worker's last plan
         self.job_epoch = 0  # of the worker's job
         self.report_due = False  # the worker has something new for the diagnostics
-        self.hung = False  # that a plan does not end was said, and nothing of the worker since
-        self.too_slow = ""  # why this camera cannot be driven with
+        self.hung = False  # it was reported that a plan does not end, and the worker has not answered since
+        self.too_slow = ""  # why this camera is too slow to plan with
         self.planner.reset()
         self.worker = Worker(self.plan, self.failed, "planner")
 
@@ -133,7 +132,7 @@ class PlannerNode(ManagedNode):
             self.worker.stop(STOP_SECONDS)
 
     def tear_down(self) -> None:
-        """Let the model go."""
+        """Free the model."""
         self.planner = None
 
     def on_latent(self, message: Image) -> None:
@@ -146,15 +145,16 @@ class PlannerNode(ManagedNode):
             self.submit(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
             before, self.too_slow = self.too_slow, self.timeline.too_slow
             if self.too_slow and not before:
-                self.epoch += 1  # the plan in flight must not say that all is well
+                self.epoch += 1  # the plan in flight must not report FINE
         if bool(before) != bool(self.too_slow):
             self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
 
     def submit(self, step: ModelStep | None) -> None:
-        """Have a model step planned for, with the lock held."""
+        """Hand a model step to the worker, with the lock held."""
         if step is not None and self.enabled and self.goal.latent is not None and not self.too_slow:
-            joints = self.joints.positions(time.monotonic_ns(), JOINTS_KEPT)
-            self.worker.submit(Job(self.epoch, self.goal.latent, step, joints))
+            now = time.monotonic_ns()
+            joints, problem = self.joints.positions(now, JOINTS_KEPT), self.joints.unusable(now, JOINTS_KEPT)
+            self.worker.submit(Job(self.epoch, self.goal.latent, step, joints, problem))
 
     def on_goal(self, message: Image) -> None:
         """Take a goal; where it is another one, the plan in flight is discarded."""
@@ -168,7 +168,7 @@ class PlannerNode(ManagedNode):
             self.epoch += self.goal.take(latent)
 
     def checked(self, message: Image, topic: str) -> np.ndarray | None:
-        """Return a message's latent, or say once why not."""
+        """Return a message's latent; None after logging once why there is none."""
         try:
             latent = latent_array(message, self.spec.model.latent_dim)
         except ImageRejectedError as reason:
@@ -178,7 +178,7 @@ class PlannerNode(ManagedNode):
         return latent
 
     def on_executed(self, message: JointState) -> None:
-        """Remember what really went out."""
+        """Take an action that was sent to the robot."""
         try:
             action = match_joints(self.spec.action.names, message.name, message.velocity, "command/executed")
             with self.lock:
@@ -208,12 +208,12 @@ class PlannerNode(ManagedNode):
             if not request.data:
                 self.goal.end()
         self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
-        self.beat()  # before the answer: what is asked of command_node next comes after this
+        self.beat()  # before the answer: the caller's next request to command_node must come after this
         response.success, response.message = True, self.doing()
         return response
 
     def doing(self) -> str:
-        """Return whether there is planning, or what it lacks."""
+        """Return whether the node plans, or what it lacks."""
         if not self.enabled:
             return "not planning: planner/enable with true begins"
         if self.goal.latent is None:
@@ -221,7 +221,7 @@ class PlannerNode(ManagedNode):
         return "planning"
 
     def health_values(self) -> dict[str, str]:
-        """Return what the status of command_node needs to say what is missing."""
+        """Return the values with which command_node names what the planner lacks."""
         return {
             "enabled": str(self.enabled).lower(),
             "enable_calls": str(self.enable_calls),
@@ -263,7 +263,7 @@ class PlannerNode(ManagedNode):
         passed = 1 if before is None else max(1, round((step.due - before.due) / self.timeline.length))
         self._planned = (step, job.goal)
         plan = self.planner.plan(step.latent, step.executed if follows else None, step.running, passed)
-        message = plan_message(step, plan.actions, job.joints, self.spec)
+        message = plan_message(step, plan.actions, job.joints, self.spec, job.joints_problem)
         if nobody_tried(step.executed, step.known, heard):
             stuck = self.progress.pause(step.start)
         else:
@@ -279,24 +279,24 @@ class PlannerNode(ManagedNode):
                 self.plans.publish(message)
             self.milliseconds.add(plan.milliseconds)
             self.counts["plans"] += 1
-            # With the lock held: what the executor says next must not be overwritten.
+            # With the lock held: a later report of the executor's thread must not be overwritten.
             self.hung = False
             self.publish_health(Health.HOLD if stuck else Health.FINE, stuck)
-        # Whoever hears the distance may count on everybody having the plan; a slow reader costs a moment.
+        # When the distance is published, every subscriber has the plan; a slow one delays it a little.
         self.plans.wait_for_all_acked(ACKNOWLEDGE)
         self.distances.publish(Float32(data=plan.distance))
         if new_goal:
-            self.report_due = True  # reporting is for the executor's thread
+            self.report_due = True  # the executor's thread reports
 
     def failed(self, error: Exception, text: str) -> None:
-        """Say why there is no plan; runs in the worker thread."""
+        """Report why there is no plan; runs in the worker thread."""
         self.counts["failures"] += 1
         if lost_device(error):
             self.get_logger().fatal(f"the GPU is lost, only a new process can use it again: {error}")
             self.exit_code = LOST_DEVICE
             return
         with self.lock:
-            no_plan = isinstance(error, NoPlanError)  # of this picture; the next one may do
+            no_plan = isinstance(error, NoPlanError)  # from this latent; the next one may give a plan
             if not self.active or (no_plan and self.job_epoch != self.epoch):
                 return
             self.hung = False
@@ -306,7 +306,7 @@ class PlannerNode(ManagedNode):
                 self.publish_health(Health.FAULT, f"planning failed: {error}\n{text}")
 
     def watch_worker(self) -> None:
-        """Say that a plan does not end, and that it has ended; report what the worker has new."""
+        """Report that a plan does not end, or that it has ended; report what the worker has new."""
         if self.report_due:
             self.report_due = False
             self.report()
@@ -318,17 +318,20 @@ class PlannerNode(ManagedNode):
                     self.publish_health(
                         Health.FAULT, f"a plan has not ended for {timeout:g} s\n{self.worker.stack()}"
                     )
-            elif self.hung:  # it ended without a word: its goal held no more
+            elif self.hung:  # it ended without a report: its goal was replaced
                 self.hung = False
                 self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
 
     def metrics(self) -> dict:
         """Return counts and how long planning takes."""
-        found = {"doing": self.doing()} | self.counts
-        found["replaced"] = 0 if self.worker is None else self.worker.replaced
+        metrics = {"doing": self.doing()} | self.counts
+        metrics["replaced"] = 0 if self.worker is None else self.worker.replaced
         if self.active:
-            found |= {"camera_hz": round(self.timeline.rate, 1), "steps_without_frame": self.timeline.missed}
-        return found | self.milliseconds.metrics("planning_ms")
+            metrics |= {
+                "camera_hz": round(self.timeline.rate, 1),
+                "steps_without_frame": self.timeline.missed,
+            }
+        return metrics | self.milliseconds.metrics("planning_ms")
 
 
 def make_node() -> PlannerNode:

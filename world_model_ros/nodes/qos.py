@@ -1,4 +1,4 @@
-"""Quality of service of our topics, and what to say where two sides do not fit together."""
+"""Quality of service of the topics, the nodes at their other ends, and which publications are new."""
 
 import re
 
@@ -18,6 +18,8 @@ HISTORY = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 FRESH = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Several publishers may share the joints: the newest message of one must not push out another's.
 JOINTS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+GID = 16  # bytes that identify an endpoint
+REMEMBERED = 256  # publications, and publishers, that are told apart
 
 
 def full_names(endpoints) -> list[str]:
@@ -40,8 +42,8 @@ def _full_name(info) -> str:
 def describe_mismatch(node, topic: str, ours, publishing: bool, wait: bool = True) -> str | None:
     """Return a sentence with both sides' policies, for a topic where they are incompatible.
 
-    None while the other side or its name is not known yet. Not to ``wait`` any longer says what is known:
-    nothing where nobody is incompatible.
+    None while the other side or its name is not known yet. Without ``wait`` the sentence has what is known,
+    and is "" where nobody is incompatible.
     """
     find = node.get_subscriptions_info_by_topic if publishing else node.get_publishers_info_by_topic
     profile = QoSProfile(depth=ours) if isinstance(ours, int) else ours
@@ -73,3 +75,90 @@ def _policies(profile) -> str:
     if isinstance(profile, int):
         return f"reliable, volatile, depth {profile}"
     return f"{profile.reliability.name.lower()}, {profile.durability.name.lower()}"
+
+
+def _known(info) -> bool:
+    # Discovery learns of an endpoint before it learns of its node.
+    return "UNKNOWN" not in info.node_name and "UNKNOWN" not in info.node_namespace
+
+
+def other_publishers(node, topic: str) -> list[str]:
+    """Return the names of the other nodes that publish ``topic``, as far as they are known."""
+    own = (node.get_name(), node.get_namespace())
+    infos = filter(_known, node.get_publishers_info_by_topic(topic))
+    return sorted({_full_name(i) for i in infos if (i.node_name, i.node_namespace) != own})
+
+
+class PublisherNames:
+    """The names of a topic's publishers, by their identifier in rclpy's message info."""
+
+    def __init__(self, node, topic: str):
+        self._node, self._topic = node, topic
+        self._names: dict[bytes, str] = {}
+
+    def name(self, info: dict) -> str | None:
+        """Return the name of a message's publisher; None where it is not known (yet).
+
+        Two publishers of one node are told apart by a number.
+        """
+        gid = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID]
+        if not gid:
+            return None
+        if gid not in self._names:
+            self._look_up()
+        return self._names.get(gid)
+
+    def everybody(self) -> list[str]:
+        """Return the names of all nodes that publish the topic, as far as they are known."""
+        infos = filter(_known, self._node.get_publishers_info_by_topic(self._topic))
+        return sorted(set(map(_full_name, infos)))
+
+    def _look_up(self) -> None:
+        infos = list(filter(_known, self._node.get_publishers_info_by_topic(self._topic)))
+        present = {bytes(info.endpoint_gid)[:GID]: _full_name(info) for info in infos}
+        self._names = {gid: name for gid, name in self._names.items() if gid in present}
+        for gid, name in present.items():
+            if gid not in self._names:
+                taken = sum(known.partition(" (")[0] == name for known in self._names.values())
+                self._names[gid] = f"{name} (publisher {taken + 1})" if taken else name
+
+
+class Publications:
+    """Recognises a publication that another subscription of this node has delivered already.
+
+    ``info`` is rclpy's information about a message. The content is never compared: an equal message that is
+    published again is new. Where the middleware does not identify publications, each counts as new.
+    """
+
+    def __init__(self):
+        self._known: dict[tuple, None] = {}  # in the order they came
+        self._newest: dict[bytes, int] = {}  # publisher -> the number, or the time, of its newest publication
+
+    def new(self, info: dict, newest: bool = False) -> bool:
+        """Return whether this publication is to be delivered.
+
+        With ``newest``, one that a later one of the same publisher has overtaken is not.
+        """
+        sent = info.get("source_timestamp") or 0
+        if not sent:
+            return True
+        publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))
+        number = info.get("publication_sequence_number")
+        identity = (publisher, sent, number)
+        if identity in self._known:
+            return False
+        _remember(self._known, identity, None)
+        if newest and publisher:
+            order = sent if number is None else number  # the time is wall time, which may be set back
+            if order < self._newest.get(publisher, order):
+                return False
+            _remember(self._newest, publisher, order)
+        return True
+
+
+def _remember(known: dict, key, value) -> None:
+    """Put an entry at the end, and drop the oldest."""
+    known.pop(key, None)
+    known[key] = value
+    while len(known) > REMEMBERED:
+        del known[next(iter(known))]

@@ -1,4 +1,4 @@
-"""How every node of this package lives and ends."""
+"""Runs a node of this package, from rclpy.init to the exit of the process."""
 
 import os
 import signal
@@ -14,21 +14,21 @@ from rclpy.signals import SignalHandlerOptions
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.arguments import explain
 
-FAILED = 2  # exit code after an error that was said in a sentence
-LINGER = 0.3  # seconds in which others can read what a node said last
+FAILED = 2  # exit code after an error that was printed as a sentence
+LINGER = 0.3  # seconds in which others can read a node's last messages
 SPIN = 0.05  # seconds until a signal is noticed at the latest
 
 
-class Life:
+class ExecutorLoop:
     """Spins one node in the main thread until a signal comes or the node has finished."""
 
     def __init__(self):
-        self.ending = False
+        self.stopping = False
         self.executor = SingleThreadedExecutor()
 
-    def end(self, *_):
-        """Come to an end soon; a second signal changes nothing."""
-        self.ending = True
+    def stop(self, *_):
+        """Stop spinning soon; a second signal changes nothing."""
+        self.stopping = True
 
     def spin(self, seconds: float = SPIN) -> None:
         """Serve callbacks for at most ``seconds``, or until one was served."""
@@ -40,31 +40,31 @@ def run(make_node) -> NoReturn:
 
     Raises UserError for a command line that ROS cannot read.
     A node has ``close()``: stop accepting, stop the worker, safe command last. It may have
-    ``live(life)``, its own main loop, which returns an exit code. A managed node is configured and
-    activated, unless its parameter autostart says no, and ends the process by its ``exit_code``.
+    ``main_loop(loop)``, its own main loop, which returns an exit code. A managed node is configured and
+    activated, unless its parameter autostart is false, and ends the process by its ``exit_code``.
     """
     try:
         # rclpy's own handlers close the context before a node can send its safe command.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # RCLError is one
         raise UserError(explain(error)) from None
-    life = Life()
-    node = live = None
+    loop = ExecutorLoop()
+    node = main_loop = None
     code = 0
     try:
         node = make_node()
-        life.executor.add_node(node)
-        live = getattr(node, "live", None)
+        loop.executor.add_node(node)
+        main_loop = getattr(node, "main_loop", None)
         # Until here, and while loading, a signal ends the process at once: nothing has moved yet.
-        if not live and node.values["autostart"] and not _started(node):
+        if not main_loop and node.values["autostart"] and not _started(node):
             node.exit_code = FAILED
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, life.end)
-        if live:
-            code = live(life)
+            signal.signal(number, loop.stop)
+        if main_loop:
+            code = main_loop(loop)
         else:
-            while not life.ending and node.exit_code is None:
-                life.spin()
+            while not loop.stopping and node.exit_code is None:
+                loop.spin()
             code = node.exit_code or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -74,32 +74,22 @@ def run(make_node) -> NoReturn:
             signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.close()
-            if not live:
+            if not main_loop:
                 node.publish_end()
-            # What was said last, a safe command or an answer, lies in shared memory that goes with the node.
+            # The last message, a safe command or an answer, is in shared memory that is freed with the node.
             time.sleep(LINGER)
             node.destroy_node()
         rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is said and closed; taking torch and DDS apart costs up to a second, and a worker that
-    # did not stop in time would hold it up.
+    # Everything is published and closed. To unload torch and DDS takes up to a second, and a worker that
+    # did not stop in time would block it.
     os._exit(code)
 
 
 def _started(node) -> bool:
-    """Bring a managed node up; return whether that went well, the node having said why not."""
+    """Configure and activate a managed node; return whether that succeeded. The node logs why not."""
     return all(
         transition() == TransitionCallbackReturn.SUCCESS
         for transition in (node.trigger_configure, node.trigger_activate)
     )
-
-
-def nanoseconds(stamp) -> int:
-    """Return a message's stamp as integer nanoseconds."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
-
-
-def set_stamp(stamp, time: int) -> None:
-    """Write integer nanoseconds into a message's stamp."""
-    stamp.sec, stamp.nanosec = divmod(time, 1_000_000_000)

@@ -16,16 +16,17 @@ from trajectory_msgs.msg import JointTrajectory
 
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
+from world_model_ros.nodes.messages import nanoseconds, set_stamp
 from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
-from world_model_ros.nodes.running import Life, nanoseconds, set_stamp
+from world_model_ros.nodes.running import ExecutorLoop
 from world_model_ros.sim.camera import CameraClock, ClockGuard
 from world_model_ros.sim.faults import Faults, Frame, parse
 from world_model_ros.sim.lockstep import GoalCounter, GoalResult, Source, goal_line, summary_line
 from world_model_ros.sim.worlds import make_world
 
-LISTEN = 1.0  # seconds before the first time is said, in which another /clock is noticed
+LISTEN = 1.0  # seconds before the first /clock message, in which another publisher is noticed
 FIRST_PLANS = 3  # model steps of a goal at which its first plan is waited for, where somebody plans
-CLOCK_AGAIN = 0.1  # seconds of waiting after which the time is said once more: /clock is best effort
+CLOCK_AGAIN = 0.1  # seconds of waiting after which the time is published again: /clock is best effort
 
 
 class SimNode(Node):
@@ -143,36 +144,36 @@ class SimNode(Node):
         answer.success, answer.message = True, f"{what} at the next model step"
         return answer
 
-    def live(self, life: Life) -> int:
+    def main_loop(self, loop: ExecutorLoop) -> int:
         """Run until the goals are tried or a signal comes; return the exit code."""
-        self.listen(life)
+        self.listen(loop)
         began = time.monotonic()
         next_step = time.monotonic()
-        while not life.ending:
+        while not loop.stopping:
             self.check_clock()
             if self.camera is None and self.time % self.length == 0:
-                self.begin_model_step(life)
+                self.begin_model_step(loop)
             elif self.camera is not None:
-                self.begin_control_step(life)
+                self.begin_control_step(loop)
             self.publish_state()
-            self.wait(life, self.commands, self.time, self.publish_clock)
+            self.wait(loop, self.commands, self.time, self.publish_clock)
             action = self.actions.pop(self.time, None)
             self.actions = {stamp: kept for stamp, kept in self.actions.items() if stamp > self.time}
             self.step(np.zeros(len(self.world.action_names)) if action is None else action)
             if self.judge():
-                self.tell_end(life, time.monotonic() - began)
+                self.tell_end(loop, time.monotonic() - began)
                 return 0
             self.time += self.period
-            # Nobody gains from a clock that races while nobody plans.
+            # A clock that runs fast is of no use while nobody plans.
             planned = self.plans.waited_for and self.plans.newest is not None
             factor = self.factor if self.factor > 0 or planned else 1.0
             next_step = max(next_step + self.world.period / factor if factor else 0.0, time.monotonic())
-            self.serve(life, next_step)
+            self.serve(loop, next_step)
         return 0
 
-    def listen(self, life: Life) -> None:
-        """Refuse to start where /clock is published already: nodes that hear two clocks go wrong."""
-        self.serve(life, time.monotonic() + LISTEN)
+    def listen(self, loop: ExecutorLoop) -> None:
+        """Refuse to start where /clock is published already: nodes cannot follow two clocks."""
+        self.serve(loop, time.monotonic() + LISTEN)
         self.check_clock()
 
     def check_clock(self) -> None:
@@ -205,11 +206,11 @@ class SimNode(Node):
 
         self.world.step(action, take)
 
-    def begin_model_step(self, life: Life) -> None:
+    def begin_model_step(self, loop: ExecutorLoop) -> None:
         """Wait for the plan that is due, do what was asked for, show the camera's frame."""
-        self.wait(life, self.plans, self.time)
-        self.do_what_is_asked(life)
-        self.show(life, self.frame(self.time, self.world.render()), self.time + self.length)
+        self.wait(loop, self.plans, self.time)
+        self.do_what_is_asked(loop)
+        self.show(loop, self.frame(self.time, self.world.render()), self.time + self.length)
         seen = self.latents.waited_for and self.goal_encoded.waited_for
         if (
             seen
@@ -220,18 +221,18 @@ class SimNode(Node):
             self.tries -= 1
             self.plans.expect()  # else the first plan would come in time on a fast machine only
 
-    def begin_control_step(self, life: Life) -> None:
+    def begin_control_step(self, loop: ExecutorLoop) -> None:
         """Show the frames taken since the last one, wait for the plan that is due, do what was asked for.
 
         The planner has chosen its model steps by these frames, so what is due goes by its plans.
         """
         for frame in self.taken:
-            self.show(life, frame, self.time)
+            self.show(loop, frame, self.time)
         self.taken.clear()
         due = self.plans.newest
         if due is None or not self.plans.waited_for:
             if self.time % self.length == 0:
-                self.do_what_is_asked(life)
+                self.do_what_is_asked(loop)
             return
         changes = self.goal is None or self.asked
         # A quarter of a model step after its start the frame that shows it is there, and it is planned for:
@@ -239,49 +240,49 @@ class SimNode(Node):
         ready = due + self.length // 4 <= self.time < due + self.length // 2
         # command_node plays a plan from the control step nearest to its due time on.
         if self.time + self.period // 2 >= due + self.length or (changes and ready):
-            self.wait(life, self.plans, due + self.length)
+            self.wait(loop, self.plans, due + self.length)
         if changes and ready:
-            self.do_what_is_asked(life)
+            self.do_what_is_asked(loop)
 
-    def do_what_is_asked(self, life: Life) -> None:
-        """Start anew or draw a goal, where somebody asked for it or the last one has ended."""
+    def do_what_is_asked(self, loop: ExecutorLoop) -> None:
+        """Start over or draw a goal, where a service asked for it or the last goal has ended."""
         if "reset" in self.asked:
             self.world.reset()
-            self.time += 2 * self.length  # a gap: nobody takes the new start for a consequence
+            self.time += 2 * self.length  # a gap: the new start is no effect of an action
             self.publish_state()  # before the picture, which would be one of the future
             if self.camera is not None:
                 self.camera.taken(self.time, self.time)
-                self.plans.missed()  # the grid of model steps goes on, but where is for the planner to say
+                self.plans.missed()  # the grid of model steps goes on, but the planner decides where
         if self.goal is None or self.asked:
             self.asked.clear()
-            self.new_goal(life)
+            self.new_goal(loop)
 
-    def show(self, life: Life, frame: Frame, until: int) -> None:
+    def show(self, loop: ExecutorLoop, frame: Frame, until: int) -> None:
         """Publish a frame, the next one being taken at ``until``, and wait until it was perceived."""
         for shown in self.faults.frames(frame, until):
             self.images.publish(self.image(shown))
-        self.wait(life, self.latents, frame.stamp)
+        self.wait(loop, self.latents, frame.stamp)
 
     @staticmethod
     def frame(stamp: int, pixels: np.ndarray) -> Frame:
         """Return pixels (H, W, 3) as a frame."""
         return Frame(stamp, *pixels.shape[:2], "rgb8", pixels.tobytes())
 
-    def tell_end(self, life: Life, seconds: float) -> None:
+    def tell_end(self, loop: ExecutorLoop, seconds: float) -> None:
         """Print the last lines of a run."""
         print(summary_line(self.results, seconds), flush=True)
         if self.camera is not None and self.surprise:
-            self.serve(life, time.monotonic() + 1.1)  # the monitor reports once a second
+            self.serve(loop, time.monotonic() + 1.1)  # the monitor reports once a second
             print(self.surprise, flush=True)
 
-    def new_goal(self, life: Life) -> None:
+    def new_goal(self, loop: ExecutorLoop) -> None:
         """Draw and publish a goal, and let the nodes take it before time goes on."""
         self.goal = self.world.sample_goal(self.rng)
         self.counter = GoalCounter(self.budget or self.world.patience)
         self.first_due = None
         self.tries = FIRST_PLANS
         self.goal_images.publish(self.image(self.frame(self.time, self.world.goal_image(self.goal))))
-        self.wait(life, self.goal_encoded, self.time)
+        self.wait(loop, self.goal_encoded, self.time)
 
     def judge(self) -> bool:
         """Judge the control step just made; return whether all goals were tried."""
@@ -298,27 +299,27 @@ class SimNode(Node):
         print(line, flush=True)
         return len(self.results) == self.goals
 
-    def wait(self, life: Life, source: Source, moment: int, remind=None) -> None:
+    def wait(self, loop: ExecutorLoop, source: Source, moment: int, remind=None) -> None:
         """Serve callbacks until ``source`` lets time go on past ``moment``, or the timeout is over."""
         end = time.monotonic() + self.lockstep_timeout
         again = time.monotonic() + CLOCK_AGAIN
-        while not source.ready(moment) and not life.ending:
+        while not source.ready(moment) and not loop.stopping:
             now = time.monotonic()
             if now >= end:
                 source.missed()
             if remind and now >= again:
                 remind()
                 again = now + CLOCK_AGAIN
-            life.spin(end - now)
+            loop.spin(end - now)
 
-    def serve(self, life: Life, until: float) -> None:
+    def serve(self, loop: ExecutorLoop, until: float) -> None:
         """Serve callbacks, at least one, until a moment of the monotonic clock."""
-        life.spin(0.0)
-        while not life.ending and (left := until - time.monotonic()) > 0:
-            life.spin(left)
+        loop.spin(0.0)
+        while not loop.stopping and (left := until - time.monotonic()) > 0:
+            loop.spin(left)
 
     def publish_state(self) -> None:
-        """Publish joints, then the time: who ticks on it has the rest already."""
+        """Publish joints, then the time: a node that steps on the time has the joints already."""
         positions, velocities = self.world.joints()
         names, reported = self.faults.joints(list(self.world.joint_names), positions.tolist())
         message = JointState(name=names, position=reported, velocity=velocities.tolist())
@@ -327,7 +328,7 @@ class SimNode(Node):
         self.publish_clock()
 
     def publish_clock(self) -> None:
-        """Say what time it is."""
+        """Publish the time."""
         message = Clock()
         self.guard.published(self.time)
         set_stamp(message.clock, self.time)
@@ -349,5 +350,5 @@ class SimNode(Node):
 
 
 def make_node() -> SimNode:
-    """Return the node, ready to live."""
+    """Return the node, ready to main_loop."""
     return SimNode()

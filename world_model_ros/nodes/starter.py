@@ -19,39 +19,31 @@ from world_model_ros.errors import UserError
 from world_model_ros.nodes import environment
 
 NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
-FLOATS = ("real_time_factor", "camera_rate", "camera_jitter")
+# name, default, type, meaning: the arguments of sim.launch.py, and the options of ``sim``.
+ARGUMENTS = (
+    ("goals", "0", int, "how many goals to try before ending; 0 goes on for ever"),
+    ("task", "reach", str, "reach or push"),
+    ("gui", "false", bool, "open a window"),
+    ("seed", "0", int, "of the start and of the goals"),
+    ("real_time_factor", "1.0", float, "speed of the clock; 0: as fast as the nodes keep up"),
+    ("camera_rate", "0.0", float, "frames a second of the camera; 0: one for each model step"),
+    ("camera_jitter", "0.0", float, "seconds by which a frame may be early or late, as its stamp tells"),
+)
+DEFAULTS = {name: default for name, default, _, _ in ARGUMENTS}
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.02
 _PR_SET_PDEATHSIG = 1
 
 
-DEFAULTS = {  # of sim.launch.py, as words
-    "goals": "0",
-    "task": "reach",
-    "gui": "false",
-    "seed": "0",
-    "real_time_factor": "1.0",
-    "camera_rate": "0.0",
-    "camera_jitter": "0.0",
-}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sim``; launch's spelling goals:=5 is understood too."""
-    parser.add_argument("--goals", type=int, default=0, help="goals to try before ending; 0 goes on for ever")
-    parser.add_argument("--task", default="reach", help="reach or push")
-    parser.add_argument("--gui", action="store_true", help="open a window")
+    for name, default, kind, meaning in ARGUMENTS:
+        option = f"--{name.replace('_', '-')}"
+        if kind is bool:
+            parser.add_argument(option, action="store_true", help=meaning)
+        else:
+            parser.add_argument(option, type=kind, default=kind(default), help=meaning)
     parser.add_argument("--checkpoint", help="checkpoint folder or shipped name; as the task if not given")
-    parser.add_argument("--seed", type=int, default=0, help="of the start and of the goals")
-    parser.add_argument(
-        "--real-time-factor", type=float, default=1.0, help="speed of the clock; 0: as fast as nodes keep up"
-    )
-    parser.add_argument(
-        "--camera-rate", type=float, default=0.0, help="frames a second; 0: one for each model step"
-    )
-    parser.add_argument(
-        "--camera-jitter", type=float, default=0.0, help="s by which a frame may be early or late"
-    )
     parser.add_argument("words", nargs="*", metavar="name:=value", help="the same, as ros2 launch spells it")
 
 
@@ -71,16 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the launch arguments, as words, that the command line asks for. Raises UserError."""
-    values = {
-        "goals": str(arguments.goals),
-        "task": arguments.task,
-        "gui": str(arguments.gui).lower(),
-        "seed": str(arguments.seed),
-        "real_time_factor": str(arguments.real_time_factor),
-        "camera_rate": str(arguments.camera_rate),
-        "camera_jitter": str(arguments.camera_jitter),
-        "checkpoint": arguments.checkpoint,
-    }
+    values = {name: str(getattr(arguments, name)) for name in DEFAULTS}
+    values |= {"gui": values["gui"].lower(), "checkpoint": arguments.checkpoint}
     for word in arguments.words:
         name, separator, value = word.partition(":=")
         if not separator or name not in values:
@@ -98,15 +82,17 @@ def check(values: dict[str, str]) -> None:
 
     if values["task"] not in TASKS:
         raise UserError(f"there is no task {values['task']!r}: choose one of {', '.join(TASKS)}.")
-    for name, kind in (("goals", int), ("seed", int), *((name, float) for name in FLOATS)):
+    for name, _, kind, _ in ARGUMENTS:
+        if kind not in (int, float):
+            continue
         try:
-            fits = 0 <= kind(values[name]) < 2**31
+            number = kind(values[name])
+            fits = 0 <= number < 2**31
         except ValueError:
             fits = False
         if not fits:
             raise UserError(f"{name} is {values[name]!r}: give a number that is not negative.")
-    for name in FLOATS:  # ROS parameters know 1 and 1.0 apart
-        values[name] = str(float(values[name]))
+        values[name] = str(number) if kind is float else values[name]  # ROS distinguishes 1 and 1.0
     if values["gui"] not in ("true", "false"):
         raise UserError(f"gui is {values['gui']!r}: give true or false.")
     folder = find_checkpoint(values["checkpoint"])
@@ -117,7 +103,7 @@ def check(values: dict[str, str]) -> None:
 def commands(values: dict[str, str]) -> dict[str, list[str]]:
     """Return the command line of every node: what sim.launch.py would start."""
     parameters = str(environment.share() / "config" / "sim.yaml")
-    given = {name: ["checkpoint"] for name in NODES} | {"sim_node": ["goals", "task", "gui", "seed", *FLOATS]}
+    given = {name: ["checkpoint"] for name in NODES} | {"sim_node": list(DEFAULTS)}
     return {
         node: [
             *(sys.executable, "-m", "world_model_ros.nodes", node, "--ros-args"),

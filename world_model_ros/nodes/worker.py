@@ -1,4 +1,4 @@
-"""One long-lived thread for the work that would make a node deaf."""
+"""One long-lived thread for work that would block a node's callbacks."""
 
 import sys
 import threading
@@ -65,12 +65,12 @@ class Worker:
             try:
                 self._work(job)
             except Exception as error:  # the thread outlives every job
-                self._tell(error)
+                self._report(error)
             finally:
                 self._began = None
 
-    def _tell(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         try:
             self._failed(error, "".join(traceback.format_exception(error)))
-        except Exception:  # nobody is left to be told
+        except Exception:  # the report itself failed
             traceback.print_exc()

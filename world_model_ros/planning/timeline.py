@@ -3,9 +3,9 @@
 The grid: model step k starts at origin + k * block * period, the origin being the stamp of the first latent,
 moved onto the control steps of command_node where those are known.
 A camera need not know the grid. A step takes the frame nearest to its start, and actions are cut at the
-frames' own stamps: what moved the robot between two frames is shared out over ``block`` equal parts of the
-time between them, so that the way it made stays the same however long that was.
-Times are integer nanoseconds on one clock; nothing here looks at a clock.
+frames' own stamps: what moved the robot between two frames is divided over ``block`` equal parts of the
+time between them, so that the distance it moved stays the same however long that was.
+Times are integer nanoseconds on one clock, which the caller reads.
 """
 
 import statistics
@@ -18,17 +18,17 @@ import numpy as np
 from world_model_ros.safety.action_buffer import ActionBuffer
 
 KEPT_BLOCKS = 8
-LONG_GONE = 1000  # model steps without a frame, after which nothing of before matters
+LONG_GONE = 1000  # model steps without a frame, after which everything is reset
 SECOND = 1_000_000_000
 FARTHEST = 4  # a frame farther from a step's start than this fraction of a model step does not show it
 RATE_NEEDED = 2.5  # frames a model step: with a jitter of a tenth of their distance one is always near
 RECENT = 16  # frames, and model steps, that the camera is judged by
-TOO_MANY = 2  # of the recent model steps without a near frame
+TOO_MANY = 2  # recent model steps without a near frame
 
 
 @dataclass(frozen=True)
 class ModelStep:
-    """What the planner is asked at the start of model step ``index``."""
+    """The planner's input at the start of model step ``index``."""
 
     index: int
     start: int  # ns, when its block begins
@@ -37,12 +37,12 @@ class ModelStep:
     previous: int | None  # ns, of the frame that shows the step before; None after a gap
     latent: np.ndarray  # (D,)
     executed: np.ndarray | None  # (block, dim) from ``previous`` to ``stamp``; None after a gap
-    known: bool  # whether ``executed`` is what went out, all of it, rather than what was planned
+    known: bool  # whether all of ``executed`` is what was sent, rather than what was planned
     running: np.ndarray  # (block, dim) from ``stamp`` to ``due``
 
 
 class Timeline:
-    """Turns what arrives, in whatever order, into one ModelStep per block."""
+    """Turns latents and executed actions, in any order of arrival, into one ModelStep per block."""
 
     def __init__(self, period: int, block: int, dim: int, buffer: ActionBuffer):
         self.period = period
@@ -53,7 +53,7 @@ class Timeline:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, the plans too: the next latent begins a new grid."""
+        """Drop everything, the plans too: the next latent begins a new grid."""
         self.origin: int | None = None
         self._aligned = False  # whether the grid lies on the control steps
         self.index = -1
@@ -62,21 +62,18 @@ class Timeline:
         self.newest: int | None = None
         self.missed = 0  # model steps that no frame was near
         self._decided = -1  # the last step that has a frame or will have none
-        self._waiting: tuple[int, int, np.ndarray] | None = (
-            None  # index, stamp, latent: a nearer one may come
-        )
+        # index, stamp, latent of a frame that is kept back: a nearer one may come
+        self._waiting: tuple[int, int, np.ndarray] | None = None
         self._intervals: deque[int] = deque(maxlen=RECENT)
         self._lags: deque[int] = deque(maxlen=RECENT)
-        self._too_far: deque[bool] = deque(
-            maxlen=RECENT
-        )  # whether the rate left a recent step without a frame
+        # of recent steps: whether the camera's rate left it without a near frame
+        self._too_far: deque[bool] = deque(maxlen=RECENT)
         self.buffer.clear()
 
     def add_executed(self, stamp: int, action: np.ndarray) -> ModelStep | None:
-        """Take what went out in the control step that began at ``stamp``, action (dim,).
+        """Take the action (dim,) that was sent in the control step that began at ``stamp``.
 
-        Return the model step that a frame starts which had been kept back for a nearer one, where that one
-        is overdue.
+        Return the model step of a frame that was kept back for a nearer one, if the nearer one is overdue.
         """
         action = np.asarray(action, np.float64)
         if action.shape != (self.dim,) or not np.isfinite(action).all():
@@ -92,9 +89,9 @@ class Timeline:
     def add_latent(self, stamp: int, latent: np.ndarray) -> ModelStep | None:
         """Return the model step that this latent (D,) starts, or None when it starts none.
 
-        A frame before a step's start is kept back where, by the rate seen, the next one will be nearer.
+        A frame before a step's start is kept back if the next one will be nearer, by the measured rate.
         A stamp that lies more than a block back, or very far ahead, means that the clock was set: everything
-        is forgotten.
+        is reset.
         """
         if self.newest is not None and not -self.length <= stamp - self.newest <= LONG_GONE * self.length:
             self.reset()
@@ -124,7 +121,7 @@ class Timeline:
         return self._take(index, stamp, latent)
 
     def refreshed(self, step: ModelStep) -> ModelStep:
-        """Return a step with what has become known since: actions that went out, a plan that was late."""
+        """Return a step with what became known since: actions that were sent, a plan that was late."""
         executed, known = None, False
         if step.previous is not None:
             executed, known = self._executed_block(step.previous, step.stamp)
@@ -137,19 +134,19 @@ class Timeline:
 
     @property
     def rate(self) -> float:
-        """Frames a second that were seen; 0 before there were two."""
+        """Measured frames a second; 0 before there were two."""
         return SECOND / self.interval if self.interval else 0.0
 
     @property
     def rate_needed(self) -> float:
-        """Frames a second that show every model step."""
+        """Frames a second that are needed to show every model step."""
         return RATE_NEEDED * SECOND / self.length
 
     @property
     def too_slow(self) -> str:
-        """Why this camera cannot be driven with, or "".
+        """Why this camera is too slow to plan with, or "".
 
-        A slow camera in step with the grid shows every model step, so it is the steps that count.
+        A slow camera in step with the grid shows every model step, so the steps without a frame count.
         """
         if sum(self._too_far) < TOO_MANY or not 0 < self.rate < 0.95 * self.rate_needed:
             return ""
@@ -162,7 +159,7 @@ class Timeline:
         return self.origin + index * self.length
 
     def _align(self, stamp: int) -> None:
-        """Put the grid on the control steps: plans are played from those on."""
+        """Put the grid on the control steps: a plan is played from one of them on."""
         if self.origin is None:
             self.origin = stamp
         if not self.executed:
@@ -178,7 +175,7 @@ class Timeline:
         return time - (time - anchor) % self.period
 
     def _count_missed(self, stamp: int, interval: int) -> None:
-        """Note the steps that can have no frame any more, and whether frames came as ever beside them."""
+        """Note the steps that can have no frame any more, and whether frames came as usual beside them."""
         last = (stamp - self.length // FARTHEST - 1 - self.origin) // self.length
         if self._waiting is not None and self._waiting[0] == last:
             return  # it has one
@@ -200,22 +197,22 @@ class Timeline:
             index, start, start + self.length, stamp, previous, latent, None, False, np.zeros((0, 0))
         )
         step = self.refreshed(step)
-        self.buffer.forget_before(
+        self.buffer.drop_before(
             start - self.length if previous is None else min(previous, start - self.length)
         )
         return step
 
     def _executed_block(self, begin: int, end: int) -> tuple[np.ndarray | None, bool]:
-        """Return (block, dim): what went out, else what was planned. None where nothing went out at all."""
+        """Return (block, dim): what was sent, else what was planned. None where nothing was sent at all."""
         if not any(begin - self.period < at < end for at in self.executed):
             return None, False
         return self._block(begin, end, end)
 
     def _block(self, begin: int, end: int, seen: int | None = None) -> tuple[np.ndarray, bool]:
-        """Return the actions from ``begin`` to ``end``, (block, dim), and whether all of them went out.
+        """Return the actions from ``begin`` to ``end``, (block, dim), and whether all of them were sent.
 
-        What went out counts before ``seen`` (``begin`` if not given), so that the answer does not depend
-        on how soon it is asked for; the rest is what the plans say.
+        Sent actions count before ``seen`` (``begin`` if not given), so that the answer does not depend on
+        when it is asked for; the rest comes from the plans.
         """
         stamps = sorted(at for at in self.executed if at < (begin if seen is None else seen))
         # In units of 1 / block ns the edges of the parts are whole, and a whole control step weighs one.
@@ -236,7 +233,7 @@ class Timeline:
         return block, all_went_out
 
     def _in_force(self, time: int, stamps: list[int]) -> tuple[np.ndarray | None, int]:
-        """Return the action that went out and still holds at ``time``, or None, and when that ends."""
+        """Return the sent action that still holds at ``time``, or None, and when that ends."""
         i = bisect_right(stamps, time)
         following = stamps[i] if i < len(stamps) else None
         if i:

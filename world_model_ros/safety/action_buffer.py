@@ -1,13 +1,13 @@
-"""The plan as actions that are due at a time; newer plans take over when their first action is due.
+"""The plan as actions that are due at a time; a newer plan replaces an older one from its start on.
 
-Times are integer nanoseconds on one clock, which the caller reads; nothing here looks at a clock.
+Times are integer nanoseconds on one clock, which the caller reads.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-MAX_PLANS = 64  # that wait: more than one a model step for as long as any plan may be played
+MAX_PLANS = 64  # that are kept: more than one a model step for as long as a plan may be played
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class StampedPlan:
 class ActionBuffer:
     """Holds the plan being played and the ones that follow it.
 
-    A plan is used for at most ``max_age`` nanoseconds from its start, however long it is: driving on
-    without hearing from the planner is what ends in the table.
+    A plan is used for at most ``max_age`` nanoseconds from its start, however long it is: without a newer
+    plan the robot must stop.
     """
 
     def __init__(self, period: int, max_age: int):
@@ -42,18 +42,18 @@ class ActionBuffer:
             raise ValueError(f"a plan has shape (steps, dim), this one {actions.shape}")
         if not np.isfinite(actions).all():
             raise ValueError("the plan is not finite")
-        # No plan is played beyond its age, nor are more of them kept than anybody sends in earnest.
+        # Actions beyond max_age are never played; a flood of plans must not fill the memory.
         actions = actions[: -(-self.max_age // self.period)].copy()
         self.plans = [plan for plan in self.plans if plan.start < start][-MAX_PLANS + 1 :]
         self.plans.append(StampedPlan(start, actions))
 
-    def forget_before(self, time: int) -> None:
+    def drop_before(self, time: int) -> None:
         """Drop the plans that a later one has replaced by ``time``."""
         while len(self.plans) > 1 and self.plans[1].start <= time:
             self.plans.pop(0)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all plans."""
         self.plans = []
 
     def action_at(self, time: int) -> np.ndarray | None:
@@ -61,7 +61,7 @@ class ActionBuffer:
 
         The moment is rounded to the plan's nearest control step, so that a tick that comes a little early
         neither repeats nor skips an action. The newest plan that has started counts, also when it is used
-        up: an older one knew less.
+        up: an older one was made from an older observation.
         """
         time += self.period // 2
         started = [plan for plan in self.plans if plan.start <= time]

@@ -1,4 +1,4 @@
-"""What outlives the process of command_node, each in a small file: an emergency stop, and a release."""
+"""States that outlive the process of command_node, each in a small file: an emergency stop, a release."""
 
 import os
 from pathlib import Path
@@ -15,20 +15,20 @@ def state_file(node: str, state: str, environment=os.environ) -> Path:
 
 
 class Kept:
-    """A state that holds until it is ended, by whatever process; ``path`` None keeps no file."""
+    """A state that lasts until it is ended, by this process or a later one; ``path`` None keeps no file."""
 
     def __init__(self, path: Path | None = None):
         self._path = path
         self._written = False
         try:
             self.there = path is not None and path.exists()
-        except OSError:  # nobody can say that it does not hold
+        except OSError:  # it may be set: assume so
             self.there = True
 
     def begin(self) -> str:
-        """Let it hold; return why it cannot be kept beyond this process, or ""."""
+        """Set the state; return why it cannot be kept beyond this process, or ""."""
         self.there = True
-        if self._path is None or self._written:  # a button that is held repeats what it says
+        if self._path is None or self._written:  # a button that is held repeats its message
             return ""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,16 +42,16 @@ class Kept:
             written.replace(self._path)
             self._written = True
         except OSError as error:
-            return f"this is forgotten when command_node ends: {self._path}: {error.strerror}"
+            return f"this state is lost when command_node ends: {self._path}: {error.strerror}"
         return ""
 
     def end(self) -> str:
-        """Let it hold no more; return why the file stays, or ""."""
+        """End the state; return why the file stays, or ""."""
         self.there = self._written = False
         if self._path is None:
             return ""
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            return f"this comes back when command_node is started again: {self._path}: {error.strerror}"
+            return f"this state is back when command_node is started again: {self._path}: {error.strerror}"
         return ""

@@ -7,7 +7,7 @@ import numpy as np
 
 SECOND = 1_000_000_000
 TURN = 2 * math.pi
-NEAR_A_TURN = 0.5  # rad by which a jump may differ from a turn
+NEAR_A_TURN = 0.5  # rad by which a jump may differ from a whole turn
 MARGIN = 3.0  # a joint that moves this much faster than it may is still believed
 LAG = 0.1  # seconds by which publishers of the same joints may be apart
 NOISE = 0.01  # rad
@@ -16,7 +16,7 @@ JUMPED = 0.5  # likewise, after a jump of one publisher's
 
 
 def match_joints(wanted, names, values, topic: str = "joint_states") -> np.ndarray:
-    """Return what ``values`` say (len(wanted),) of the wanted joints, such as their positions.
+    """Return the entries (len(wanted),) of ``values`` that belong to the wanted joints.
 
     Raises ValueError when one is missing, named twice or not finite; others are ignored.
     """
@@ -27,10 +27,10 @@ def match_joints(wanted, names, values, topic: str = "joint_states") -> np.ndarr
     for name in wanted:
         if counts[name] != 1:
             raise ValueError(f"{topic} has the joint {name} {counts[name]} times, once is needed")
-    found = np.array([by_name[name] for name in wanted], np.float64)
-    if not np.isfinite(found).all():
+    matched = np.array([by_name[name] for name in wanted], np.float64)
+    if not np.isfinite(matched).all():
         raise ValueError(f"{topic} holds numbers that are not finite")
-    return found
+    return matched
 
 
 def integrate(positions: np.ndarray, velocities: np.ndarray, period: float) -> np.ndarray:
@@ -59,10 +59,10 @@ class JointCollector:
         self.continuous = frozenset(continuous)
         self._all_publishers = publishers
         self._speed = np.full(len(self.names), math.inf) if speed is None else np.asarray(speed, np.float64)
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Know nothing: neither where the joints are, nor that they are reported."""
+    def reset(self) -> None:
+        """Drop all positions, and wait for all joints to be reported."""
         self._positions = np.full(len(self.names), math.nan)
         self._measured = np.zeros(len(self.names), np.int64)
         self._steady = np.zeros(len(self.names), np.int64)
@@ -73,7 +73,7 @@ class JointCollector:
         self.restart()
 
     def restart(self) -> None:
-        """Wait for all of them to be reported again; where they were is still known."""
+        """Wait for all joints to be reported again; the positions stay known."""
         self._heard: dict[int, int] = {}  # joint -> when its newest position came
         self._anything: int | None = None
 
@@ -81,8 +81,7 @@ class JointCollector:
         """Take a message; return why it, or a part of it, is not used, or "".
 
         ``now`` is on the clock that ages are counted on, ``steady`` real time, and ``publisher`` tells
-        publishers apart, None where that is not known. A message without our joints is ignored, and so is
-        whatever it says of others.
+        publishers apart, None where that is not known. Joints that are not wanted are ignored.
         """
         names, positions = list(names), list(positions)
         ours = [name for name in names if name in self.wanted]
@@ -160,7 +159,7 @@ class JointCollector:
         return self._suspect[2] if self._suspect else ""
 
     def clock_was_set(self) -> None:
-        """Take the next message whatever it says: the time since the last one is not known."""
+        """Believe the next message whatever its positions: the time since the last one is not known."""
         self._suspect = None
         self._measured[:] = -(2**62)
 
@@ -199,6 +198,19 @@ class JointCollector:
         return tuple(
             self.prefix + self.names[i] for i, at in sorted(self._heard.items()) if now - at > timeout
         )
+
+    def unusable(self, steady: int, timeout: int) -> str:
+        """Return which joints have no position that is at most ``timeout`` ns old, for people, or ""."""
+        known = np.isfinite(self._positions) & (steady - self._steady <= timeout)
+        absent = [self.prefix + name for name, there in zip(self.names, known, strict=True) if not there]
+        if not absent:
+            return ""
+        joints = ", ".join(absent)
+        if self.complete:
+            reason = f"joint_states had no position of {joints} for more than {timeout / SECOND:g} s"
+            return f"{reason}: {self.problem}" if self.problem else reason
+        reason = self.missing()
+        return reason if joints in reason else f"{reason}: the position of {joints} is needed"
 
     def positions(self, steady: int, timeout: int) -> np.ndarray | None:
         """Return the newest positions (dim,); None unless all are known, and at most ``timeout`` ns old."""

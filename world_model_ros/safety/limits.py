@@ -1,6 +1,7 @@
-"""Limits of the actions that may leave the command side."""
+"""Limits of the actions that the command side may send, and the interfaces that can carry them."""
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ def narrowed(action: ActionSpec, low, high) -> ActionSpec:
     Raises UserError where the limits do not fit the actions, or leave nothing.
     """
     low, high = tuple(low) or action.low, tuple(high) or action.high
-    Limits(action.names, low, high)  # says what is wrong with them
+    Limits(action.names, low, high)  # raises where they are wrong
     low = tuple(map(max, low, action.low))
     high = tuple(map(min, high, action.high))
     Limits(action.names, low, high)
@@ -98,11 +99,11 @@ class Limits:
         ranges = [("low", "high", self.low, self.high)]
         if self.max_step is not None and previous is not None:
             ranges.append(("max_step", "max_step", previous - self.max_step, previous + self.max_step))
-        # The last one wins: a joint's end stop is harder than a smooth start.
+        # The last one wins: a joint's end stop matters more than a smooth start.
         if self.positions is not None and positions is not None and period > 0:
             with np.errstate(over="ignore"):  # an infinite limit is a right one
                 lowest, highest = ((limit - positions) / period for limit in self.positions)
-            # Outside, moving back is allowed and nothing else; how fast, the first limit says.
+            # A joint outside may only move back, as fast as the first limit allows.
             lowest, highest = np.minimum(lowest, 0.0), np.maximum(highest, 0.0)
             ranges.append(("position_low", "position_high", lowest, highest))
         for below, above, lowest, highest in ranges:
@@ -133,3 +134,77 @@ class Limits:
             return place
         low, high = self.positions
         return np.clip(place, np.minimum(low, measured), np.maximum(high, measured))
+
+
+class ActionLimiter:
+    """Limits the planned actions of one control step after the other, each ``period`` seconds long."""
+
+    def __init__(self, limits: Limits, period: float):
+        self.limits, self.period = limits, period
+        self.reset()
+
+    def reset(self) -> None:
+        """Start from standing still."""
+        self.previous = np.zeros(len(self.limits.names))  # what was sent in the control step before
+        self.clamped_in_a_row = 0  # control steps
+        self._cut: dict[str, int] = {}  # limit -> control steps since it changed an action
+
+    def limit(
+        self, planned: np.ndarray, share: float, positions: np.ndarray | None, keep: int
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return the action (dim,) to send, and the limits that have changed it in this control step.
+
+        planned (dim,): the plan's action. share: of it that is sent. positions (dim,): the joints', where
+        known. keep: for how many control steps ``cut`` names a limit.
+        """
+        by = ()
+        if share < 1.0:  # of what would be sent, so that a plan beyond the limits begins slowly too
+            allowed = self.limits.clamp(planned)
+            planned, by = allowed.action * share, allowed.by
+        clamped = self.limits.clamp(planned, self.previous, positions, self.period)
+        by = tuple(dict.fromkeys((*by, *clamped.by)))
+        self._cut = {limit: steps + 1 for limit, steps in self._cut.items() if steps < keep}
+        self._cut |= dict.fromkeys(by, 0)
+        self.clamped_in_a_row = self.clamped_in_a_row + 1 if by else 0
+        return clamped.action, by
+
+    @property
+    def cut(self) -> list[str]:
+        """The limits that changed an action lately: the status must not flicker between two such actions."""
+        return sorted(self._cut)
+
+
+INTERFACES = {"twist": ("twist",), "joint_velocity": ("velocities", "joint_trajectory")}
+TWIST_NAMES = ("linear_x", "linear_y", "linear_z", "angular_x", "angular_y", "angular_z")
+UNITS = {"m/s", "rad/s"}  # REP 103: messages on command topics do not name their unit
+
+
+def check_interface(action: ActionSpec, interface: str) -> None:
+    """Raise UserError, naming both sides, unless ``interface`` can carry the checkpoint's actions."""
+    fitting = INTERFACES[action.kind]
+    if interface not in fitting:
+        raise UserError(
+            f"command.interface {interface!r} cannot carry the checkpoint's actions, which are "
+            f"{action.kind} {list(action.names)} ({action.unit}): set it to {' or '.join(fitting)}."
+        )
+    units = [word for word in re.split(r"[\s,;]+|\band\b", action.unit) if word]
+    if not units or not set(units) <= UNITS:
+        raise UserError(
+            f"the unit of the checkpoint's actions is {action.unit!r}, robots take m/s and rad/s: record and "
+            "train in these."
+        )
+    if action.kind == "twist" and not set(action.names) <= set(TWIST_NAMES):
+        raise UserError(
+            f"the checkpoint's twist actions {list(action.names)} must be among {list(TWIST_NAMES)}."
+        )
+
+
+def warn_interface(interface: str) -> str:
+    """Return the warning that a person must read before the robot moves, or ""."""
+    if interface != "velocities":
+        return ""
+    return (
+        "command.interface is velocities: a forward_command_controller keeps the last velocity when "
+        "command_node dies or its computer hangs. Use a controller that times out, or set a command timeout "
+        "in the drives"
+    )

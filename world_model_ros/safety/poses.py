@@ -1,4 +1,4 @@
-"""Joint velocities as positions for a position interface: where the joints are led, and where they rest."""
+"""Joint velocities as positions, for a position interface: in motion and at rest."""
 
 from dataclasses import dataclass
 
@@ -25,16 +25,16 @@ class PoseKeeper:
     """Turns one action after the other into poses, for control steps of ``period`` seconds.
 
     At rest the poses are what was measured when the rest began. A measured pose that is farther from them
-    than a control step may lead (and than DRIFT) was not brought about by a load: the joints were moved, and
-    stay where they are now. In motion the poses are at most LEASH seconds of the limits ahead.
+    than a control step may lead (and than DRIFT) was not caused by a load: the joints were moved by hand, and
+    are held where they are now. In motion the poses are at most LEASH seconds at full speed ahead.
     """
 
     def __init__(self, limits: Limits, period: float):
         self.limits, self.period = limits, period
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Forget where the joints were held and led."""
+    def reset(self) -> None:
+        """Drop the poses at which the joints were held, and to which a plan led them."""
         self._held: np.ndarray | None = None
         self._desired: np.ndarray | None = None
 
@@ -44,14 +44,13 @@ class PoseKeeper:
         None where that is not known: then there is no pose that would not move the robot.
         """
         if measured is None:
-            self.forget()
+            self.reset()
             return None
         if moving:
             start, self._held = self._led(measured), None
         else:
             start, self._desired = self._rest(measured), None
-        # Where the plan has led the joints is ahead of where they are, which is all that the action's
-        # own limits know of.
+        # The poses are ahead of the measured positions, by which the action was limited: limit them, too.
         end = self.limits.inside(start + action * self.period, measured)
         last = self.limits.inside(end + action * self.period / 2, measured)
         if moving:
@@ -60,9 +59,9 @@ class PoseKeeper:
         return Poses(end, passing, last)
 
     def _led(self, measured: np.ndarray) -> np.ndarray:
-        """Return where the plan has led the joints, not far from where they are.
+        """Return the pose that the plan has led to, at most LEASH ahead of the measured one.
 
-        A blocked arm would else be sent ever further, and leap when it comes free.
+        Otherwise a blocked arm would be sent further and further, and would jump when it comes free.
         """
         if self._desired is None:
             return measured

@@ -1,12 +1,12 @@
-"""Who has let go of the robot, and how it is taken over again."""
+"""Release of the robot to another controller, and the slow start when it is taken back."""
 
 SECOND = 1_000_000_000
 
 
 class Release:
-    """Whether the robot is left to somebody else: after command/release, or once planning was disabled.
+    """Whether the robot is left to another controller: after command/release, or once planning is disabled.
 
-    It is taken back by a reset, or when somebody enables planning again.
+    A reset takes it back, and so does a call that enables planning.
     """
 
     def __init__(self):
@@ -18,7 +18,7 @@ class Release:
     def ask(self) -> None:
         """Release: a person asked for it.
 
-        A call of planner/enable that the next health message tells of for the first time came before.
+        A call of planner/enable that the next health message reports for the first time came before this.
         """
         self.by_person, self._calls = True, None
         self.reason = "command/release was called: call command/reset or planner/enable to take over again"
@@ -33,10 +33,10 @@ class Release:
         self.reason, self.by_person = "", False
 
     def planner(self, values: dict, played: bool = False) -> None:
-        """Take what planner_node's health says: ``enabled``, ``enable_calls``, ``instance``.
+        """Take the values of planner_node's health: ``enabled``, ``enable_calls``, ``instance``.
 
-        ``played`` is whether a plan has moved the robot: then planning was enabled, also where that was not
-        heard.
+        ``played`` is whether a plan has moved the robot: then planning was enabled, even if no health message
+        reported it.
         """
         enabled, before = values.get("enabled"), played if self._enabled is None else self._enabled
         if enabled not in ("true", "false"):
@@ -48,14 +48,12 @@ class Release:
         asked_for = now[1] > (then[1] if now[0] == then[0] else 0)
         if before and not self._enabled and not self.reason:
             self.disabled()
-        elif (
-            self.reason and self._enabled and asked_for
-        ):  # a planner_node that was started again is no person
+        elif self.reason and self._enabled and asked_for:  # a restart of planner_node is no such call
             self.take_back()
 
 
 class Ramp:
-    """The share of an action that is played after a take-over: from nothing to all of it in ``seconds``."""
+    """The share of an action that is sent after a take-over: it grows from 0 to 1 in ``seconds``."""
 
     def __init__(self, seconds: float = 0.5):
         self.seconds = seconds

@@ -1,9 +1,9 @@
-from world_model_ros.safety.publications import REMEMBERED, Publications
+from world_model_ros.nodes.qos import REMEMBERED, Publications
 
 
 def info(sent, publisher=b"a", number=None):
-    found = {"source_timestamp": sent, "received_timestamp": sent + 1, "publication_sequence_number": number}
-    return found | ({"publisher_gid": {"data": publisher}} if publisher else {})
+    fields = {"source_timestamp": sent, "received_timestamp": sent + 1, "publication_sequence_number": number}
+    return fields | ({"publisher_gid": {"data": publisher}} if publisher else {})
 
 
 def test_the_same_publication_is_new_once_and_the_next_one_is_new():
@@ -22,7 +22,7 @@ def test_publishers_are_told_apart_by_name_or_number():
 
 def test_without_a_time_everything_is_new():
     known = Publications()
-    assert all(known.new(said) for said in ({}, {}, info(0), info(0), {"source_timestamp": None}))
+    assert all(known.new(message) for message in ({}, {}, info(0), info(0), {"source_timestamp": None}))
 
 
 def test_what_was_overtaken_counts_unless_only_the_newest_does():

@@ -1,6 +1,8 @@
 import pytest
 
-from world_model_ros.safety.staleness import FrameRate, Freshness
+from world_model_ros.safety.watchdogs import ClockWatch, FrameRate, Freshness, set_by
+
+MS = 1_000_000
 
 
 def test_nothing_is_fresh_before_it_was_heard():
@@ -27,11 +29,11 @@ def test_after_a_silence_as_many_as_needed_must_come():
     stream = Freshness(needed=3)
     stream.heard(0)
     assert not stream.fresh(1000, 100)
-    found = []
+    fresh = []
     for moment in (1001, 1002, 1003):
         stream.heard(moment)
-        found.append(stream.fresh(moment, 100))
-    assert found == [False, False, True]
+        fresh.append(stream.fresh(moment, 100))
+    assert fresh == [False, False, True]
 
 
 def test_the_same_message_again_is_not_another():
@@ -52,9 +54,6 @@ def test_a_second_silence_counts_from_the_beginning():
         assert not stream.fresh(start, 100)
     stream.heard(2050)
     assert stream.fresh(2050, 100)
-
-
-MS = 1_000_000
 
 
 def rate_of(intervals, step=250 * MS, longest=100 * MS):
@@ -82,5 +81,30 @@ def test_a_frame_that_is_repeated_or_comes_late_is_no_interval():
     assert rate.too_slow()
     rate.heard(1700 * MS)
     assert rate.too_slow()
-    rate.forget()
+    rate.reset()
     assert rate.too_slow() == ""
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("leap", [-5000 * MS, -101 * MS, 101 * MS, 5000 * MS])
+def test_fault_49_a_clock_that_runs_away_from_real_time_was_set(leap):
+    watch = ClockWatch(100 * MS)
+    assert watch.look(1000 * MS, 0) == 0
+    assert watch.look(1050 * MS, 50 * MS) == 0
+    assert watch.look(1100 * MS + leap, 100 * MS) == leap
+    assert watch.look(1150 * MS + leap, 150 * MS) == 0
+    assert watch.look(9150 * MS + leap, 8150 * MS) == 0  # we hung, and both clocks went on
+    assert watch.age_clock(1, 2) == 2
+    watch.reset()
+    assert watch.look(0, 9000 * MS) == 0
+
+
+def test_a_simulated_clock_may_do_anything_but_go_back():
+    watch = ClockWatch()
+    assert [watch.look(now, 0) for now in (1000, 1000, 9 * 10**12, 9 * 10**12 - 5)] == [0, 0, 0, -5]
+    assert watch.age_clock(1, 2) == 1
+
+
+def test_by_how_much_a_clock_was_set_is_said_in_seconds():
+    assert set_by(-5000 * MS) == "back by 5.0 s"
+    assert set_by(120 * MS) == "forward by 0.1 s"

@@ -1,15 +1,15 @@
-"""Whether what was heard is still fresh, under a clock that the caller reads."""
+"""Watchdogs: messages that stopped, a camera that is too slow, a clock that was set."""
 
 from collections import deque
 
-TOLERANCE = 1.25  # of the interval between frames: jitter makes no camera too slow
+SECOND = 1_000_000_000
+JITTER = 1.25  # of the longest interval between frames that is still accepted
 
 
 class Freshness:
     """One stream of messages; times are integer nanoseconds on one clock.
 
-    After a silence it counts as fresh again only when ``needed`` messages have come: one that stutters
-    is not back yet.
+    After a silence it counts as fresh again once ``needed`` messages have come.
     """
 
     def __init__(self, needed: int = 1):
@@ -50,10 +50,10 @@ class FrameRate:
 
     def __init__(self, step: int, longest: int):
         self.step, self.longest = step, longest
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Begin anew."""
+    def reset(self) -> None:
+        """Drop the intervals so far."""
         self._stamp: int | None = None
         self._intervals: deque[int] = deque(maxlen=self.COUNT)
 
@@ -68,9 +68,45 @@ class FrameRate:
         """Return why the camera is too slow, with both rates, or ""."""
         if len(self._intervals) < self.COUNT:
             return ""
-        # The middle one: frames that are lost now and then are no slow camera.
+        # The median: a camera that loses a frame now and then is not slow.
         middle = sorted(self._intervals)[self.COUNT // 2]
         off_grid = min(middle % self.step, -middle % self.step)
-        if middle <= TOLERANCE * self.longest or off_grid <= self.step // 250:
+        if middle <= JITTER * self.longest or off_grid <= self.step // 250:
             return ""
         return f"camera/image_raw is too slow: {1e9 / middle:.1f} Hz seen, {1e9 / self.longest:.0f} Hz needed"
+
+
+class ClockWatch:
+    """Notices that the node's clock was set, beside a steady one; both in integer nanoseconds.
+
+    ``limit`` is how far the two may differ between two looks. None is for a simulated clock, which may stop,
+    run fast and jump ahead, but not be set back.
+    """
+
+    def __init__(self, limit: int | None = None):
+        self.limit = limit
+        self._last: tuple[int, int] | None = None
+
+    def look(self, now: int, steady: int) -> int:
+        """Return by how much the node's clock was set since the last look; 0 where it was not."""
+        last, self._last = self._last, (now, steady)
+        if last is None:
+            return 0
+        passed = now - last[0]
+        if self.limit is None:
+            return min(0, passed)
+        leap = passed - (steady - last[1])
+        return leap if abs(leap) > self.limit else 0
+
+    def age_clock(self, now: int, steady: int) -> int:
+        """Return the time that ages are counted on: real time, unless it is simulated."""
+        return now if self.limit is None else steady
+
+    def reset(self) -> None:
+        """Start over: the clocks were not read for a while."""
+        self._last = None
+
+
+def set_by(leap: int) -> str:
+    """Return in words by how much a clock was set."""
+    return f"{'back' if leap < 0 else 'forward'} by {abs(leap) / SECOND:.1f} s"
