@@ -14,6 +14,9 @@ import time
 import uuid
 from pathlib import Path
 
+# One thread each, as in the nodes: several tests run at once, and sums must not depend on the threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import HealthCheck, settings
 

@@ -111,7 +111,8 @@ def test_fault_37_two_robots_in_two_namespaces_do_not_hear_each_other(processes,
     observer.until(lambda: len(a.twists) > 60, again=drive_all)
     assert not b.plans
     assert not b.twists
-    observer.until(lambda: b.state() == "READY", again=live)  # HOLD where a busy machine delays its frames
+    # HOLD where a busy machine delays its frames.
+    observer.until(lambda: b.state() == "READY", again=drive_all)
     b.goals.publish(b.picture(50))
     observer.until(lambda: b.state() == "RUNNING" and len(b.twists) > 10, again=drive_all)
     assert a.state() == "FAULT"
