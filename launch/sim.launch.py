@@ -7,12 +7,13 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from world_model_ros.nodes import environment
+from world_model_ros.sim.tasks import DEFAULT_TASK
 
 PARAMETERS = str(environment.share() / "config" / "sim.yaml")
 # name, default, type, meaning
 ARGUMENTS = (
     ("goals", "0", int, "how many goals to try before ending; 0 goes on for ever"),
-    ("task", "reach", str, "reach or push"),
+    ("task", DEFAULT_TASK, str, "name of the task, or module:Class"),
     ("gui", "false", bool, "open a window"),
     ("seed", "0", int, "of the start and of the goals"),
     ("real_time_factor", "1.0", float, "speed of the clock; 0: as fast as the nodes keep up"),

@@ -6,7 +6,7 @@ import pytest
 from world_model_ros.cli import main
 from world_model_ros.evaluation.closed_loop import run_problem
 from world_model_ros.evaluation.problems import Problem, make_problems
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from world_model_ros.evaluation.recordings import (
 )
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.sim.collect import Recipe, attributes_of, record
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
 from world_model_ros.training.split import split_episodes
 
 EPISODES = 12

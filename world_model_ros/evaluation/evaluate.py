@@ -11,16 +11,7 @@ from world_model_ros.evaluation import results as closed_loop
 from world_model_ros.evaluation import robustness
 from world_model_ros.evaluation.files import check_target, write_json
 from world_model_ros.evaluation.filmstrip import save_filmstrip
-from world_model_ros.evaluation.problems import (
-    BUDGETS,
-    HORIZONS,
-    PROTOCOLS,
-    WAITING,
-    ProblemSet,
-    load_problems,
-    make_problems,
-    save_problems,
-)
+from world_model_ros.evaluation.problems import ProblemSet, load_problems, make_problems, save_problems
 from world_model_ros.evaluation.workers import Job, Settings, run_in_workers
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.shipped import find_checkpoint
@@ -28,8 +19,7 @@ from world_model_ros.planning.config import OBJECTIVES, PROPOSALS, PlannerConfig
 from world_model_ros.planning.precision import PRECISIONS
 from world_model_ros.planning.solvers import SOLVERS
 from world_model_ros.provenance import command_line, source_commit
-from world_model_ros.sim import TASKS
-from world_model_ros.sim.worlds import check_world, make_world
+from world_model_ros.sim.tasks import check_world, find_task, make_world, task_names
 
 BASELINES = ("random", "repeat")
 # protocol -> a module with measure(checkpoint, task, data, n, seed) -> dict and summary(dict) -> str
@@ -38,8 +28,7 @@ OPEN_LOOP = {
     "surprise": "world_model_ros.evaluation.surprise",
 }
 CLOSED_LOOP_ONLY = ("problems", "save_problems", "budget", "filmstrip")  # options
-_CHOICES = {
-    **PROTOCOLS,
+_CHOICES = {  # beside the task's own
     "robustness": "the task's own protocol under noisy and partial pictures",
     "knowledge": "probes, open-loop error, straightness",
     "surprise": "what the one-step error makes of impossible events",
@@ -51,13 +40,12 @@ _CHANGE_NOTHING = ("workers", "json", "save_problems", "filmstrip")  # options, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     planner = PlannerConfig()
-    parser.add_argument("--task", required=True, choices=TASKS)
+    parser.add_argument("--task", required=True, help=f"{', '.join(task_names())}, or module:Class")
     parser.add_argument("--checkpoint", help="folder or shipped model (default: the one named like the task)")
     parser.add_argument(
         "--protocol",
-        choices=_CHOICES,
-        help="; ".join(f"{name}: {words}" for name, words in _CHOICES.items())
-        + " (default: random for reach, lewm for push)",
+        help="one of the task's, which draws problems (default: its first one); "
+        + "; ".join(f"{name}: {words}" for name, words in _CHOICES.items()),
     )
     parser.add_argument("-n", type=int, help="number of problems, episodes or events (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="draws the problems")
@@ -133,16 +121,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
     problems = _problems(arguments, checkpoint)
+    protocol = find_task(arguments.task).protocols[problems.protocol]
     names = {field.name for field in dataclasses.fields(PlannerConfig)} & set(vars(arguments)) - {"seed"}
     heads = read_spec(checkpoint).model
     given = {name: getattr(arguments, name) for name in names}
     if arguments.horizon is None:
-        given["horizon"] = HORIZONS.get(problems.protocol)
+        given["horizon"] = protocol.horizon
     settings = Settings(
         task=arguments.task,
         checkpoint=checkpoint,
         budget=problems.budget,
-        pipelined=arguments.pipelined or not (arguments.blocking or problems.protocol in WAITING),
+        pipelined=arguments.pipelined or not (arguments.blocking or protocol.waits),
         planner=PlannerConfig(**given).resolved(
             temporal=heads.temporal_hidden > 0, inverse=heads.inverse_hidden > 0
         ),
@@ -219,19 +208,21 @@ def _problems(arguments: argparse.Namespace, checkpoint: str) -> ProblemSet:
                 )
             kept = found.problems[: arguments.n]
             return dataclasses.replace(found, problems=kept, budget=arguments.budget or found.budget)
-        own = world.protocols[0]
+        own = next(iter(world.protocols))
         protocol = own if arguments.protocol in (None, "robustness") else arguments.protocol
-        if protocol not in world.protocols:
-            raise UserError(
-                f"{arguments.task} has no protocol {protocol}: choose {' or '.join(world.protocols)}."
-            )
         n = arguments.n or _DEFAULT_N.get(arguments.protocol, 100)
         problems = tuple(make_problems(world, n, arguments.seed, protocol))
-    budget = arguments.budget or BUDGETS[protocol]
+    budget = arguments.budget or world.protocols[protocol].budget
     return ProblemSet(arguments.task, protocol, arguments.seed, budget, problems)
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    protocols = find_task(arguments.task).protocols
+    if arguments.protocol not in (None, *protocols, *_CHOICES):
+        raise UserError(
+            f"{arguments.task} has no protocol {arguments.protocol}: choose "
+            f"{' or '.join(protocols)}, or {', '.join(_CHOICES)}."
+        )
     for option, value, least in (
         ("-n", arguments.n, 1),
         ("--workers", arguments.workers, 1),

@@ -1,5 +1,6 @@
 """What a model knows: probes of its latents, imagination without looking, the geometry of its latents."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,7 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.sim.tasks import find_task
 
 EPISODES = 200  # fresh ones without a file: half to fit the probes, half to judge them
 HELD_OUT_EPISODES = 150
@@ -51,6 +53,8 @@ def measure(
     if n is not None and n < 4:
         raise UserError(f"-n {n} episodes are too few to judge by: give at least 4.")
     model, spec = load_checkpoint(checkpoint)
+    kind = find_task(task)
+    names, probed = kind.state_names, kind.probes or single_quantities(kind.state_names)
     fitted, held_out, source = _episodes(spec, task, data, n, seed)
     inputs = {
         "latent": _Features(lambda frames: encode_frames(model, frames, spec).numpy()),
@@ -62,14 +66,16 @@ def measure(
     judged_inputs = {name: features(held_out) for name, features in inputs.items()}
     probes, correlations, scatter = probe(
         {name: np.concatenate(found) for name, found in fitted_inputs.items()},
-        quantities(task, np.concatenate([r.states for r in fitted])),
+        quantities(names, probed, np.concatenate([r.states for r in fitted])),
         _validation_rows(fitted),
         {name: np.concatenate(found) for name, found in judged_inputs.items()},
-        quantities(task, np.concatenate([r.states for r in held_out])),
+        quantities(names, probed, np.concatenate([r.states for r in held_out])),
         seed,
     )
-    moving = [np.linalg.norm(np.diff(r.states[:, :2], axis=0), axis=1) > MOVING for r in held_out]
-    paths = {**judged_inputs, "end effector": [r.states[:, :2] for r in held_out]}
+    moved = next(iter(probed))
+    columns = [names.index(name) for name in probed[moved]]
+    moving = [np.linalg.norm(np.diff(r.states[:, columns], axis=0), axis=1) > MOVING for r in held_out]
+    paths = {**judged_inputs, moved: [r.states[:, columns] for r in held_out]}
     latents = [torch.from_numpy(z) for z in judged_inputs["latent"]]
     return {
         "task": task,
@@ -118,14 +124,26 @@ def summary(results: dict) -> str:
     return "\n".join(lines)
 
 
-def quantities(task: str, states: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what is probed of simulator states (N, S): m, and the angle as sine and cosine, (N, 2) each."""
-    found = {"end effector": states[:, :2]}
-    if task == "push":
-        yaw = states[:, 4]
-        found["block position"] = states[:, 2:4]
-        found["block angle"] = np.stack([np.sin(yaw), np.cos(yaw)], axis=1)
+def quantities(
+    names: Sequence[str], probed: dict[str, tuple[str, ...]], states: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return what is probed of states (N, S) whose coordinates have ``names``, (N, D) each.
+
+    ``probed`` says which coordinates make up a quantity. One with "angle" in its name is a coordinate in rad
+    and comes as sine and cosine; the others are in m.
+    """
+    found = {}
+    for quantity, coordinates in probed.items():
+        values = states[:, [names.index(name) for name in coordinates]]
+        if "angle" in quantity:
+            values = np.concatenate([np.sin(values), np.cos(values)], axis=1)
+        found[quantity] = values
     return found
+
+
+def single_quantities(names: Sequence[str]) -> dict[str, tuple[str]]:
+    """Return every coordinate of a state as a quantity of its own; those named yaw are angles."""
+    return {f"angle {name}" if "yaw" in name else name: (name,) for name in names}
 
 
 def probe(
@@ -264,7 +282,7 @@ def _scatter(truth: dict[str, np.ndarray], predicted: dict[str, np.ndarray], see
     points = {}
     for name, values in truth.items():
         pair = [values[rows], predicted[name][rows]]
-        if name == "block angle":
+        if "angle" in name:
             pair = [np.degrees(np.arctan2(p[:, :1], p[:, 1:])) for p in pair]
         points[name] = {
             key: np.round(p, 4).tolist() for key, p in zip(("true", "predicted"), pair, strict=True)

@@ -16,7 +16,7 @@ from world_model_ros.model.frames import resize_frame
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.sim.collect import Recipe, record
-from world_model_ros.sim.worlds import check_world, make_world
+from world_model_ros.sim.tasks import check_world, make_world
 from world_model_ros.training.split import split_episodes
 
 LENGTH = 21  # frames of a fresh episode, as `collect` records them by default

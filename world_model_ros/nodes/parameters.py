@@ -9,6 +9,8 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any
 
+from world_model_ros.sim.tasks import DEFAULT_TASK
+
 _KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -350,7 +352,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         ),
     ),
     "sim_node": (
-        Parameter("task", "reach", "Task of the simulation.", choices=("reach", "push")),
+        Parameter("task", DEFAULT_TASK, "Task of the simulation: its name, or module:Class."),
         Parameter("gui", False, "Open a window."),
         Parameter(
             "camera_rate",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from world_model_ros.errors import UserError
 from world_model_ros.nodes import environment
+from world_model_ros.sim.tasks import DEFAULT_TASK, check_world, find_task, task_names
 
 NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
 FLOATS = ("real_time_factor", "camera_rate", "camera_jitter")
@@ -27,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 DEFAULTS = {  # of sim.launch.py, as words
     "goals": "0",
-    "task": "reach",
+    "task": DEFAULT_TASK,
     "gui": "false",
     "seed": "0",
     "real_time_factor": "1.0",
@@ -39,7 +40,7 @@ DEFAULTS = {  # of sim.launch.py, as words
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sim``; launch's spelling goals:=5 is understood too."""
     parser.add_argument("--goals", type=int, default=0, help="goals to try before ending; 0 goes on for ever")
-    parser.add_argument("--task", default="reach", help="reach or push")
+    parser.add_argument("--task", default=DEFAULT_TASK, help=f"{', '.join(task_names())}, or module:Class")
     parser.add_argument("--gui", action="store_true", help="open a window")
     parser.add_argument("--checkpoint", help="checkpoint folder or shipped name; as the task if not given")
     parser.add_argument("--seed", type=int, default=0, help="of the start and of the goals")
@@ -90,11 +91,8 @@ def check(values: dict[str, str]) -> None:
     """Raise UserError for what would make a node refuse to start, before anything is started."""
     from world_model_ros.model.config import read_spec
     from world_model_ros.model.shipped import find_checkpoint
-    from world_model_ros.sim import TASKS
-    from world_model_ros.sim.worlds import check_world
 
-    if values["task"] not in TASKS:
-        raise UserError(f"there is no task {values['task']!r}: choose one of {', '.join(TASKS)}.")
+    find_task(values["task"])
     for name, kind in (("goals", int), ("seed", int), *((name, float) for name in FLOATS)):
         try:
             fits = 0 <= kind(values[name]) < 2**31

@@ -14,7 +14,7 @@ from world_model_ros.evaluation.files import check_target
 from world_model_ros.evaluation.open_loop import open_loop
 from world_model_ros.evaluation.recordings import all_frames, encode_frames, per_recording
 from world_model_ros.evaluation.report import sections
-from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Inputs, finite, read_inputs
+from world_model_ros.evaluation.report.inputs import Inputs, finite, read_inputs
 from world_model_ros.evaluation.report.pictures import (
     FILMS,
     data_uri,
@@ -29,8 +29,7 @@ from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.shipped import find_checkpoint
 from world_model_ros.provenance import source_commit
-from world_model_ros.sim import TASKS
-from world_model_ros.sim.worlds import protocols_of
+from world_model_ros.sim.tasks import find_task, task_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="the training's episode file (default: fresh ones)"
     )
-    parser.add_argument("--task", choices=TASKS, help="default: the checkpoint's")
+    names = ", ".join(task_names())
+    parser.add_argument("--task", help=f"{names}, or module:Class (default: the checkpoint's)")
     parser.add_argument("--films", type=int, default=FILMS, help="problems to film, 0 for none")
 
 
@@ -117,8 +117,9 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _task(spec: CheckpointSpec) -> str:
     task = spec.training.get("task")
-    if task not in TASKS:
-        raise UserError(f"the checkpoint does not say its task: give --task, one of {', '.join(TASKS)}.")
+    if not task:
+        names = ", ".join(task_names())
+        raise UserError(f"the checkpoint does not say its task: give --task, {names} or module:Class.")
     return task
 
 
@@ -131,9 +132,10 @@ def _sections(
     inputs: Inputs,
 ) -> dict:
     """Return what the sections show, in the order of the page; what takes long comes after all refusals."""
-    closed = inputs.all(*CLOSED_LOOP)
+    protocols = find_task(task).protocols
+    closed = inputs.all(*protocols)
     own, probing, surprise, robustness = map(
-        inputs.best, (protocols_of(task)[0], "knowledge", "surprise", "robustness")
+        inputs.best, (next(iter(protocols)), "knowledge", "surprise", "robustness")
     )
     check_results(*closed, probing, surprise, robustness)
     found = dict.fromkeys(
@@ -168,7 +170,7 @@ def _remedies(arguments: argparse.Namespace, task: str) -> dict[str, str]:
         return _command("evaluate", *which, "--json", file)
 
     return {
-        "success": evaluate(protocols_of(task)[0]),
+        "success": evaluate(next(iter(find_task(task).protocols))),
         "rollouts": f"the option --films {FILMS}",
         "imagination": "longer episodes",
         "open-loop": evaluate("knowledge"),
