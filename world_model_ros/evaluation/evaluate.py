@@ -40,7 +40,10 @@ _CHANGE_NOTHING = ("workers", "json", "save_problems", "filmstrip")  # options, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     planner = PlannerConfig()
-    parser.add_argument("--task", required=True, help=f"{', '.join(task_names())}, or module:Class")
+    names = ", ".join(task_names())
+    parser.add_argument(
+        "--task", help=f"{names}, or module:Class (knowledge: not for recorded episodes given by --data)"
+    )
     parser.add_argument("--checkpoint", help="folder or shipped model (default: the one named like the task)")
     parser.add_argument(
         "--protocol",
@@ -103,12 +106,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
     _check(arguments)
     source_commit()
-    checkpoint = str(find_checkpoint(arguments.checkpoint or arguments.task))
+    checkpoint = str(find_checkpoint(arguments.checkpoint or arguments.task or ""))
     if arguments.protocol in OPEN_LOOP:
         module = importlib.import_module(OPEN_LOOP[arguments.protocol])
         results = module.measure(
-            checkpoint, arguments.task, arguments.data, arguments.n, arguments.seed
-        ) | _provenance(arguments.task, arguments.protocol, checkpoint, arguments.seed)
+            checkpoint, arguments.task or "", arguments.data, arguments.n, arguments.seed
+        ) | _provenance(arguments.task or "", arguments.protocol, checkpoint, arguments.seed)
         print(module.summary(results))
     else:
         results = _closed_loop(arguments, checkpoint)
@@ -217,7 +220,10 @@ def _problems(arguments: argparse.Namespace, checkpoint: str) -> ProblemSet:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    protocols = find_task(arguments.task).protocols
+    recorded = arguments.protocol == "knowledge" and arguments.data
+    if not (arguments.task or recorded):
+        raise UserError(f"give --task: {', '.join(task_names())}, or module:Class.")
+    protocols = find_task(arguments.task).protocols if arguments.task else {}
     if arguments.protocol not in (None, *protocols, *_CHOICES):
         raise UserError(
             f"{arguments.task} has no protocol {arguments.protocol}: choose "

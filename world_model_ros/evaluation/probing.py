@@ -37,6 +37,7 @@ VALIDATION_SHARE = 0.2  # of the episodes that the probes are fitted on
 PIXELS = 16  # side of the pictures that are probed beside the latents
 SCATTER = 300
 MOVING = 0.01  # what the tip moves at least in a model step that counts as moving, m
+STILL = 1e-3  # standard deviation of a recorded coordinate, m or rad, up to which it does not change
 _QUANTILES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 
 
@@ -49,13 +50,19 @@ def measure(
     everything is judged on at most ``n`` (150) held-out ones. Without, ``n`` (200) fresh episodes are
     recorded; probes are fitted on the first half, judged on the second. UserError where the checkpoint
     does not fit the task or the file.
+
+    ``task`` is "" for recorded episodes of no simulated task: then every coordinate of their states, or of
+    their proprio, that changes is probed.
     """
     if n is not None and n < 4:
         raise UserError(f"-n {n} episodes are too few to judge by: give at least 4.")
     model, spec = load_checkpoint(checkpoint)
-    kind = find_task(task)
-    names, probed = kind.state_names, kind.probes or single_quantities(kind.state_names)
     fitted, held_out, source = _episodes(spec, task, data, n, seed)
+    if task:
+        names, probed = find_task(task).state_names, find_task(task).probes
+    else:
+        names, probed = _changing(data, fitted, held_out)
+    probed = probed or single_quantities(names)
     inputs = {
         "latent": _Features(lambda frames: encode_frames(model, frames, spec).numpy()),
         "pixels": _Features(shrunk_pixels),
@@ -102,7 +109,7 @@ def summary(results: dict) -> str:
     """Return the results as a few lines for people."""
     episodes = results["episodes"]
     lines = [
-        f"{results['task']}, knowledge, seed {results['seed']}: probes fitted on "
+        f"{results['task'] or 'recorded episodes'}, knowledge, seed {results['seed']}: probes fitted on "
         f"{episodes['fitted_frames']} frames ({episodes['fitted_on']}), judged on "
         f"{episodes['judged_frames']} ({episodes['judged_on']})",
     ]
@@ -267,6 +274,16 @@ def _episodes(spec, task, data, n, seed) -> tuple[list[Recording], list[Recordin
         "data": data.name,
     }
     return fitted, judged, source
+
+
+def _changing(data: Path, *parts: list[Recording]) -> tuple[list[str], dict]:
+    """Return the names of a file's coordinates, and those as quantities that change in all ``parts``."""
+    with EpisodeFile(data) as file:
+        names = file.coordinate_names
+    moving = np.all([np.concatenate([r.states for r in part]).std(0) > STILL for part in parts], axis=0)
+    if not np.any(moving):
+        raise UserError(f"{data} has no states or proprio that change: there is nothing to probe.")
+    return names, single_quantities([name for name, moves in zip(names, moving, strict=True) if moves])
 
 
 def _validation_rows(recordings: list[Recording]) -> np.ndarray:

@@ -105,7 +105,7 @@ def _read_results(folder: Path, task: str, spec: CheckpointSpec, inputs: Inputs)
         result = Result(path, values, written)
         if values.get("task", task) != task:
             inputs.ignored.append(f"{path.name} is about the task {values['task']}.")
-        elif result.protocol not in (*find_task(task).protocols, *OTHER_PROTOCOLS):
+        elif result.protocol not in (*(find_task(task).protocols if task else ()), *OTHER_PROTOCOLS):
             inputs.ignored.append(f"{path.name} holds no results of a protocol that this page knows.")
         elif not result.of(spec):
             inputs.ignored.append(f"{path.name} was measured on another checkpoint.")

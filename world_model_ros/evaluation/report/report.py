@@ -52,13 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     folder = find_checkpoint(arguments.checkpoint)
     model, spec = load_checkpoint(folder)
-    task = arguments.task or _task(spec)
+    task = arguments.task or _task(spec, arguments.data)
     inputs = read_inputs(arguments.results, arguments.run, task, spec)
     filled = _sections(arguments, folder, model, spec, task, inputs)
     remedies = _remedies(arguments, task)
     page = render(
         name=folder.resolve().name,
-        task=task,
+        task=task or "none: recorded episodes",
         parameters=sum(p.numel() for p in model.parameters()),
         spec=spec,
         training=spec.training,
@@ -115,9 +115,10 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError(f"the report needs {package}: install it with `pip install {package}`.") from None
 
 
-def _task(spec: CheckpointSpec) -> str:
-    task = spec.training.get("task")
-    if not task:
+def _task(spec: CheckpointSpec, data: Path | None) -> str:
+    """Return the task that a checkpoint was trained on; "" for none, whose episodes are in ``data``."""
+    task = spec.training.get("task") or ""
+    if not (task or data):
         names = ", ".join(task_names())
         raise UserError(f"the checkpoint does not say its task: give --task, {names} or module:Class.")
     return task
@@ -132,11 +133,10 @@ def _sections(
     inputs: Inputs,
 ) -> dict:
     """Return what the sections show, in the order of the page; what takes long comes after all refusals."""
-    protocols = find_task(task).protocols
+    protocols = [*find_task(task).protocols] if task else []
     closed = inputs.all(*protocols)
-    own, probing, surprise, robustness = map(
-        inputs.best, (next(iter(protocols)), "knowledge", "surprise", "robustness")
-    )
+    own = inputs.best(protocols[0]) if task else None
+    probing, surprise, robustness = map(inputs.best, ("knowledge", "surprise", "robustness"))
     check_results(*closed, probing, surprise, robustness)
     found = dict.fromkeys(
         ("success", "rollouts", "imagination", "open-loop", "probing", "surprise", "robustness", "learning")
@@ -148,8 +148,10 @@ def _sections(
     measured = probing and probing.values["open_loop"]
     found["open-loop"] = measured and sections.open_loop(measured, spec, "held-out windows")
     found["surprise"] = surprise and sections.surprise(surprise, task, spec)
-    script = read_script(task, str(folder), own, arguments.films)
-    films = film_rollouts(script) if arguments.films else []
+    films = []
+    if task:
+        script = read_script(task, str(folder), own, arguments.films)
+        films = film_rollouts(script) if arguments.films else []
     found["rollouts"] = sections.rollouts(films, task, measured=own is not None)
     recordings, source = episodes_to_imagine(spec, task, arguments.data)
     latents = per_recording(encode_frames(model, all_frames(recordings), spec), recordings)
@@ -166,8 +168,19 @@ def _remedies(arguments: argparse.Namespace, task: str) -> dict[str, str]:
 
     def evaluate(protocol: str) -> str:
         file = (arguments.results or Path("results")) / f"{protocol}.json"
-        which = ("--task", task, "--checkpoint", arguments.checkpoint, "--protocol", protocol)
+        which = ("--task", task) if task else ("--data", arguments.data)
+        which += ("--checkpoint", arguments.checkpoint, "--protocol", protocol)
         return _command("evaluate", *which, "--json", file)
+
+    if not task:
+        simulated = "a simulated task (docs/new_task.md)"
+        return {
+            **dict.fromkeys(("success", "rollouts", "surprise", "robustness"), simulated),
+            "imagination": "longer episodes",
+            "open-loop": evaluate("knowledge"),
+            "probing": evaluate("knowledge"),
+            "learning": "the option --run with the folder that `train` wrote",
+        }
 
     return {
         "success": evaluate(next(iter(find_task(task).protocols))),
