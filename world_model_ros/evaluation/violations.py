@@ -1,4 +1,4 @@
-"""Repeats a simulated episode with a violation that its task stages between two model steps.
+"""Repeats a simulated episode and stages one of its task's violations between two model steps.
 
 An episode is repeated from its start for every event, so that all events of an episode have the same
 past and the same actions, and differ in the event alone.
@@ -37,7 +37,9 @@ def kinds(task: str) -> tuple[str, ...]:
     """Return the kinds of events that a task can stage; UserError where there is none."""
     found = tuple(find_task(task).violations)
     if not found:
-        raise UserError(f"the task {task} stages no violations: add some to its class, or leave this out.")
+        raise UserError(
+            f"the task {task} stages no violations: add some to its class, or choose another protocol."
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the tasks of the Panda with a stick share: its actions, its explorers, violations of any of them."""
+"""Shared by the tasks of the Panda with a stick: actions, the base of the explorers, violations."""
 
 import abc
 

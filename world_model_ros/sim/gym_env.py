@@ -1,7 +1,7 @@
 """Every task as a Gymnasium environment (`pip install gymnasium`); importing this registers them.
 
-gymnasium.make("world_model_ros.sim.gym_env:world_model_ros/NAME-v0") makes the task NAME, TaskEnv(name) any
-other one, also module:Class.
+gymnasium.make("world_model_ros.sim.gym_env:world_model_ros/NAME-v0") makes the task NAME. TaskEnv(name) makes
+any task, also one given as module:Class.
 """
 
 import gymnasium
@@ -14,7 +14,7 @@ from world_model_ros.sim.tasks import make_world, task_names
 class TaskEnv(gymnasium.Env):
     """A task with one step a control step.
 
-    Observation: `image` is what the camera sees and `goal` what it will see at the goal, both uint8
+    Observation: `image` is the camera image and `goal` the camera image at the goal, both uint8
     (image_size, image_size, 3). Action: float32 (A,), in the task's unit, between its limits. Reward: minus
     the distance to the goal in m. An episode terminates where the goal is reached and is truncated after
     the budget of the task's own protocol. `info` has state, goal_state, distance, and success by each

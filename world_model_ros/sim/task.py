@@ -1,4 +1,4 @@
-"""The contract of a task: what a class says and does so that every verb works with it (docs/new_task.md)."""
+"""The base class of all tasks: the attributes and methods that every verb relies on (docs/new_task.md)."""
 
 import abc
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Start(NamedTuple):
 
 
 class Intervention(NamedTuple):
-    """What is done to a world so that a violation happens."""
+    """The change of a world that makes a violation happen."""
 
     begin: Callable[["Task"], None] = lambda _: None  # once, between two model steps
     # instead of `step`, in the model step that follows
@@ -41,7 +41,7 @@ class Intervention(NamedTuple):
 
 @dataclass(frozen=True)
 class Violation:
-    """Something that a world model should not expect, done between two model steps of an episode.
+    """An event that a world model should not expect, staged between two model steps of an episode.
 
     stage(state, rng) returns what to do at a state, or None where it is impossible there. where(states)
     returns for states (K + 1, S) of an episode after which of the first K it may be done; None: after all.
@@ -52,9 +52,9 @@ class Violation:
 
 
 class Task(abc.ABC):
-    """A simulated robot and what it shall do; an instance is one world.
+    """A simulated robot and its goals; an instance is one world.
 
-    A state is a vector of float64 that tells everything that `place` needs. An action is held for one
+    A state is a vector of float64 that holds everything that `place` needs. An action is held for one
     control step of `period` seconds; `block` control steps make a model step. Equal seeds and actions
     must give equal states and images, to the bit, whatever this process did before. A coordinate whose
     name has "yaw" in it is an angle in rad; the others are m.
