@@ -85,7 +85,11 @@ setup(
         "scikit-learn",
     ],
     extras_require={
-        "test": ["pytest==8.3.5", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "PyYAML"],
+        "test": [
+            *("pytest==8.3.5", "pytest-timeout", "pytest-xdist"),
+            *("gymnasium", "hypothesis", "ruff", "PyYAML"),
+        ],
+        "gym": ["gymnasium"],  # every task as a Gymnasium environment: sim/gym_env.py
         # ROS 2 itself for machines without it; a sourced ROS 2 brings its own.
         "ros": [
             "ros-rclpy[fastrtps]==9.1.2",

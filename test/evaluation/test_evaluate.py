@@ -137,7 +137,10 @@ def test_every_option_of_the_planner_is_an_option_with_the_same_words_and_defaul
     shown = " ".join(capsys.readouterr().out.split())
     for name, option in OPTIONS.items():
         assert name == "seed" or option.description[1:].rstrip(".") in shown
-    assert "(default: the objective's default; 5 for lewm, as published)" in shown
+    assert (
+        "(default: the protocol's where it sets one, as lewm does; otherwise the objective's default)"
+        in shown
+    )
     assert "None" not in shown
 
 

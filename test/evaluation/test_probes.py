@@ -7,6 +7,7 @@ from sklearn.neural_network import MLPRegressor
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.probes import LinearProbe, MLPProbe, correlation
 from world_model_ros.evaluation.probing import open_loop, probe, quantities, straightness
+from world_model_ros.sim.tasks.push import Push
 
 
 def parts(x, y, fitted, checked):
@@ -81,7 +82,7 @@ def test_probes_find_what_is_planted_and_nothing_in_noise():
     rng = np.random.default_rng(5)
     states = rng.uniform(-1, 1, (1600, 5))
     states[:, 4] *= np.pi
-    truth = quantities("push", states)
+    truth = quantities(Push.state_names, Push.probes, states)
     assert {name: values.shape[1] for name, values in truth.items()} == {
         "end effector": 2,
         "block position": 2,

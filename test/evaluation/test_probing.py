@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from world_model_ros.cli import main
 from world_model_ros.data.clips import split_episodes
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.errors import UserError
@@ -13,8 +14,8 @@ from world_model_ros.evaluation import probing
 from world_model_ros.evaluation.probing import measure, shrunk_pixels, summary, untrained_encoder
 from world_model_ros.evaluation.recordings import (
     FRESH_EVENTS,
-    FRESH_KNOWLEDGE,
     FRESH_NORMAL,
+    FRESH_PROBING,
     encode_frames,
     fresh_recordings,
     held_out_split,
@@ -22,8 +23,9 @@ from world_model_ros.evaluation.recordings import (
     read_recordings,
 )
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from world_model_ros.model.frames import resize_frame
 from world_model_ros.sim.collect import Recipe, attributes_of, record
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
 
 EPISODES = 12
 
@@ -118,12 +120,12 @@ def test_without_a_file_fresh_episodes_are_split(checkpoint, monkeypatch):
 
     monkeypatch.setattr(probing, "fresh_recordings", recorded)
     found = measure(checkpoint, "reach", None, 6, seed=5)
-    assert asked == [("reach", 6, FRESH_KNOWLEDGE + 5)]
+    assert asked == [("reach", 6, FRESH_PROBING + 5)]
     assert found["episodes"]["fitted_frames"] == found["episodes"]["judged_frames"] == 3 * 12
 
 
 def test_fresh_episodes_have_streams_of_their_own():
-    streams = sorted([FRESH_KNOWLEDGE, FRESH_NORMAL, FRESH_EVENTS])
+    streams = sorted([FRESH_PROBING, FRESH_NORMAL, FRESH_EVENTS])
     assert streams[0] > 1_000_000
     assert np.diff(streams).min() > 1_000_000
 
@@ -209,3 +211,66 @@ def _prepared(frames, spec):
     from world_model_ros.model.image import normalise_pixels
 
     return normalise_pixels(torch.from_numpy(frames), spec.image)
+
+
+@pytest.fixture(scope="module")
+def recorded(path, tmp_path_factory):
+    """Return the same episodes as a robot records them: a frame each control step, joints, no task."""
+    recorded = tmp_path_factory.mktemp("data") / "robot.h5"
+    attributes = attributes_of(Recipe("reach", seed=600_000_000, length=14, size=64))
+    notes = {name: attributes[name] for name in attributes if name.startswith(("action_", "proprio_"))}
+    notes |= {"period": attributes["period"], "block": attributes["block"], "steps_per_row": 1}
+    with (
+        EpisodeFile(path) as file,
+        contextlib.closing(make_world("reach")) as world,
+        EpisodeWriter(recorded, notes) as writer,
+    ):
+        for index in range(len(file)):
+            world.reset((600_000_000, index))
+            actions = file.actions(index)[:-1].reshape(-1, 2)
+            pixels, proprio = [], []
+            for action in (*actions, None):
+                pixels.append(resize_frame(world.render(), 64))
+                proprio.append(np.concatenate(world.joints()))
+                if action is not None:
+                    world.step(action)
+            rows = np.concatenate([actions, [[np.nan, np.nan]]])
+            writer.append(np.stack(pixels), rows, proprio=np.array(proprio), index=index)
+    return recorded
+
+
+def test_frames_at_every_control_step_are_read_at_every_model_step(shipped, path, recorded):
+    _, spec = shipped
+    with EpisodeFile(path) as sparse, EpisodeFile(recorded) as dense:
+        assert len(dense.pixels(0)) == 66
+        first, second = (read_recordings(file, [0, 5], spec, "reach") for file in (sparse, dense))
+    for a, b in zip(first, second, strict=True):
+        # one replays the float32 actions of the other
+        assert np.abs(a.pixels.astype(int) - b.pixels).mean() < 0.1
+        np.testing.assert_array_equal(a.blocks, b.blocks)
+        assert b.states.shape == (14, 14)
+
+
+def test_recorded_episodes_of_no_task_are_probed_and_reported(shipped, recorded, tmp_path, capsys):
+    model, spec = shipped
+    noted = {**spec.training, "episodes": EPISODES, "held_out_share": 0.5, "seed": 3, "task": ""}
+    folder = str(save_checkpoint(tmp_path / "robot", model, dataclasses.replace(spec, training=noted)))
+    results = tmp_path / "results"
+    results.mkdir()
+    words = ["--checkpoint", folder, "--data", str(recorded)]
+    assert main(["evaluate", "--protocol", "probing", *words, "--json", str(results / "k.json")]) == 0
+    assert "recorded episodes, probing" in capsys.readouterr().out
+    found = json.loads((results / "k.json").read_text())
+    probed = found["probes"]["linear"]["latent"]
+    assert set(probed) >= {"panda_joint1", "panda_joint2", "panda_joint4"}
+    assert "panda_joint3" not in probed  # it never moves
+    assert probed["panda_joint1"] > 0.9
+    page = tmp_path / "page.html"
+    assert main(["report", *words, "--results", str(results), "--out", str(page)]) == 0
+    text = page.read_text()
+    assert "none: recorded episodes" in text
+    assert "a simulated task (docs/new_task.md)" in text
+    assert "held-out episodes of robot.h5" in text
+    assert main(["evaluate", "--protocol", "surprise", *words]) == 2
+    assert main(["report", *words[:2], "--out", str(page)]) == 2
+    assert capsys.readouterr().err.count("give --task") == 2

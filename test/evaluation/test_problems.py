@@ -8,10 +8,11 @@ import pytest
 from world_model_ros.cli import main
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.problems import ProblemSet, load_problems, make_problems, save_problems
-from world_model_ros.sim.block import clearance
 from world_model_ros.sim.robot_description import STICK_RADIUS
 from world_model_ros.sim.scene import WORKSPACE_CENTRE
-from world_model_ros.sim.worlds import make_world, yaw_difference
+from world_model_ros.sim.task import yaw_difference
+from world_model_ros.sim.tasks import make_world
+from world_model_ros.sim.tasks.push import clearance
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +47,17 @@ def test_the_explorer_came_to_the_start_by_the_last_action_and_went_on_to_the_go
         start, goal, last = push.problem("lewm", seed)
         assert np.all(np.abs(last) <= 0.4)
         rehearsal = {}
-        original = push._rehearse
+        original = push.rehearse
 
         def noted(*arguments, kept=rehearsal, original=original):
             kept["states"], kept["actions"] = original(*arguments)
             return kept["states"], kept["actions"]
 
-        push._rehearse = noted
+        push.rehearse = noted
         try:
             push.problem("lewm", seed)
         finally:
-            del push._rehearse
+            del push.rehearse
         states = rehearsal["states"]
         at = next(i for i, state in enumerate(states) if np.array_equal(state, start))
         np.testing.assert_array_equal(states[at + 5], goal)

@@ -13,7 +13,7 @@ from world_model_ros.evaluation.robustness import DROPPED, PERTURBATIONS, Pertur
 from world_model_ros.evaluation.workers import Done
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
 
 
 @pytest.fixture

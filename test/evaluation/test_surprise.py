@@ -18,9 +18,10 @@ from world_model_ros.evaluation.surprise import (
 from world_model_ros.evaluation.violations import Episode, Event, explore, kinds, make_event, replay
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.model.config import Thresholds
-from world_model_ros.sim.block import clearance
 from world_model_ros.sim.robot_description import STICK_RADIUS
-from world_model_ros.sim.worlds import World, make_world, yaw_difference
+from world_model_ros.sim.task import Task, yaw_difference
+from world_model_ros.sim.tasks import make_world
+from world_model_ros.sim.tasks.push import clearance
 
 
 @pytest.fixture(scope="module", params=["reach", "push"])
@@ -174,7 +175,7 @@ def test_event_happens_once(world):
     calls = []
     episode = explore(world, (1, 1), steps=6)
     event = Event(
-        "none", 3, lambda w: calls.append("begin"), lambda w, a: (calls.append("act"), World.step(w, a))
+        "none", 3, lambda w: calls.append("begin"), lambda w, a: (calls.append("act"), Task.step(w, a))
     )
     pictures = replay(world, episode, range(2, 6), event)
     assert calls == ["begin", *["act"] * world.block]

@@ -76,7 +76,7 @@ def test_a_missing_checkpoint_is_one_sentence_and_exit_code_two(processes, node)
     [
         (["--checkpoint", "/nowhere/at/all"], "/nowhere/at/all"),
         (["--checkpoint", "nobody"], "nobody"),
-        (["--task", "juggle"], "reach, push"),
+        (["--task", "juggle"], "push, reach"),
         (["goals:=many"], "goals"),
         (["speed:=3"], "speed"),
     ],

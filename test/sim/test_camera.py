@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from world_model_ros.sim.camera import CameraClock, ClockGuard
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
 
 STEP, PERIOD = 6_250_000, 50_000_000
 

@@ -12,7 +12,7 @@ from world_model_ros import cli
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.frames import resize_frame
 from world_model_ros.sim import collect
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
 
 COMMAND = [sys.executable, "-m", "world_model_ros", "collect", "--length", "3", "--size", "16"]
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from world_model_ros.sim import TASKS
-from world_model_ros.sim.block import BAR_Y, STEM_Y, clearance
-from world_model_ros.sim.explorers import SPEED, make_explorer
+from world_model_ros.sim.arm import SPEED
 from world_model_ros.sim.scene import WORKSPACE_CENTRE, WORKSPACE_HIGH, WORKSPACE_LOW
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
+from world_model_ros.sim.tasks.push import BAR_Y, STEM_Y, PushExplorer, clearance
+from world_model_ros.sim.tasks.reach import ReachExplorer
 
 
 def wander(task, episodes, steps=100):
@@ -13,7 +13,7 @@ def wander(task, episodes, steps=100):
     states, actions = [], []
     for seed in range(episodes):
         world.reset(seed)
-        explorer = make_explorer(task, seed)
+        explorer = world.explorer(seed)
         for _ in range(steps):
             states.append(world.state())
             actions.append(explorer.action(states[-1]))
@@ -22,12 +22,12 @@ def wander(task, episodes, steps=100):
     return np.array(states), np.array(actions)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_actions_keep_the_limits_and_follow_the_seed(task):
+@pytest.mark.parametrize(("task", "make_explorer"), [("reach", ReachExplorer), ("push", PushExplorer)])
+def test_actions_keep_the_limits_and_follow_the_seed(task, make_explorer):
     states, actions = wander(task, 3)
     assert np.abs(actions).max() <= SPEED
     np.testing.assert_array_equal(wander(task, 3)[1], actions)
-    first, second = make_explorer(task, 1), make_explorer(task, 2)
+    first, second = make_explorer(1), make_explorer(2)
     assert any(not np.array_equal(first.action(s), second.action(s)) for s in states[:30])
 
 

@@ -7,7 +7,7 @@ import pytest
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import interface_differences, read_spec
 from world_model_ros.nodes import starter
-from world_model_ros.sim.worlds import check_world
+from world_model_ros.sim.tasks import check_world
 
 # What a checkpoint may say of its actions, and both sides as the sentence prints them.
 OTHERS = [

@@ -9,7 +9,7 @@ from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.sim.collect import Recipe, attributes_of, record
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
 from world_model_ros.training import readiness
 from world_model_ros.training.readiness import HORIZON, measure, random_candidates, rank_of_first, verdict
 

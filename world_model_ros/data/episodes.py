@@ -137,6 +137,21 @@ class EpisodeFile:
         """Return its states, float32 (T, S); UserError where none were recorded."""
         return self._rows("state", episode)
 
+    def coordinates(self, episode: int) -> np.ndarray:
+        """Return its states, of a file without states its proprio, float32 (T, S); S is 0 without either."""
+        column = "state" if self.has_states else "proprio"
+        if column not in self._file:
+            return np.zeros((self.lengths[episode], 0), np.float32)
+        return self._rows(column, episode)
+
+    @property
+    def coordinate_names(self) -> list[str]:
+        """Names of the ``coordinates``; numbered where the file names none."""
+        column = "state" if self.has_states else "proprio"
+        width = self._file[column].shape[1] if column in self._file else 0
+        names = list(self.attributes.get(f"{column}_names") or [])
+        return names if len(names) == width else [f"{column}_{i}" for i in range(width)]
+
     @property
     def has_states(self) -> bool:
         """Whether states were recorded."""

@@ -13,10 +13,6 @@ from world_model_ros.data.atomic import check_target, write_json
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation import closed_loop, robustness
 from world_model_ros.evaluation.problems import (
-    BUDGETS,
-    HORIZONS,
-    PROTOCOLS,
-    WAITING,
     Problem,
     ProblemSet,
     load_problems,
@@ -27,8 +23,7 @@ from world_model_ros.evaluation.workers import Job, Settings, Worker, run_in_wor
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.planning.config import OPTIONS, PlannerConfig
 from world_model_ros.provenance import command_line, source_commit
-from world_model_ros.sim import TASKS
-from world_model_ros.sim.worlds import check_world, make_world
+from world_model_ros.sim.tasks import check_world, find_task, make_world, task_names
 
 BASELINES = ("random", "repeat")
 # protocol -> a module with measure(checkpoint, task, data, n, seed) -> dict and summary(dict) -> str
@@ -37,8 +32,7 @@ OPEN_LOOP = {
     "surprise": "world_model_ros.evaluation.surprise",
 }
 CLOSED_LOOP_ONLY = ("problems", "save_problems", "budget", "filmstrip")  # options
-_CHOICES = {
-    **PROTOCOLS,
+_CHOICES = {  # beside the task's own
     "robustness": "the task's own protocol under noisy and partial camera images",
     "probing": "probes of the latents, open-loop error, straightness of latent paths",
     "surprise": "one-step error at physically impossible events (violation of expectation)",
@@ -51,15 +45,17 @@ _GOAL_COLOUR = (40, 160, 60)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
-    parser.add_argument("--task", required=True, choices=TASKS, help="task of the simulator")
+    parser.add_argument(
+        "--task",
+        help=f"{', '.join(task_names())}, or module:Class (probing with --data: not required)",
+    )
     parser.add_argument(
         "--checkpoint", help="folder or shipped model (default: the shipped model named like the task)"
     )
     parser.add_argument(
         "--protocol",
-        choices=_CHOICES,
-        help="; ".join(f"{name}: {words}" for name, words in _CHOICES.items())
-        + " (default: random for reach, lewm for push)",
+        help="one of the task's, which draws problems (default: its first one); "
+        + "; ".join(f"{name}: {words}" for name, words in _CHOICES.items()),
     )
     parser.add_argument(
         "-n",
@@ -103,9 +99,10 @@ def _add_planner_option(group, field: dataclasses.Field) -> None:
     option = OPTIONS[field.name]
     words = option.description[0].lower() + option.description[1:].rstrip(".")
     if field.default is None:
-        published = {"horizon": HORIZONS}.get(field.name, {})
-        unset = [option.unset, *(f"{value} for {name}, as published" for name, value in published.items())]
-        words += f" (default: {'; '.join(unset)})"
+        protocols = (
+            "the protocol's where it sets one, as lewm does; otherwise " if field.name == "horizon" else ""
+        )
+        words += f" (default: {protocols}{option.unset})"
     values = {"choices": option.choices} if option.choices else {"type": option.kind, "metavar": "NUMBER"}
     group.add_argument(_flag(field.name), default=field.default, help=words, **values)
 
@@ -119,12 +116,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print a table, write the JSON."""
     _check(arguments)
     source_commit()
-    checkpoint = str(find_checkpoint(arguments.checkpoint or arguments.task))
+    checkpoint = str(find_checkpoint(arguments.checkpoint or arguments.task or ""))
     if arguments.protocol in OPEN_LOOP:
         module = importlib.import_module(OPEN_LOOP[arguments.protocol])
         results = module.measure(
-            checkpoint, arguments.task, arguments.data, arguments.n, arguments.seed
-        ) | _provenance(arguments.task, arguments.protocol, checkpoint, arguments.seed)
+            checkpoint, arguments.task or "", arguments.data, arguments.n, arguments.seed
+        ) | _provenance(arguments.task or "", arguments.protocol, checkpoint, arguments.seed)
         print(module.summary(results))
     else:
         results = _closed_loop(arguments, checkpoint)
@@ -137,15 +134,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
     problems = _problems(arguments, checkpoint)
+    protocol = find_task(arguments.task).protocols[problems.protocol]
     heads = read_spec(checkpoint).model
     planner = _planner(arguments)
     if planner.horizon is None:
-        planner = dataclasses.replace(planner, horizon=HORIZONS.get(problems.protocol))
+        planner = dataclasses.replace(planner, horizon=protocol.horizon)
     settings = Settings(
         task=arguments.task,
         checkpoint=checkpoint,
         budget=problems.budget,
-        pipelined=arguments.pipelined or not (arguments.blocking or problems.protocol in WAITING),
+        pipelined=arguments.pipelined or not (arguments.blocking or protocol.waits),
         planner=planner.resolved(temporal=heads.temporal_hidden > 0, inverse=heads.inverse_hidden > 0),
     )
     if arguments.save_problems:
@@ -222,19 +220,24 @@ def _problems(arguments: argparse.Namespace, checkpoint: str) -> ProblemSet:
                 )
             kept = loaded.problems[: arguments.n]
             return dataclasses.replace(loaded, problems=kept, budget=arguments.budget or loaded.budget)
-        own = world.protocols[0]
+        own = next(iter(world.protocols))
         protocol = own if arguments.protocol in (None, "robustness") else arguments.protocol
-        if protocol not in world.protocols:
-            raise UserError(
-                f"{arguments.task} has no protocol {protocol}: choose {' or '.join(world.protocols)}."
-            )
         n = arguments.n or _DEFAULT_N.get(arguments.protocol, 100)
         problems = tuple(make_problems(world, n, arguments.seed, protocol))
-    budget = arguments.budget or BUDGETS[protocol]
+    budget = arguments.budget or world.protocols[protocol].budget
     return ProblemSet(arguments.task, protocol, arguments.seed, budget, problems)
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    recorded = arguments.protocol == "probing" and arguments.data
+    if not (arguments.task or recorded):
+        raise UserError(f"give --task: {', '.join(task_names())}, or module:Class.")
+    protocols = find_task(arguments.task).protocols if arguments.task else {}
+    if arguments.protocol not in (None, *protocols, *_CHOICES):
+        raise UserError(
+            f"{arguments.task} has no protocol {arguments.protocol}: choose "
+            f"{' or '.join(protocols)}, or {', '.join(_CHOICES)}."
+        )
     for option, value, least in (
         ("-n", arguments.n, 1),
         ("--workers", arguments.workers, 1),

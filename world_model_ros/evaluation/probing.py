@@ -1,5 +1,6 @@
 """Probing: regressions from latents to physical quantities, open-loop prediction, geometry of the latents."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.probes import LinearProbe, MLPProbe, correlation
 from world_model_ros.evaluation.recordings import (
-    FRESH_KNOWLEDGE,
+    FRESH_PROBING,
     Recording,
     all_frames,
     encode_frames,
@@ -27,6 +28,7 @@ from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.fast_rollout import FastRollout
+from world_model_ros.sim.tasks import find_task
 
 EPISODES = 200  # recorded where no file is given: half to fit the probes, half to test them
 HELD_OUT_EPISODES = 150
@@ -38,6 +40,7 @@ AHEAD = 8  # model steps of the open-loop error
 _WINDOWS = 2000  # of the open-loop error, at most
 _BATCH = 256
 MOVING = 0.01  # m, least motion of the tip in a model step that counts as moving
+STILL = 1e-3  # standard deviation of a recorded coordinate, m or rad, up to which it does not change
 _QUANTILES = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 
 
@@ -50,11 +53,19 @@ def measure(
     everything is tested on at most ``n`` (150) held-out ones. Without it, ``n`` (200) episodes are recorded;
     probes are fitted on the first half and tested on the second. UserError where the checkpoint does not
     fit the task or the file.
+
+    ``task`` is "" for recorded episodes of no simulated task: then every coordinate of their states, or of
+    their proprio, that changes is probed.
     """
     if n is not None and n < 4:
         raise UserError(f"-n {n} episodes are too few: give at least 4.")
     model, spec = load_checkpoint(checkpoint)
     fitted, held_out, source = _episodes(spec, task, data, n, seed)
+    if task:
+        names, probed = find_task(task).state_names, find_task(task).probes
+    else:
+        names, probed = _changing(data, fitted, held_out)
+    probed = probed or single_quantities(names)
     inputs = {
         "latent": _Features(lambda frames: encode_frames(model, frames, spec).numpy()),
         "pixels": _Features(shrunk_pixels),
@@ -65,14 +76,16 @@ def measure(
     judged_inputs = {name: features(held_out) for name, features in inputs.items()}
     probes, correlations, scatter = probe(
         {name: np.concatenate(parts) for name, parts in fitted_inputs.items()},
-        quantities(task, np.concatenate([r.states for r in fitted])),
+        quantities(names, probed, np.concatenate([r.states for r in fitted])),
         _validation_rows(fitted),
         {name: np.concatenate(parts) for name, parts in judged_inputs.items()},
-        quantities(task, np.concatenate([r.states for r in held_out])),
+        quantities(names, probed, np.concatenate([r.states for r in held_out])),
         seed,
     )
-    moving = [np.linalg.norm(np.diff(r.states[:, :2], axis=0), axis=1) > MOVING for r in held_out]
-    paths = {**judged_inputs, "end effector": [r.states[:, :2] for r in held_out]}
+    moved = next(iter(probed))
+    columns = [names.index(name) for name in probed[moved]]
+    moving = [np.linalg.norm(np.diff(r.states[:, columns], axis=0), axis=1) > MOVING for r in held_out]
+    paths = {**judged_inputs, moved: [r.states[:, columns] for r in held_out]}
     latents = [torch.from_numpy(z) for z in judged_inputs["latent"]]
     return {
         "task": task,
@@ -99,7 +112,7 @@ def summary(results: dict) -> str:
     """Return the results as a few lines for people."""
     episodes = results["episodes"]
     lines = [
-        f"{results['task']}, probing, seed {results['seed']}: probes fitted on "
+        f"{results['task'] or 'recorded episodes'}, probing, seed {results['seed']}: probes fitted on "
         f"{episodes['fitted_frames']} frames ({episodes['fitted_on']}), tested on "
         f"{episodes['judged_frames']} ({episodes['judged_on']})",
     ]
@@ -121,14 +134,25 @@ def summary(results: dict) -> str:
     return "\n".join(lines)
 
 
-def quantities(task: str, states: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the probed quantities (N, 2) of simulator states (N, S): m; an angle as sine and cosine."""
-    probed = {"end effector": states[:, :2]}
-    if task == "push":
-        yaw = states[:, 4]
-        probed["block position"] = states[:, 2:4]
-        probed["block angle"] = np.stack([np.sin(yaw), np.cos(yaw)], axis=1)
-    return probed
+def quantities(
+    names: Sequence[str], probed: dict[str, tuple[str, ...]], states: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the probed quantities, (N, D) each, of states (N, S) whose coordinates have ``names``.
+
+    ``probed`` gives the coordinates of each quantity. One with "angle" in its name is a coordinate in rad
+    and becomes sine and cosine; the others are in m.
+    """
+    values = {}
+    for quantity, coordinates in probed.items():
+        values[quantity] = states[:, [names.index(name) for name in coordinates]]
+        if "angle" in quantity:
+            values[quantity] = np.concatenate([np.sin(values[quantity]), np.cos(values[quantity])], axis=1)
+    return values
+
+
+def single_quantities(names: Sequence[str]) -> dict[str, tuple[str]]:
+    """Return every coordinate of a state as a quantity of its own; those named yaw are angles."""
+    return {f"angle {name}" if "yaw" in name else name: (name,) for name in names}
 
 
 def probe(
@@ -288,7 +312,7 @@ class _Features:
 def _episodes(spec, task, data, n, seed) -> tuple[list[Recording], list[Recording], dict]:
     if data is None:
         count = EPISODES if n is None else n
-        recordings = fresh_recordings(task, spec, count, FRESH_KNOWLEDGE + seed)
+        recordings = fresh_recordings(task, spec, count, FRESH_PROBING + seed)
         source = {"fitted_on": "fresh episodes", "judged_on": "other fresh episodes"}
         return recordings[: count // 2], recordings[count // 2 :], source
     with EpisodeFile(data) as file:
@@ -307,6 +331,16 @@ def _episodes(spec, task, data, n, seed) -> tuple[list[Recording], list[Recordin
     return fitted, judged, source
 
 
+def _changing(data: Path, *parts: list[Recording]) -> tuple[list[str], dict]:
+    """Return the names of a file's coordinates, and those as quantities that change in all ``parts``."""
+    with EpisodeFile(data) as file:
+        names = file.coordinate_names
+    moving = np.all([np.concatenate([r.states for r in part]).std(0) > STILL for part in parts], axis=0)
+    if not np.any(moving):
+        raise UserError(f"{data} has no states or proprio that change: there is nothing to probe.")
+    return names, single_quantities([name for name, moves in zip(names, moving, strict=True) if moves])
+
+
 def _validation_rows(recordings: list[Recording]) -> np.ndarray:
     """Mark the rows of the last fifth of the recordings, at least one of them."""
     count = max(1, round(VALIDATION_SHARE * len(recordings)))
@@ -320,7 +354,7 @@ def _scatter(truth: dict[str, np.ndarray], predicted: dict[str, np.ndarray], see
     points = {}
     for name, values in truth.items():
         pair = [values[rows], predicted[name][rows]]
-        if name == "block angle":
+        if "angle" in name:
             pair = [np.degrees(np.arctan2(p[:, :1], p[:, 1:])) for p in pair]
         points[name] = {
             key: np.round(p, 4).tolist() for key, p in zip(("true", "predicted"), pair, strict=True)

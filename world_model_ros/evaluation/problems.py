@@ -11,14 +11,6 @@ import numpy as np
 from world_model_ros.data.atomic import write_json
 from world_model_ros.errors import UserError
 
-PROTOCOLS = {
-    "random": "start and goal drawn at random (reach)",
-    "lewm": "start and goal 25 control steps apart in one episode of the explorer, the block moved between",
-    "far": "start and goal poses of the block drawn independently (push)",
-}
-BUDGETS = {"random": 50, "lewm": 50, "far": 200}  # control steps
-WAITING = ("lewm",)  # the robot waits for each plan, as published (arXiv 2603.19312); else it plans in motion
-HORIZONS = {"lewm": 5}  # model steps, where a protocol was published with one; else what suits the objective
 _FORMAT = 1
 
 
@@ -52,7 +44,7 @@ def make_problems(world, n: int, seed: int, protocol: str | None = None) -> list
     children = np.random.SeedSequence(seed).generate_state(n, np.uint32)
     problems = []
     for index, child in enumerate(map(int, children)):
-        drawn = world.problem(protocol or world.protocols[0], child)
+        drawn = world.problem(protocol or next(iter(world.protocols)), child)
         start, goal, last = (None if v is None else tuple(map(float, v)) for v in drawn)
         problems.append(Problem(index, child, start, goal, last))
     return problems
@@ -77,7 +69,7 @@ def load_problems(path: Path, world) -> ProblemSet:
         raise UserError(f"{path} is no problem file of format {_FORMAT}: write one with --save-problems.")
     try:
         listed = [Problem(**problem) for problem in values.pop("problems")]
-        found = ProblemSet(**values, problems=tuple(_checked(p, len(world.state_names)) for p in listed))
+        found = ProblemSet(**values, problems=tuple(_checked(p, world) for p in listed))
         if not found.problems or type(found.budget) is not int or found.budget < 1:
             raise ValueError("no problems, or no budget")
         _check_seed(found.seed)
@@ -101,11 +93,12 @@ def load_problems(path: Path, world) -> ProblemSet:
     return found
 
 
-def _checked(problem: Problem, width: int) -> Problem:
+def _checked(problem: Problem, world) -> Problem:
+    width, dim = len(world.state_names), len(world.action_names)
     last = problem.last_action
     states = [tuple(map(float, state)) for state in (problem.start, problem.goal)]
     action = None if last is None else tuple(map(float, last))
-    if any(len(state) != width for state in states) or (action is not None and len(action) != 2):
+    if any(len(state) != width for state in states) or (action is not None and len(action) != dim):
         raise ValueError(f"problem {problem.index} has numbers missing")
     if not all(map(math.isfinite, [*states[0], *states[1], *(action or ())])):
         raise ValueError(f"problem {problem.index} has numbers that are not finite")

@@ -18,11 +18,11 @@ from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.monitoring.surprise import surprise
 from world_model_ros.sim.collect import Recipe, record
-from world_model_ros.sim.worlds import check_world, make_world
+from world_model_ros.sim.tasks import check_world, make_world
 
 LENGTH = 21  # frames of a fresh episode, as `collect` records them by default
 # Added to the seeds of evaluations, so that no episode is one that `collect` has recorded for training.
-FRESH_KNOWLEDGE, FRESH_NORMAL, FRESH_EVENTS = 700_000_000, 800_000_000, 900_000_000
+FRESH_PROBING, FRESH_NORMAL, FRESH_EVENTS = 700_000_000, 800_000_000, 900_000_000
 
 
 class Recording(NamedTuple):
@@ -30,7 +30,7 @@ class Recording(NamedTuple):
 
     pixels: np.ndarray  # uint8 (T, size, size, 3), of the model's image size
     blocks: np.ndarray  # float32 (T - 1, A), z-scored: the action block between two frames
-    states: np.ndarray  # float32 (T, S)
+    states: np.ndarray  # float32 (T, S); where a robot recorded no states, its proprio
 
 
 def held_out_split(spec: CheckpointSpec, file: EpisodeFile) -> tuple[list[int], list[int]]:
@@ -52,22 +52,29 @@ def held_out_split(spec: CheckpointSpec, file: EpisodeFile) -> tuple[list[int], 
 def read_recordings(
     file: EpisodeFile, episodes: list[int], spec: CheckpointSpec, task: str
 ) -> list[Recording]:
-    """Read episodes; UserError where the file is of another task, timing, or has no states."""
+    """Read episodes, of every control step's frames those that a model step apart.
+
+    ``task`` is "" for episodes that are of no simulated task. UserError where the file is of another task or
+    timing.
+    """
     attributes = file.attributes
-    if attributes.get("task", task) != task:
+    if task and attributes.get("task", task) != task:
         raise UserError(f"{file.path} is of the task {attributes['task']!r}, not of {task!r}.")
     differing = interface_differences(
         spec.interface, interface_of(file), ("in the checkpoint", "in the file")
     )
     if differing:
         raise UserError(f"{file.path} does not fit the checkpoint: {'; '.join(differing)}.")
-    if attributes["steps_per_row"] != spec.block or not file.has_states:
-        raise UserError(f"{file.path} lacks states at every model step of {spec.block} control steps.")
+    stride, rest = divmod(spec.block, attributes["steps_per_row"])
+    if rest:
+        raise UserError(f"{file.path} lacks a frame at every model step of {spec.block} control steps.")
     recordings = []
     for episode in tqdm(episodes, desc="read", unit="episode", leave=False, disable=None):
-        pixels = np.stack([resize_frame(frame, spec.image.size) for frame in file.pixels(episode)])
-        blocks = normalise(file.actions(episode)[:-1], spec.action)
-        recordings.append(Recording(pixels, blocks, file.states(episode)))
+        frames, actions = file.pixels(episode)[::stride], file.actions(episode)
+        pixels = np.stack([resize_frame(frame, spec.image.size) for frame in frames])
+        blocks = actions[: (len(frames) - 1) * stride].reshape(len(frames) - 1, stride * actions.shape[1])
+        states = file.coordinates(episode)[::stride]
+        recordings.append(Recording(pixels, normalise(blocks, spec.action), states))
     return recordings
 
 

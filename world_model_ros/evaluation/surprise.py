@@ -33,7 +33,8 @@ from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.frames import resize_frame
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.monitoring.anomaly import AnomalyMonitor
-from world_model_ros.sim.worlds import World, check_world, make_world
+from world_model_ros.sim.task import Task
+from world_model_ros.sim.tasks import check_world, make_world
 
 NORMAL_EPISODES = 200  # recorded; 18 steps of each have a full history
 HELD_OUT_EPISODES = 100
@@ -53,6 +54,7 @@ def measure(
     does not fit the task or the file.
     """
     model, spec = load_checkpoint(checkpoint)
+    kinds(task)  # refuses a task that stages none
     wanted = VIOLATIONS if n is None else n
     normal_recordings = fresh_recordings(task, spec, NORMAL_EPISODES, FRESH_NORMAL + seed)
     normal, holds = _normal(model, spec, normal_recordings)
@@ -144,7 +146,7 @@ def auroc(violations: np.ndarray, normal: np.ndarray) -> float:
 
 
 def score_violations(
-    model: LeWorldModel, spec: CheckpointSpec, world: World, n: int, seed: int
+    model: LeWorldModel, spec: CheckpointSpec, world: Task, n: int, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Return the surprise of the first step after ``n`` violations of each kind, (n,) each.
 
@@ -172,10 +174,11 @@ def score_violations(
     return {kind: _errors(model, spec, recordings) for kind, recordings in clips.items()}, missed
 
 
-def example_series(model: LeWorldModel, spec: CheckpointSpec, world: World, seed: int) -> dict:
-    """Return the surprise of every step of one episode with a jump of 8 cm in its middle.
+def example_series(model: LeWorldModel, spec: CheckpointSpec, world: Task, seed: int) -> dict:
+    """Return the surprise of every step of one episode with the task's first violation in its middle.
 
-    ``scores`` begin at frame ``first_frame``; the jump happens between the frames ``step`` and ``step`` + 1.
+    ``scores`` begin at frame ``first_frame``; the violation happens between the frames ``step`` and
+    ``step`` + 1.
     ``example_pictures`` renders the episode again.
     """
     for index in range(1000):
@@ -290,7 +293,7 @@ def _scored(
     ]
 
 
-def _clip(world: World, spec: CheckpointSpec, episode: Episode, event: Event) -> Recording:
+def _clip(world: Task, spec: CheckpointSpec, episode: Episode, event: Event) -> Recording:
     """Return a full history before the violation and the one frame after it."""
     rows = slice(event.step - spec.history + 1, event.step + 2)
     pixels = _seen(replay(world, episode, range(rows.start, rows.stop), event), spec)
@@ -306,7 +309,7 @@ def _blocks(episode: Episode, spec: CheckpointSpec) -> np.ndarray:
 
 
 def _example_event(task: str, episode: Episode) -> Event | None:
-    return make_event("teleport", task, episode, 8, np.random.default_rng(episode.seed))
+    return make_event(kinds(task)[0], task, episode, 8, np.random.default_rng(episode.seed))
 
 
 def _alarms(alarms: np.ndarray) -> dict:

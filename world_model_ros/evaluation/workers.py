@@ -19,7 +19,7 @@ from world_model_ros.evaluation.robustness import PerturbedCamera
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.sim.collect import end_with_parent
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from world_model_ros.planning.config import OPTIONS, Option, PlannerConfig
+from world_model_ros.sim.tasks import DEFAULT_TASK
 
 _KINDS = {
     bool: "true or false",
@@ -353,7 +354,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         ),
     ),
     "sim_node": (
-        Parameter("task", "reach", "Task of the simulation.", choices=("reach", "push")),
+        Parameter("task", DEFAULT_TASK, "Task of the simulation: its name, or module:Class."),
         Parameter("gui", False, "Open a window that shows the simulation."),
         Parameter(
             "camera_rate",

@@ -22,7 +22,7 @@ from world_model_ros.nodes.running import ExecutorLoop
 from world_model_ros.sim.camera import CameraClock, ClockGuard
 from world_model_ros.sim.faults import Faults, Frame, parse
 from world_model_ros.sim.lockstep import GoalCounter, GoalResult, Source, goal_line, summary_line
-from world_model_ros.sim.worlds import make_world
+from world_model_ros.sim.tasks import make_world
 
 LISTEN = 1.0  # seconds before the first /clock message, in which another publisher is noticed
 FIRST_PLANS = 3  # model steps of a goal at which its first plan is waited for, where somebody plans
@@ -30,7 +30,7 @@ CLOCK_AGAIN = 0.1  # seconds of waiting after which the time is published again:
 
 
 class SimNode(Node):
-    """Steps a World at the pace of the nodes that command it; see sim/lockstep.py."""
+    """Steps a world at the pace of the nodes that command it; see sim/lockstep.py."""
 
     def __init__(self):
         super().__init__("sim_node")
@@ -278,7 +278,7 @@ class SimNode(Node):
     def new_goal(self, loop: ExecutorLoop) -> None:
         """Draw and publish a goal, and let the nodes take it before time goes on."""
         self.goal = self.world.sample_goal(self.rng)
-        self.counter = GoalCounter(self.budget or self.world.patience)
+        self.counter = GoalCounter(self.budget or self.world.goal_budget)
         self.first_due = None
         self.tries = FIRST_PLANS
         self.goal_images.publish(self.image(self.frame(self.time, self.world.goal_image(self.goal))))
@@ -295,7 +295,7 @@ class SimNode(Node):
             return False
         self.goal = None
         self.results.append(result)
-        line = goal_line(len(self.results), self.goals, result, self.world.period, self.planning_ms)
+        line = goal_line(len(self.results), self.goals, result, self.world, self.planning_ms)
         print(line, flush=True)
         return len(self.results) == self.goals
 

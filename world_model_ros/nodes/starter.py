@@ -17,12 +17,13 @@ from pathlib import Path
 
 from world_model_ros.errors import UserError
 from world_model_ros.nodes import environment
+from world_model_ros.sim.tasks import DEFAULT_TASK, check_world, find_task, task_names
 
 NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
 # name, default, type, meaning: the arguments of sim.launch.py, and the options of ``sim``.
 ARGUMENTS = (
     ("goals", "0", int, "how many goals to try before ending; 0 goes on for ever"),
-    ("task", "reach", str, "reach or push"),
+    ("task", DEFAULT_TASK, str, f"{', '.join(task_names())}, or module:Class"),
     ("gui", "false", bool, "open a window"),
     ("seed", "0", int, "of the start and of the goals"),
     ("real_time_factor", "1.0", float, "speed of the clock; 0: as fast as the nodes keep up"),
@@ -77,11 +78,8 @@ def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
 def check(values: dict[str, str]) -> None:
     """Raise UserError for what would make a node refuse to start, before anything is started."""
     from world_model_ros.model.config import find_checkpoint, read_spec
-    from world_model_ros.sim import TASKS
-    from world_model_ros.sim.worlds import check_world
 
-    if values["task"] not in TASKS:
-        raise UserError(f"there is no task {values['task']!r}: choose one of {', '.join(TASKS)}.")
+    find_task(values["task"])
     for name, _, kind, _ in ARGUMENTS:
         if kind not in (int, float):
             continue

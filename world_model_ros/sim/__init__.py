@@ -1,3 +1,1 @@
-"""pybullet worlds (reach, push), scripted explorers, collection of episodes."""
-
-TASKS = ("reach", "push")
+"""Simulated tasks, one file each in tasks/, and the collection of episodes in them."""

@@ -20,9 +20,8 @@ from tqdm import tqdm
 from world_model_ros.data.episodes import EpisodeWriter
 from world_model_ros.errors import UserError
 from world_model_ros.model.frames import resize_frame
-from world_model_ros.sim import TASKS
-from world_model_ros.sim.explorers import make_explorer
-from world_model_ros.sim.worlds import World, make_world
+from world_model_ros.sim.task import Task
+from world_model_ros.sim.tasks import make_world, task_names
 
 _IN_FLIGHT = 3  # episodes a worker is given ahead of those it has returned
 
@@ -39,7 +38,8 @@ class Recipe:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("--task", choices=TASKS, required=True, help="the world to explore")
+    names = ", ".join(task_names())
+    parser.add_argument("--task", required=True, help=f"the world to explore: {names}, or module:Class")
     parser.add_argument("--out", type=Path, required=True, help="the HDF5 file to write or to go on with")
     parser.add_argument("--episodes", type=int, default=1000, help="how many the file shall hold")
     parser.add_argument("--length", type=int, default=21, help="frames in an episode, one per model step")
@@ -104,7 +104,7 @@ def attributes_of(recipe: Recipe) -> dict:
         "period": kind.period,
         "block": kind.block,
         "steps_per_row": kind.block,
-        "source": "pybullet, scripted explorer",
+        "source": ", ".join(filter(None, (kind.engine, "scripted explorer"))),
         "task": recipe.task,
         "state_names": list(kind.state_names),
         "proprio_names": [*kind.joint_names, *(f"{name}_velocity" for name in kind.joint_names)],
@@ -114,14 +114,15 @@ def attributes_of(recipe: Recipe) -> dict:
     }
 
 
-def record(world: World, recipe: Recipe, index: int) -> tuple[np.ndarray, ...]:
+def record(world: Task, recipe: Recipe, index: int) -> tuple[np.ndarray, ...]:
     """Let the explorer act for episode `index`; it is the same whatever ran before it.
 
-    Returns pixels uint8 (T, size, size, 3), action float32 (T, block * 2) with a last row of NaN, state
-    float32 (T, S) and proprio float32 (T, 14), T frames one model step apart.
+    Returns pixels uint8 (T, size, size, 3), action float32 (T, block * A) with a last row of NaN, state
+    float32 (T, S) and proprio float32 (T, 2 J), T frames one model step apart; None for the proprio of a
+    robot without joints.
     """
     world.reset((recipe.seed, index))
-    explorer = make_explorer(recipe.task, (recipe.seed, index, 1))
+    explorer = world.explorer((recipe.seed, index, 1))
     pixels, actions, states, proprio = [], [], [], []
     for frame in range(recipe.length):
         pixels.append(resize_frame(world.render(), recipe.size))
@@ -135,7 +136,8 @@ def record(world: World, recipe: Recipe, index: int) -> tuple[np.ndarray, ...]:
             world.step(block[-1])
         actions.append(np.concatenate(block))
     actions.append(np.full_like(actions[0], np.nan))
-    return (np.stack(pixels), *(np.array(rows, np.float32) for rows in (actions, states, proprio)))
+    columns = (np.array(rows, np.float32) for rows in (actions, states, proprio))
+    return (np.stack(pixels), *(column if column.shape[1] else None for column in columns))
 
 
 def collect(recipe: Recipe, indices: list[int], workers: int, writer: EpisodeWriter) -> float:
@@ -182,7 +184,7 @@ def collect(recipe: Recipe, indices: list[int], workers: int, writer: EpisodeWri
     return time.perf_counter() - start
 
 
-_world: World
+_world: Task
 
 
 def _start(task: str) -> None:

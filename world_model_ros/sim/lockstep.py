@@ -8,6 +8,8 @@ again, so a killed node slows nothing.
 import statistics
 from dataclasses import dataclass
 
+from world_model_ros.sim.task import Task
+
 
 class Source:
     """One stream of stamped messages that the clock waits for; times are integer nanoseconds."""
@@ -74,13 +76,13 @@ class GoalCounter:
         return None
 
 
-def goal_line(number: int, total: int, result: GoalResult, period: float, planning_ms: float | None) -> str:
+def goal_line(number: int, total: int, result: GoalResult, world: Task, planning_ms: float | None) -> str:
     """Return the line people read after a goal; ``total`` 0 means endlessly many."""
     of = f"{number}/{total}" if total else f"{number}"
     planning = "" if planning_ms is None else f", planning {planning_ms:.0f} ms"
     return (
-        f"goal {of} {'reached' if result.reached else 'missed'}: {1000 * result.distance:.0f} mm, "
-        f"{result.steps} steps, {result.steps * period:.1f} s{planning}"
+        f"goal {of} {'reached' if result.reached else 'missed'}: {world.distance_words(result.distance)}, "
+        f"{result.steps} steps, {result.steps * world.period:.1f} s{planning}"
     )
 
 

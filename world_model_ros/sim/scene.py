@@ -1,4 +1,4 @@
-"""One physics client with the arm, the table, perhaps the block, and the camera."""
+"""One physics client with the arm, the table and the camera; a task adds what else there is."""
 
 import functools
 import importlib
@@ -6,31 +6,26 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from world_model_ros.errors import UserError
 from world_model_ros.sim import kinematics, robot_description
-from world_model_ros.sim.block import BLOCK_HEIGHT, block_urdf
 
 PERIOD = 0.05  # of a control step, s
 SUBSTEPS = 8
-# From the origin of panda_hand to the tip, m. The longer one keeps the hand from hiding the block.
-REACH_STICK, PUSH_STICK = 0.25, 0.32
 TIP_HEIGHT = 0.008  # of the stick's tip above the table, m
 WORKSPACE_CENTRE = np.array([0.50, 0.0])
 WORKSPACE_HALF = 0.18
 WORKSPACE_LOW = WORKSPACE_CENTRE - WORKSPACE_HALF
 WORKSPACE_HIGH = WORKSPACE_CENTRE + WORKSPACE_HALF
 
-# Eye and target in m, field of view in degrees. The lower camera looks under the hand, at the block.
-_REACH_VIEW = (0.89, 0.0, 0.66), (0.505, 0.0, 0.02), 37.0
-_PUSH_VIEW = (0.92, 0.0, 0.50), (0.50, 0.0, 0.0), 40.0
 _TABLE_X, _TABLE_Y = 0.36, 0.45  # half sizes, m
 _TABLE_COLOUR = (0.55, 0.47, 0.40, 1)
 _MAT_HALF = 0.2
 _MAT_COLOUR = (0.82, 0.80, 0.74, 1)
-_TABLE_FRICTION, _BLOCK_FRICTION, _STICK_FRICTION = 0.8, 0.5, 0.5  # pybullet multiplies the two in contact
+_TABLE_FRICTION, _STICK_FRICTION = 0.8, 0.5  # pybullet multiplies the two in contact
 _TORQUES = (500.0,) * 7  # N m; more than the Panda has, for the tip to start and stop without overshoot
 _PURE = (
     "computeViewMatrix",
@@ -40,20 +35,28 @@ _PURE = (
 )
 
 
+class View(NamedTuple):
+    """Where the camera is."""
+
+    eye: tuple[float, float, float]  # m
+    target: tuple[float, float, float]  # m
+    field_of_view: float  # degrees
+
+
 class Scene:
-    """The bodies and what can be done to them; a World decides what it means.
+    """The bodies and what can be done to them; a task decides what it means.
 
     Every motion of the arm follows the closed-form inverse kinematics, so joint angles are a function of
     the tip position. Each scene has a physics client of its own.
     """
 
-    def __init__(self, with_block: bool, gui: bool = False):
+    def __init__(self, stick: float, view: View, gui: bool = False):
         pybullet = _import_pybullet()
         import pybullet_data
 
         self.client = _Client(pybullet, gui)
         p = self.client
-        self._stick = PUSH_STICK if with_block else REACH_STICK
+        self._stick = stick  # from the origin of panda_hand to the tip, m
         # The default broadphase drops pairs a few at a time, at a rhythm that outlives the episode.
         p.resetSimulation(p.RESET_USE_SIMPLE_BROADPHASE)
         p.setPhysicsEngineParameter(
@@ -65,15 +68,13 @@ class Scene:
             arm = Path(folder) / "arm.urdf"
             arm.write_text(robot_description.arm_urdf(panda, self._stick, whole=gui))
             self.arm = p.loadURDF(str(arm), useFixedBase=True)
-        self.block: int | None = None
-        self._block_urdf = block_urdf() if with_block else None
         self._add_table()
         names = [p.getJointInfo(self.arm, i)[1].decode() for i in range(p.getNumJoints(self.arm))]
         self._joints = [names.index(name) for name in kinematics.ARM_JOINTS]
         p.changeDynamics(self.arm, self._joints[-1], lateralFriction=_STICK_FRICTION)
-        self._eye, self._target, field_of_view = _PUSH_VIEW if with_block else _REACH_VIEW
+        self._view = view
         self.move_camera(np.zeros(3))
-        self._projection = p.computeProjectionMatrixFOV(field_of_view, 1.0, 0.2, 2.0)
+        self._projection = p.computeProjectionMatrixFOV(view.field_of_view, 1.0, 0.2, 2.0)
 
     def _add_table(self) -> None:
         """A box to slide on, and four strips around a mat to look at: no pixel is shaded twice."""
@@ -99,46 +100,18 @@ class Scene:
             rgbaColor=colour,
         )
 
-    def place(self, tip: np.ndarray, block: np.ndarray | None = None) -> None:
-        """Put everything at rest: the tip at (2,), the block at (x, y, yaw).
+    def place(self, tip: np.ndarray) -> None:
+        """Put the arm at rest with its tip at (2,), and the camera where it belongs.
 
-        What follows is the same to the bit whatever happened before. Raises ValueError where the arm
-        cannot reach.
+        Raises ValueError where the arm cannot reach.
         """
-        p = self.client
         self.move_camera(np.zeros(3))
         self._set_arm(kinematics.inverse(tip, TIP_HEIGHT + self._stick), np.zeros(7))
-        if self._block_urdf is None:
-            return
-        # pybullet remembers the contacts of a block that is only moved, hence a new one; it must not meet
-        # the stick where that was before.
-        if self.block is not None:
-            p.removeBody(self.block)
-        p.performCollisionDetection()
-        with tempfile.NamedTemporaryFile("w", prefix="world_model_ros-", suffix=".urdf") as file:
-            file.write(self._block_urdf)
-            file.flush()
-            position = (block[0], block[1], BLOCK_HEIGHT / 2)
-            self.block = p.loadURDF(file.name, position, p.getQuaternionFromEuler((0, 0, block[2])))
-        p.changeDynamics(
-            self.block, -1, lateralFriction=_BLOCK_FRICTION, linearDamping=0.0, angularDamping=0.0
-        )
 
     def move_camera(self, offset: np.ndarray) -> None:
         """Shift the camera by (3,) m from where it belongs, until the next `place`."""
-        eye, target = np.add(self._eye, offset).tolist(), np.add(self._target, offset).tolist()
-        self._view = self.client.computeViewMatrix(eye, target, (0, 0, 1))
-
-    def move_block(self, pose: np.ndarray, height: float = BLOCK_HEIGHT / 2) -> None:
-        """Put the block at rest at (x, y, yaw), its centre `height` m above the table; the arm stays."""
-        p = self.client
-        orientation = p.getQuaternionFromEuler((0, 0, pose[2]))
-        p.resetBasePositionAndOrientation(self.block, (pose[0], pose[1], height), orientation)
-        p.resetBaseVelocity(self.block, (0, 0, 0), (0, 0, 0))
-
-    def paint_block(self, colour: tuple[float, float, float, float]) -> None:
-        """Give the whole block one colour (RGBA in 0..1), until the next `place`."""
-        self.client.changeVisualShape(self.block, -1, rgbaColor=colour)
+        eye, target = (np.add(place, offset).tolist() for place in (self._view.eye, self._view.target))
+        self._view_matrix = self.client.computeViewMatrix(eye, target, (0, 0, 1))
 
     def _set_arm(self, angles: np.ndarray, velocities: np.ndarray) -> None:
         for joint, angle, velocity in zip(self._joints, angles.tolist(), velocities.tolist(), strict=True):
@@ -176,11 +149,6 @@ class Scene:
         along = kinematics.HAND_OFFSET + self._stick
         return np.array([x + along * 2 * (i * k + j * w), y + along * 2 * (j * k - i * w)])
 
-    def block_pose(self) -> np.ndarray:
-        """x, y in m and yaw in rad of the block, (3,)."""
-        position, orientation = self.client.getBasePositionAndOrientation(self.block)
-        return np.array([*position[:2], self.client.getEulerFromQuaternion(orientation)[2]])
-
     def joints(self) -> tuple[np.ndarray, np.ndarray]:
         """Angles (7,) rad and velocities (7,) rad/s of the arm."""
         states = self.client.getJointStates(self.arm, self._joints)
@@ -192,7 +160,7 @@ class Scene:
         image = p.getCameraImage(
             size,
             size,
-            self._view,
+            self._view_matrix,
             self._projection,
             shadow=0,
             flags=p.ER_NO_SEGMENTATION_MASK,

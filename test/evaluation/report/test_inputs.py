@@ -162,7 +162,7 @@ def test_results_of_another_checkpoint_are_left_out(small, tmp_path):
     spec = read_spec(small / "<b>bad & worse")
     spec.training.update(seed=1, minutes=2.5)
     for name, noted in (("same", {"seed": 1, "minutes": 2.5, "name": "x"}), ("other", {"seed": 2})):
-        values = {"protocol": "far", "task": "reach", "checkpoint": noted}
+        values = {"protocol": "lewm", "task": "reach", "checkpoint": noted}
         (tmp_path / f"{name}.json").write_text(json.dumps(values))
     inputs = read_inputs(tmp_path, None, "reach", spec)
     assert [r.path.name for r in inputs.results] == ["same.json"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.sim.tasks import find_task
 from world_model_ros.training.loop import METRICS_NAME
 from world_model_ros.training.state import recorded_settings
 
-CLOSED_LOOP = ("random", "lewm", "far")
-PROTOCOLS = (*CLOSED_LOOP, "robustness", "probing", "surprise")
+OTHER_PROTOCOLS = ("robustness", "probing", "surprise")  # than the task's own, which are closed-loop
 # Names in results of earlier versions: of protocols, of what is measured, of the planner's options.
 _RENAMED = {
     "knowledge": "probing",
@@ -111,12 +111,14 @@ def _read_results(folder: Path, task: str, spec: CheckpointSpec, inputs: Inputs)
                 f"{path} cannot be read ({error}): write it again with `evaluate --json`, or move it away."
             ) from None
         values = _renamed(values)
-        if not isinstance(values, dict) or values.get("protocol") not in PROTOCOLS:
+        if not isinstance(values, dict) or not isinstance(values.get("protocol"), str):
             inputs.ignored.append(f"{path.name} holds no results of a protocol that this page knows.")
             continue
         result = Result(path, values, written)
         if values.get("task", task) != task:
             inputs.ignored.append(f"{path.name} is about the task {values['task']}.")
+        elif result.protocol not in (*(find_task(task).protocols if task else ()), *OTHER_PROTOCOLS):
+            inputs.ignored.append(f"{path.name} holds no results of a protocol that this page knows.")
         elif not result.of(spec):
             inputs.ignored.append(f"{path.name} was measured on another checkpoint.")
         else:

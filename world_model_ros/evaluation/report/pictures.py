@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.closed_loop import Outcome, run_problem
-from world_model_ros.evaluation.problems import BUDGETS, WAITING, Problem, make_problems
+from world_model_ros.evaluation.problems import Problem, make_problems
 from world_model_ros.evaluation.recordings import (
     LENGTH,
     Recording,
@@ -30,7 +29,7 @@ from world_model_ros.evaluation.workers import Settings, Worker
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.sim.worlds import check_world, make_world, protocols_of, yaw_difference
+from world_model_ros.sim.tasks import check_world, find_task, make_world
 
 FILMS = 6
 OTHERS = 2  # shown beside the first ones where all of these end alike
@@ -76,8 +75,8 @@ def read_script(task: str, checkpoint: str, measured: Result | None, count: int 
 
     Raises UserError where ``measured`` does not say which they were.
     """
-    own = protocols_of(task)[0]
-    budget, moving = BUDGETS[own], own not in WAITING
+    own = next(iter(find_task(task).protocols.values()))
+    budget, moving = own.budget, not own.waits
     if measured is None:
         return Script(Settings(task, checkpoint, budget, moving, PlannerConfig()), None, count, {})
     check_filmed(measured)
@@ -166,18 +165,11 @@ def _film(worker: Worker, large, problem: Problem, settings: Settings, extra: bo
         speed=speed,
         seconds=None if outcome.first_success is None else outcome.first_success * world.period,
         away=(
-            _away(world, outcome.start_distance, problem.start, goal),
-            _away(world, outcome.final_distance, world.state(), goal),
+            world.distance_words(outcome.start_distance, outcome.start_angle),
+            world.distance_words(outcome.final_distance, outcome.final_angle),
         ),
         extra=extra,
     )
-
-
-def _away(world, distance: float, state, goal: np.ndarray) -> str:
-    words = f"{1e3 * distance:.0f} mm"
-    for i in [i for i, name in enumerate(world.state_names) if "yaw" in name][:1]:
-        words += f" and {abs(math.degrees(yaw_difference(state[i], goal[i]))):.0f}°"
-    return words
 
 
 def _with_track(pictures: list[np.ndarray], reached: list[bool]) -> list[np.ndarray]:

@@ -119,8 +119,10 @@ def probe_bars(probes: dict) -> Plot:
 def scatter(points: dict) -> Plot:
     """Draw true against predicted, a panel a quantity; ``points`` as in results of probing."""
 
+    rows = -(-len(points) // 3)
+
     def draw(figure):
-        panels = figure.subplots(1, max(3, len(points)), squeeze=False)[0]
+        panels = figure.subplots(rows, 3, squeeze=False).ravel()
         for axes in panels[len(points) :]:
             axes.remove()
         for axes, (name, pair) in zip(panels, points.items(), strict=False):
@@ -144,7 +146,9 @@ def scatter(points: dict) -> Plot:
             axes.set_xlabel(f"true, {'degrees' if angle else 'cm'}")
             axes.set_ylabel("read from the latent")
 
-    return _plot("scatter", draw, 3.1, "True quantities against those that the MLP probe reads from latents")
+    return _plot(
+        "scatter", draw, 3.1 * rows, "True quantities against those that the MLP probe reads from latents"
+    )
 
 
 def open_loop(steps, error, copy, period: float) -> Plot:

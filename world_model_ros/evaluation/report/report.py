@@ -13,7 +13,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.evaluation.probing import open_loop
 from world_model_ros.evaluation.recordings import all_frames, encode_frames, per_recording
 from world_model_ros.evaluation.report import sections
-from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Inputs, finite, read_inputs
+from world_model_ros.evaluation.report.inputs import Inputs, finite, read_inputs
 from world_model_ros.evaluation.report.pictures import (
     FILMS,
     data_uri,
@@ -27,8 +27,7 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec, find_checkpoint
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import source_commit
-from world_model_ros.sim import TASKS
-from world_model_ros.sim.worlds import protocols_of
+from world_model_ros.sim.tasks import find_task, task_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="episode file of the training (default: newly recorded episodes)",
     )
-    parser.add_argument("--task", choices=TASKS, help="task of the simulator (default: the checkpoint's)")
+    parser.add_argument(
+        "--task", help=f"{', '.join(task_names())}, or module:Class (default: the checkpoint's)"
+    )
     parser.add_argument("--films", type=int, default=FILMS, help="number of problems to film; 0: none")
 
 
@@ -53,13 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     folder = find_checkpoint(arguments.checkpoint)
     model, spec = load_checkpoint(folder)
-    task = arguments.task or _task(spec)
+    task = arguments.task or _task(spec, arguments.data)
     inputs = read_inputs(arguments.results, arguments.run, task, spec)
     filled = _sections(arguments, folder, model, spec, task, inputs)
     remedies = _remedies(arguments, task)
     page = render(
         name=folder.resolve().name,
-        task=task,
+        task=task or "none: recorded episodes",
         parameters=sum(p.numel() for p in model.parameters()),
         spec=spec,
         training=spec.training,
@@ -116,10 +117,12 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError(f"the report needs {package}: install it with `pip install {package}`.") from None
 
 
-def _task(spec: CheckpointSpec) -> str:
-    task = spec.training.get("task")
-    if task not in TASKS:
-        raise UserError(f"the checkpoint does not say its task: give --task, one of {', '.join(TASKS)}.")
+def _task(spec: CheckpointSpec, data: Path | None) -> str:
+    """Return the task that a checkpoint was trained on; "" for none, whose episodes are in ``data``."""
+    task = spec.training.get("task") or ""
+    if not (task or data):
+        names = ", ".join(task_names())
+        raise UserError(f"the checkpoint does not say its task: give --task, {names} or module:Class.")
     return task
 
 
@@ -132,10 +135,10 @@ def _sections(
     inputs: Inputs,
 ) -> dict:
     """Return the values of the sections, in the order of the page. All checks come before the long work."""
-    closed = inputs.all(*CLOSED_LOOP)
-    own, probing, surprise, robustness = map(
-        inputs.best, (protocols_of(task)[0], "probing", "surprise", "robustness")
-    )
+    protocols = [*find_task(task).protocols] if task else []
+    closed = inputs.all(*protocols)
+    own = inputs.best(protocols[0]) if task else None
+    probing, surprise, robustness = map(inputs.best, ("probing", "surprise", "robustness"))
     check_results(*closed, probing, surprise, robustness)
     filled = dict.fromkeys(
         ("success", "rollouts", "imagination", "open-loop", "probing", "surprise", "robustness", "learning")
@@ -147,8 +150,10 @@ def _sections(
     measured = probing and probing.values["open_loop"]
     filled["open-loop"] = measured and sections.open_loop(measured, spec, "held-out windows")
     filled["surprise"] = surprise and sections.surprise(surprise, task, spec)
-    script = read_script(task, str(folder), own, arguments.films)
-    films = film_rollouts(script) if arguments.films else []
+    films = []
+    if task:
+        script = read_script(task, str(folder), own, arguments.films)
+        films = film_rollouts(script) if arguments.films else []
     filled["rollouts"] = sections.rollouts(films, task, measured=own is not None)
     recordings, source = episodes_to_imagine(spec, task, arguments.data)
     latents = per_recording(encode_frames(model, all_frames(recordings), spec), recordings)
@@ -167,11 +172,22 @@ def _remedies(arguments: argparse.Namespace, task: str) -> dict[str, str]:
 
     def evaluate(protocol: str) -> str:
         file = (arguments.results or Path("results")) / f"{protocol}.json"
-        which = ("--task", task, "--checkpoint", arguments.checkpoint, "--protocol", protocol)
+        which = ("--task", task) if task else ("--data", arguments.data)
+        which += ("--checkpoint", arguments.checkpoint, "--protocol", protocol)
         return _command("evaluate", *which, "--json", file)
 
+    if not task:
+        simulated = "a simulated task (docs/new_task.md)"
+        return {
+            **dict.fromkeys(("success", "rollouts", "surprise", "robustness"), simulated),
+            "imagination": "longer episodes",
+            "open-loop": evaluate("probing"),
+            "probing": evaluate("probing"),
+            "learning": "the option --run with the folder that `train` wrote",
+        }
+
     return {
-        "success": evaluate(protocols_of(task)[0]),
+        "success": evaluate(next(iter(find_task(task).protocols))),
         "rollouts": f"the option --films {FILMS}",
         "imagination": "longer episodes",
         "open-loop": evaluate("probing"),

@@ -1,6 +1,5 @@
 """The values of each section of the page, for the template. Results are checked before."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +10,8 @@ from world_model_ros.evaluation.report.inputs import Result, finite
 from world_model_ros.evaluation.report.pictures import Film
 from world_model_ros.evaluation.surprise import example_pictures
 from world_model_ros.model.config import CheckpointSpec
-from world_model_ros.sim.worlds import PUSHED, REACHED, TURNED
+from world_model_ros.sim.tasks import find_task
 
-_GOALS = {
-    "reach": f"the tip of the stick is within {100 * REACHED:.0f} cm of its place",
-    "push": f"the block is within {100 * PUSHED:.0f} cm and {math.degrees(TURNED):.0f} degrees of its pose",
-}
 _IN_THE_HEADLINE = ("teleport", "pass_through", "stuck")  # violations
 _AHEAD = 5  # model steps, of the open-loop error in the headline
 _AROUND = 4  # frames shown before and after a violation
@@ -121,7 +116,7 @@ def rollouts(films: list[Film], task: str, measured: bool) -> dict | None:
         "films": films,
         "first": first,
         "speed": films[0].speed,
-        "goal": _GOALS[task],
+        "goal": find_task(task).goal_words,
         "measured": measured,
     }
 

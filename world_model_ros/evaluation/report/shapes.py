@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.problems import Problem
-from world_model_ros.evaluation.report.inputs import CLOSED_LOOP, Result
+from world_model_ros.evaluation.report.inputs import Result
 from world_model_ros.planning.config import PlannerConfig
 
 
@@ -45,17 +45,14 @@ _LEVEL = {
     "drift?": NUMBER,
 }
 _POINTS = [[NUMBER]]
-SHAPES = {
-    **dict.fromkeys(
-        CLOSED_LOOP,
-        {
-            **_RATES,
-            "n": int,
-            "criteria?": Each(_CRITERION),
-            "baselines?": Each(_BASELINE),
-            "planning_ms?": Each(NUMBER),
-        },
-    ),
+CLOSED_LOOP = {
+    **_RATES,
+    "n": int,
+    "criteria?": Each(_CRITERION),
+    "baselines?": Each(_BASELINE),
+    "planning_ms?": Each(NUMBER),
+}
+SHAPES = {  # of the protocols that are not closed-loop
     "robustness": {"perturbations": Each((_LEVEL, [_LEVEL]))},
     "probing": {
         "probes": Each(Each(Each(NUMBER))),
@@ -88,7 +85,7 @@ def check_results(*results: Result | None) -> None:
     """Raise UserError naming the first of ``results`` that lacks what its section needs."""
     for result in results:
         if result is not None:
-            _check(result, SHAPES[result.protocol])
+            _check(result, SHAPES.get(result.protocol, CLOSED_LOOP))
             problem = _inconsistent(result.values)
             if problem:
                 _refuse(result, problem)

@@ -1,0 +1,327 @@
+"""The task push: push a T-shaped block to a pose. The T's geometry, its explorer, all its figures."""
+
+import functools
+import tempfile
+import xml.etree.ElementTree as ET
+
+import numpy as np
+
+from world_model_ros.sim.arm import (
+    CAMERA,
+    JUMPS,
+    REPLACED,
+    STUCK,
+    ArmTask,
+    Explorer,
+    jump,
+    lengths,
+    towards,
+)
+from world_model_ros.sim.robot_description import STICK_RADIUS, material
+from world_model_ros.sim.scene import PERIOD, WORKSPACE_CENTRE, WORKSPACE_HIGH, WORKSPACE_LOW, View
+from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Violation, yaw_difference
+
+PUSHED = 0.04  # block to goal, m
+TURNED = np.radians(20)
+_START_HALF = 0.10  # of the square that blocks start in, m
+_GOAL_HALF = 0.12  # of the square that goals of the block lie in, m
+_CLEAR = STICK_RADIUS + 0.01  # free space around the tip where a block starts or appears, m
+# A goal is a pose that the explorer's own pushing leads to (LeWM's protocol): from a start where the
+# block is about to move this far.
+_MOVED, _MOVED_ANGLE = 0.05, np.radians(25)
+_TRIES = 10  # of a fifth of a second each, in which the clock of the simulation stands
+_BLOCK_FRICTION = 0.5  # pybullet multiplies it with that of what it touches
+
+# Of violations: what the block moves at least in a step that it shall not react to, m; where it may jump
+# to, half a square, m; its other colour.
+_REACTS, _JUMP_HALF = 0.015, 0.15
+_COLOUR = (0.85, 0.10, 0.10, 1.0)
+
+# A bar and a stem of one width. Its frame sits in its centre of mass, y points to the bar.
+BLOCK_LENGTH = 0.15  # of the bar, and of the whole T along the stem
+BLOCK_WIDTH = 0.045
+BLOCK_HEIGHT = 0.04
+BLOCK_MASS = 0.2
+BAR_Y = (BLOCK_LENGTH - BLOCK_WIDTH) * BLOCK_LENGTH / 2 / (2 * BLOCK_LENGTH - BLOCK_WIDTH)
+STEM_Y = BAR_Y - BLOCK_LENGTH / 2
+BLOCK_BOXES = (  # centre y, size, colour
+    (BAR_Y, (BLOCK_LENGTH, BLOCK_WIDTH, BLOCK_HEIGHT), "0.10 0.25 0.95 1"),
+    (STEM_Y, (BLOCK_WIDTH, BLOCK_LENGTH - BLOCK_WIDTH, BLOCK_HEIGHT), "0.10 0.75 0.20 1"),
+)
+_CENTRES = np.array([(0.0, y) for y, _, _ in BLOCK_BOXES])
+_HALVES = np.array([size[:2] for _, size, _ in BLOCK_BOXES]) / 2
+
+
+def clearance(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Distance (...) in m from `points` (..., 2) to the T at `pose` (x, y, yaw); zero inside it."""
+    cosine, sine = np.cos(pose[2]), np.sin(pose[2])
+    local = (np.asarray(points) - pose[:2]) @ np.array([[cosine, -sine], [sine, cosine]])
+    outside = np.maximum(np.abs(local[..., None, :] - _CENTRES) - _HALVES, 0.0)
+    return np.hypot(outside[..., 0], outside[..., 1]).min(axis=-1)
+
+
+@functools.cache
+def block_urdf() -> str:
+    """Return the URDF of the T: one rigid body of two boxes."""
+    area = sum(size[0] * size[1] for _, size, _ in BLOCK_BOXES)
+    inertia = [0.0, 0.0, 0.0]
+    shapes = ""
+    for number, (y, size, colour) in enumerate(BLOCK_BOXES):
+        mass = BLOCK_MASS * size[0] * size[1] / area
+        x2, y2, z2 = (side**2 / 12 for side in size)
+        inertia = [
+            i + mass * d for i, d in zip(inertia, (y2 + z2 + y * y, x2 + z2, x2 + y2 + y * y), strict=True)
+        ]
+        place = f'<origin xyz="0 {y} 0"/><geometry><box size="{size[0]} {size[1]} {size[2]}"/></geometry>'
+        look = ET.tostring(material(f"block_{number}", colour), encoding="unicode")
+        shapes += f"<visual>{place}{look}</visual><collision>{place}</collision>"
+    return f"""<robot name="block"><link name="block">
+      <inertial><mass value="{BLOCK_MASS}"/>
+        <inertia ixx="{inertia[0]}" iyy="{inertia[1]}" izz="{inertia[2]}" ixy="0" ixz="0" iyz="0"/></inertial>
+      {shapes}</link></robot>"""
+
+
+class PushExplorer(Explorer):
+    """Go behind the block, push through it, begin again; sometimes wander or rest."""
+
+    _BEHIND = 0.12  # from the block's centre to where a push begins, m
+    _AROUND = 0.13  # from the block's centre to the way round it, m
+    _CLEAR = STICK_RADIUS + 0.008
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self._phase = "think"
+        self._left = 0
+
+    def _think(self, block: np.ndarray) -> None:
+        rng = self._rng
+        self._speed = rng.uniform(0.25, 0.45)
+        self._scale = rng.uniform(0.0, 0.08)
+        if self._chance(0.12):
+            self._phase, self._left = "wander", int(rng.integers(5, 16))
+            self._target = rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)
+            return
+        if self._chance(0.05):
+            self._phase, self._left = "rest", int(rng.integers(3, 9))
+            return
+        offset = WORKSPACE_CENTRE - block[:2]
+        angle = rng.uniform(-np.pi, np.pi)
+        # The farther out the block, the surer the push goes back to the middle.
+        if self._chance(np.hypot(*offset) / 0.08):
+            angle = np.arctan2(offset[1], offset[0]) + rng.normal(0.0, 0.5)
+        self._direction = np.array([np.cos(angle), np.sin(angle)])
+        self._lateral = rng.uniform(-0.055, 0.055)
+        self._phase, self._left = "approach", 45
+
+    def _begin(self, block: np.ndarray) -> np.ndarray:
+        sideways = np.array([-self._direction[1], self._direction[0]])
+        place = block[:2] - self._BEHIND * self._direction + self._lateral * sideways
+        return np.clip(place, WORKSPACE_LOW, WORKSPACE_HIGH)
+
+    def _around(self, tip: np.ndarray, target: np.ndarray, block: np.ndarray) -> np.ndarray:
+        """Return `target`, or a place on the way to it beside the block when that is in between."""
+        steps = tip + np.linspace(0.0, 1.0, 12)[:, None] * (target - tip)
+        if np.all(clearance(steps[1:], block) > self._CLEAR):
+            return target
+        out = tip - block[:2]
+        here = np.arctan2(out[1], out[0])
+        goal = target - block[:2]
+        turn = (np.arctan2(goal[1], goal[0]) - here + np.pi) % (2 * np.pi) - np.pi
+        angle = here + np.clip(turn, -0.7, 0.7)
+        place = block[:2] + self._AROUND * np.array([np.cos(angle), np.sin(angle)])
+        return np.clip(place, WORKSPACE_LOW, WORKSPACE_HIGH)
+
+    def _velocity(self, state: np.ndarray) -> np.ndarray:
+        tip, block = state[:2], state[2:]
+        if self._left <= 0:
+            self._think(block)
+        self._left -= 1
+        noise = self._disturbance(self._scale)
+        if self._phase == "rest":
+            return np.zeros(2)
+        if self._phase == "wander":
+            if np.hypot(*(self._target - tip)) < 0.02:
+                self._left = 0
+            return towards(self._target, tip, self._speed) + noise
+        if self._phase == "approach":
+            target = self._begin(block)
+            if np.hypot(*(target - tip)) < 0.025:
+                self._phase = "push"
+                self._speed = self._rng.uniform(0.12, 0.42)
+                length = self._rng.uniform(0.11, 0.22)
+                self._left = int(np.ceil(length / (self._speed * PERIOD)))
+            else:
+                return towards(self._around(tip, target, block), tip, self._speed) + noise
+        if (
+            np.any(np.abs(block[:2] - WORKSPACE_CENTRE) > 0.10)
+            and (block[:2] - WORKSPACE_CENTRE) @ self._direction > 0
+        ):
+            self._left = 0  # far enough out
+        return self._speed * self._direction + noise
+
+
+def _moved(before: np.ndarray, after: np.ndarray) -> bool:
+    far = np.hypot(*(after - before)[2:4]) > _MOVED
+    return bool(far or abs(yaw_difference(after[4], before[4])) > _MOVED_ANGLE)
+
+
+def _near_the_middle(state: np.ndarray) -> bool:
+    return bool(np.all(np.abs(state[2:4] - WORKSPACE_CENTRE) < _GOAL_HALF))
+
+
+def _jump_of_block(length: float, turn: float = 0.0) -> Violation:
+    def stage(state: np.ndarray, rng: np.random.Generator) -> Intervention | None:
+        def fits(pose: np.ndarray) -> bool:
+            near = np.all(np.abs(pose[:2] - WORKSPACE_CENTRE) < _JUMP_HALF)
+            return bool(near and clearance(state[:2], pose) > _CLEAR)
+
+        pose = jump(state[2:], length, rng, fits, turn)
+        return None if pose is None else Intervention(lambda world: world.place_block(pose))
+
+    return Violation(stage)
+
+
+def _pass_through(state: np.ndarray, _rng: np.random.Generator) -> Intervention:
+    def act(world: "Push", action: np.ndarray) -> None:
+        world.step(action)
+        world.place_block(state[2:])  # as if the stick had met nothing
+
+    return Intervention(act=act)
+
+
+def _paint(_state: np.ndarray, _rng: np.random.Generator) -> Intervention:
+    return Intervention(lambda world: world.paint_block(_COLOUR))
+
+
+def _vanish(_state: np.ndarray, _rng: np.random.Generator) -> Intervention:
+    return Intervention(lambda world: world.remove_block())
+
+
+class Push(ArmTask):
+    """Push a T of 15 cm within 4 cm and 20 degrees of a pose."""
+
+    stick = 0.32  # long, which keeps the hand from hiding the block
+    view = View((0.92, 0.0, 0.50), (0.50, 0.0, 0.0), 40.0)  # low, which looks under the hand, at the block
+    state_names = ("ee_x", "ee_y", "block_x", "block_y", "block_yaw")
+    criterion = "pose"
+    goal_words = f"the block is within {100 * PUSHED:.0f} cm and {np.degrees(TURNED):.0f} degrees of its pose"
+    goal_budget = 200
+    protocols = {
+        "lewm": Protocol(
+            f"start and goal {5 * WINDOW} control steps apart in one episode of the explorer, the block "
+            "moved between; as published (arXiv 2603.19312), the robot waits for each plan",
+            budget=50,
+            waits=True,
+            horizon=5,
+        ),
+        "far": Protocol("start and goal poses of the block drawn independently", budget=200),
+    }
+    probes = {
+        "end effector": ("ee_x", "ee_y"),
+        "block position": ("block_x", "block_y"),
+        "block angle": ("block_yaw",),
+    }
+    violations = {
+        **{name: _jump_of_block(length) for name, length in JUMPS.items()},
+        "turn_90": _jump_of_block(0.0, turn=np.pi / 2),
+        "pass_through": Violation(_pass_through, where=lambda states: lengths(states[:, 2:4]) > _REACTS),
+        "stuck": STUCK,
+        "colour": Violation(_paint),
+        "camera": CAMERA,
+        "vanish": Violation(_vanish),
+        "replaced": REPLACED,
+    }
+    _block: int | None = None  # its body
+
+    def place(self, state: np.ndarray) -> None:
+        """Put the tip and the block (x, y, yaw) where `state` says, at rest.
+
+        What follows is the same to the bit whatever happened before.
+        """
+        super().place(state)
+        p, pose = self._scene.client, state[2:]
+        # pybullet remembers the contacts of a block that is only moved, hence a new one; it must not meet
+        # the stick where that was before.
+        if self._block is not None:
+            p.removeBody(self._block)
+        p.performCollisionDetection()
+        with tempfile.NamedTemporaryFile("w", prefix="world_model_ros-", suffix=".urdf") as file:
+            file.write(block_urdf())
+            file.flush()
+            position = (pose[0], pose[1], BLOCK_HEIGHT / 2)
+            self._block = p.loadURDF(file.name, position, p.getQuaternionFromEuler((0, 0, pose[2])))
+        p.changeDynamics(
+            self._block, -1, lateralFriction=_BLOCK_FRICTION, linearDamping=0.0, angularDamping=0.0
+        )
+
+    def state(self) -> np.ndarray:
+        """Position of the tip and pose of the block, (5,)."""
+        p = self._scene.client
+        position, orientation = p.getBasePositionAndOrientation(self._block)
+        return np.array([*self._scene.tip(), *position[:2], p.getEulerFromQuaternion(orientation)[2]])
+
+    def place_block(self, pose: np.ndarray, height: float = BLOCK_HEIGHT / 2) -> None:
+        """Put the block at rest at (x, y, yaw), its centre `height` m above the table; the arm goes on."""
+        p = self._scene.client
+        orientation = p.getQuaternionFromEuler((0, 0, pose[2]))
+        p.resetBasePositionAndOrientation(self._block, (pose[0], pose[1], height), orientation)
+        p.resetBaseVelocity(self._block, (0, 0, 0), (0, 0, 0))
+
+    def remove_block(self) -> None:
+        """Take the block out of sight and reach until `reset`."""
+        self.place_block(self.state()[2:], height=-1.0)
+
+    def paint_block(self, colour: tuple[float, float, float, float]) -> None:
+        """Give the whole block one colour (RGBA in 0..1) until `reset`."""
+        self._scene.client.changeVisualShape(self._block, -1, rgbaColor=colour)
+
+    def explorer(self, seed) -> PushExplorer:
+        """Return an explorer that pushes the block about."""
+        return PushExplorer(seed)
+
+    def random_state(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a state (5,): the block near the middle at any angle, the tip clear of it."""
+        block = np.append(
+            WORKSPACE_CENTRE + rng.uniform(-_START_HALF, _START_HALF, 2), rng.uniform(-np.pi, np.pi)
+        )
+        while True:
+            tip = rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)
+            if clearance(tip, block) > _CLEAR:
+                return np.concatenate([tip, block])
+
+    def sample_goal(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a state (5,) that pushing for at most four seconds leads to from the present one."""
+        now = self.state()
+        for _ in range(_TRIES):
+            states, _ = self.rehearse(rng, now)
+            goals = [s for s in states if _moved(now, s) and _near_the_middle(s)]
+            if goals:
+                return goals[rng.integers(len(goals))]
+        return self.random_state(rng)  # the block lies where the stick cannot get behind it
+
+    def distance(self, goal: np.ndarray) -> float:
+        """Return the distance in m from the block to its place in `goal`."""
+        return float(np.hypot(*(self.state() - self.checked(goal))[2:4]))
+
+    def turned(self, goal: np.ndarray) -> float:
+        """Return the angle in rad, at least 0, between the block and its pose in `goal`."""
+        return float(abs(yaw_difference(self.state()[4], self.checked(goal)[4])))
+
+    def criteria(self, goal: np.ndarray) -> dict[str, bool]:
+        """Position: the block is within 4 cm. Pose: and within 20 degrees. And the tip within 4 cm."""
+        near = self.distance(goal) < PUSHED
+        posed = near and self.turned(goal) < TURNED
+        tip = np.hypot(*(self.state() - self.checked(goal))[:2]) < PUSHED
+        return {"position": near, "pose": posed, "pose_with_effector": bool(posed and tip)}
+
+    def draw(self, protocol: str, rng: np.random.Generator) -> Start:
+        """lewm: the ends of five model steps of an explorer's push. far: two poses of their own.
+
+        Between start and goal the block moved by more than 5 cm or turned by more than 25 degrees.
+        """
+        if protocol == "far":
+            while True:
+                start, goal = self.random_state(rng), self.random_state(rng)
+                if _moved(start, goal):
+                    return Start(start, goal)
+        return self.window(rng, lambda a, b: _moved(a, b) and _near_the_middle(a) and _near_the_middle(b))
