@@ -13,9 +13,9 @@ from world_model_ros.errors import UserError
 from world_model_ros.evaluation import probing
 from world_model_ros.evaluation.probing import measure, shrunk_pixels, summary, untrained_encoder
 from world_model_ros.evaluation.recordings import (
-    FRESH_EVENTS,
     FRESH_NORMAL,
     FRESH_PROBING,
+    FRESH_VIOLATIONS,
     encode_frames,
     fresh_recordings,
     held_out_split,
@@ -125,7 +125,7 @@ def test_without_a_file_fresh_episodes_are_split(checkpoint, monkeypatch):
 
 
 def test_fresh_episodes_have_streams_of_their_own():
-    streams = sorted([FRESH_PROBING, FRESH_NORMAL, FRESH_EVENTS])
+    streams = sorted([FRESH_PROBING, FRESH_NORMAL, FRESH_VIOLATIONS])
     assert streams[0] > 1_000_000
     assert np.diff(streams).min() > 1_000_000
 

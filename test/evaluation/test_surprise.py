@@ -15,7 +15,14 @@ from world_model_ros.evaluation.surprise import (
     measure,
     summary,
 )
-from world_model_ros.evaluation.violations import Episode, Event, explore, kinds, make_event, replay
+from world_model_ros.evaluation.violations import (
+    Episode,
+    StagedViolation,
+    explore,
+    kinds,
+    replay,
+    stage_violation,
+)
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.model.config import Thresholds
 from world_model_ros.sim.robot_description import STICK_RADIUS
@@ -37,37 +44,37 @@ def push():
 
 
 def happen(world, kind, seed=0):
-    """Bring an event about in the first episode that has a place for it; what it changed, at once."""
+    """Bring a violation about in the first episode that has a place for it; what it changed, at once."""
     rng = np.random.default_rng(seed)
     for index in range(20):
         episode = explore(world, (seed, index))
-        event = make_event(kind, world.task, episode, 2, rng)
-        if event is not None:
+        violation = stage_violation(kind, world.task, episode, 2, rng)
+        if violation is not None:
             break
-    replay(world, episode, range(event.step + 1))
+    replay(world, episode, range(violation.step + 1))
     before = world.state(), world.render()
-    np.testing.assert_array_equal(before[0], episode.states[event.step])
-    event.begin(world)
-    return episode, event, before, (world.state(), world.render())
+    np.testing.assert_array_equal(before[0], episode.states[violation.step])
+    violation.begin(world)
+    return episode, violation, before, (world.state(), world.render())
 
 
-def crossing(world, episode, event):
-    """State and picture a model step on, with and without the event."""
-    frames = range(event.step + 1, event.step + 2)
-    with_event = replay(world, episode, frames, event)[0]
+def crossing(world, episode, violation):
+    """State and picture a model step on, with and without the violation."""
+    frames = range(violation.step + 1, violation.step + 2)
+    with_violation = replay(world, episode, frames, violation)[0]
     state = world.state()
     without = replay(world, episode, frames)[0]
-    np.testing.assert_array_equal(world.state(), episode.states[event.step + 1])
-    return state, with_event, without
+    np.testing.assert_array_equal(world.state(), episode.states[violation.step + 1])
+    return state, with_violation, without
 
 
 def test_auroc_is_the_share_of_pairs_in_order():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        events, normal = rng.integers(0, 12, 30) + 2.0, rng.integers(0, 12, 41) + 0.0
-        pairs = events[:, None] - normal[None]
+        violations, normal = rng.integers(0, 12, 30) + 2.0, rng.integers(0, 12, 41) + 0.0
+        pairs = violations[:, None] - normal[None]
         brute = ((pairs > 0).sum() + 0.5 * (pairs == 0).sum()) / pairs.size
-        assert auroc(events, normal) == pytest.approx(brute)
+        assert auroc(violations, normal) == pytest.approx(brute)
     assert auroc(np.array([2.0, 3.0]), np.array([1.0])) == 1.0
     assert auroc(np.array([1.0]), np.array([1.0])) == 0.5
     assert np.isnan(auroc(np.zeros(0), np.ones(3)))
@@ -78,7 +85,7 @@ def test_auroc_is_the_share_of_pairs_in_order():
 )
 def test_jumps_are_as_long_as_they_say(world, kind, length):
     for seed in range(3):
-        episode, event, (before, seen), (after, jumped) = happen(world, kind, seed)
+        episode, violation, (before, seen), (after, jumped) = happen(world, kind, seed)
         thing = slice(2, 4) if world.task == "push" else slice(0, 2)
         assert np.hypot(*(after - before)[thing]) == pytest.approx(length, abs=1e-3)
         assert not np.array_equal(seen, jumped)
@@ -86,7 +93,7 @@ def test_jumps_are_as_long_as_they_say(world, kind, length):
             assert after[4] == pytest.approx(before[4], abs=1e-6)
             np.testing.assert_allclose(after[:2], before[:2], atol=1e-9)
             assert clearance(after[:2], after[2:]) > STICK_RADIUS
-        state, pixels, normal = crossing(world, episode, event)
+        state, pixels, normal = crossing(world, episode, violation)
         assert not np.array_equal(pixels, normal)
         assert np.all(np.isfinite(state))
 
@@ -100,9 +107,9 @@ def test_turn_turns_by_ninety_degrees_in_place(push):
 
 def test_block_lets_the_stick_through(push):
     for seed in range(3):
-        episode, event, (before, _), _ = happen(push, "pass_through", seed)
-        state, pixels, normal = crossing(push, episode, event)
-        expected = episode.states[event.step + 1]
+        episode, violation, (before, _), _ = happen(push, "pass_through", seed)
+        state, pixels, normal = crossing(push, episode, violation)
+        expected = episode.states[violation.step + 1]
         assert np.hypot(*(expected - before)[2:4]) > 0.015
         np.testing.assert_allclose(state[2:], before[2:], atol=1e-4)
         # the stick itself goes where it would have gone
@@ -111,10 +118,10 @@ def test_block_lets_the_stick_through(push):
 
 
 def test_stuck_arm_stays(world):
-    episode, event, (before, _), _ = happen(world, "stuck")
-    state, pixels, normal = crossing(world, episode, event)
+    episode, violation, (before, _), _ = happen(world, "stuck")
+    state, pixels, normal = crossing(world, episode, violation)
     np.testing.assert_allclose(state[:2], before[:2], atol=1e-3)
-    assert np.hypot(*(episode.states[event.step + 1] - before)[:2]) > 0.03
+    assert np.hypot(*(episode.states[violation.step + 1] - before)[:2]) > 0.03
     assert not np.array_equal(pixels, normal)
 
 
@@ -130,22 +137,22 @@ def test_paint_and_vanishing_change_the_block_alone(push):
     np.testing.assert_array_equal(before, after)
     blocks = np.any(seen != painted, axis=-1)
     assert 0.01 < blocks.mean() < 0.2
-    episode, event, (before, seen), (_, without) = happen(push, "vanish")
+    episode, violation, (before, seen), (_, without) = happen(push, "vanish")
     blue = (seen[..., 2] > 120) & (seen[..., 0] < 80)
     assert blue.any()
     assert not ((without[..., 2] > 120) & (without[..., 0] < 80)).any()
-    state, _, _ = crossing(push, episode, event)
-    np.testing.assert_allclose(state[:2], episode.states[event.step + 1, :2], atol=2e-3)
+    state, _, _ = crossing(push, episode, violation)
+    np.testing.assert_allclose(state[:2], episode.states[violation.step + 1, :2], atol=2e-3)
 
 
 def test_replaced_changes_nothing(world):
-    episode, event, (before, seen), (after, again) = happen(world, "replaced")
+    episode, violation, (before, seen), (after, again) = happen(world, "replaced")
     np.testing.assert_allclose(after, before, atol=1e-5)
     # the tip is where it was to a micrometre, which an edge in the picture may show
     assert np.mean(np.any(np.abs(seen.astype(int) - again) > 2, axis=-1)) < 1e-3
-    state, pixels, normal = crossing(world, episode, event)
+    state, pixels, normal = crossing(world, episode, violation)
     # a block that slides is at rest for a moment
-    np.testing.assert_allclose(state, episode.states[event.step + 1], atol=1e-2)
+    np.testing.assert_allclose(state, episode.states[violation.step + 1], atol=1e-2)
     assert np.mean(np.any(np.abs(pixels.astype(int) - normal) > 8, axis=-1)) < 0.01
 
 
@@ -163,24 +170,24 @@ def test_reset_undoes_every_event(push):
 def test_events_need_a_place():
     still = Episode((0, 0), np.zeros((4, 5, 2)), np.tile([0.5, 0.1, 0.5, -0.1, 0.0], (5, 1)))
     rng = np.random.default_rng(0)
-    assert make_event("stuck", "push", still, 2, rng) is None
-    assert make_event("pass_through", "push", still, 2, rng) is None
-    assert make_event("camera", "push", still, 4, rng) is None
-    assert make_event("camera", "push", still, 3, rng).step == 3
+    assert stage_violation("stuck", "push", still, 2, rng) is None
+    assert stage_violation("pass_through", "push", still, 2, rng) is None
+    assert stage_violation("camera", "push", still, 4, rng) is None
+    assert stage_violation("camera", "push", still, 3, rng).step == 3
     with pytest.raises(ValueError, match="vanish"):
-        make_event("vanish", "reach", still, 2, rng)
+        stage_violation("vanish", "reach", still, 2, rng)
 
 
 def test_event_happens_once(world):
     calls = []
     episode = explore(world, (1, 1), steps=6)
-    event = Event(
+    violation = StagedViolation(
         "none", 3, lambda w: calls.append("begin"), lambda w, a: (calls.append("act"), Task.step(w, a))
     )
-    pictures = replay(world, episode, range(2, 6), event)
+    pictures = replay(world, episode, range(2, 6), violation)
     assert calls == ["begin", *["act"] * world.block]
-    for with_event, without in zip(pictures, replay(world, episode, range(2, 6)), strict=True):
-        np.testing.assert_array_equal(with_event, without)
+    for with_violation, without in zip(pictures, replay(world, episode, range(2, 6)), strict=True):
+        np.testing.assert_array_equal(with_violation, without)
 
 
 def test_corrupted_pictures_are_what_they_say():
@@ -195,7 +202,7 @@ def test_corrupted_pictures_are_what_they_say():
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Return the shipped reach model's results on few events, the surprise threshold put low."""
+    """Return the shipped reach model's results on few violations, the surprise threshold put low."""
     patch = pytest.MonkeyPatch()
     patch.setattr(surprise, "NORMAL_EPISODES", 12)
     yield measure("models/reach", "reach", None, 12, seed=3)

@@ -1,4 +1,4 @@
-"""Violation of expectation: surprise at physically impossible events, and false alarms at normal steps.
+"""Violation of expectation: surprise at physically impossible violations, and false alarms at normal steps.
 
 The surprise of a step is the squared L2 distance between the latent predicted from a full history of observed
 latents and executed actions, and the observed latent (paper, surprise evaluation). SIGReg brings the norms of
@@ -16,8 +16,8 @@ from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import normalise
 from world_model_ros.evaluation.closed_loop import wilson_interval
 from world_model_ros.evaluation.recordings import (
-    FRESH_EVENTS,
     FRESH_NORMAL,
+    FRESH_VIOLATIONS,
     Recording,
     all_frames,
     encode_frames,
@@ -27,7 +27,14 @@ from world_model_ros.evaluation.recordings import (
     per_recording,
     read_recordings,
 )
-from world_model_ros.evaluation.violations import Episode, Event, explore, kinds, make_event, replay
+from world_model_ros.evaluation.violations import (
+    Episode,
+    StagedViolation,
+    explore,
+    kinds,
+    replay,
+    stage_violation,
+)
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.frames import resize_frame
@@ -157,19 +164,19 @@ def score_violations(
     names = kinds(world.task)
     clips: dict[str, list] = {kind: [] for kind in names}
     missed = dict.fromkeys(names, 0)
-    rng = np.random.default_rng((FRESH_EVENTS + seed, 1))
+    rng = np.random.default_rng((FRESH_VIOLATIONS + seed, 1))
     with tqdm(total=n * len(names), desc="violations", unit="violation", leave=False, disable=None) as bar:
         for index in range(_TRIES * n):
             open_kinds = [kind for kind in names if len(clips[kind]) < n]
             if not open_kinds:
                 break
-            episode = explore(world, (FRESH_EVENTS + seed, index))
+            episode = explore(world, (FRESH_VIOLATIONS + seed, index))
             for kind in open_kinds:
-                event = make_event(kind, world.task, episode, first, rng)
-                if event is None:
+                violation = stage_violation(kind, world.task, episode, first, rng)
+                if violation is None:
                     missed[kind] += 1
                     continue
-                clips[kind].append(_clip(world, spec, episode, event))
+                clips[kind].append(_clip(world, spec, episode, violation))
                 bar.update()
     return {kind: _errors(model, spec, recordings) for kind, recordings in clips.items()}, missed
 
@@ -182,16 +189,16 @@ def example_series(model: LeWorldModel, spec: CheckpointSpec, world: Task, seed:
     ``example_pictures`` renders the episode again.
     """
     for index in range(1000):
-        episode = explore(world, (FRESH_EVENTS + seed, index), steps=20)
-        event = _example_event(world.task, episode)
-        if event is not None and event.step < 14:
+        episode = explore(world, (FRESH_VIOLATIONS + seed, index), steps=20)
+        violation = _example_violation(world.task, episode)
+        if violation is not None and violation.step < 14:
             break
-    pixels = _seen(replay(world, episode, range(len(episode.states)), event), spec)
+    pixels = _seen(replay(world, episode, range(len(episode.states)), violation), spec)
     recording = Recording(pixels, _blocks(episode, spec), episode.states)
     return {
-        "kind": event.kind,
+        "kind": violation.kind,
         "seed": list(episode.seed),
-        "step": event.step,
+        "step": violation.step,
         "first_frame": spec.history,
         "scores": [round(float(s), 4) for s in _errors(model, spec, [recording])],
     }
@@ -201,7 +208,7 @@ def example_pictures(task: str, example: dict) -> list[np.ndarray]:
     """Return all frames, uint8 (H, W, 3), of the episode that ``example_series`` scored."""
     with contextlib.closing(make_world(task)) as world:
         episode = explore(world, tuple(example["seed"]), steps=20)
-        return replay(world, episode, range(len(episode.states)), _example_event(task, episode))
+        return replay(world, episode, range(len(episode.states)), _example_violation(task, episode))
 
 
 def norm_range(model: LeWorldModel, spec: CheckpointSpec, frames: np.ndarray, seed: int) -> dict | None:
@@ -293,10 +300,10 @@ def _scored(
     ]
 
 
-def _clip(world: Task, spec: CheckpointSpec, episode: Episode, event: Event) -> Recording:
+def _clip(world: Task, spec: CheckpointSpec, episode: Episode, violation: StagedViolation) -> Recording:
     """Return a full history before the violation and the one frame after it."""
-    rows = slice(event.step - spec.history + 1, event.step + 2)
-    pixels = _seen(replay(world, episode, range(rows.start, rows.stop), event), spec)
+    rows = slice(violation.step - spec.history + 1, violation.step + 2)
+    pixels = _seen(replay(world, episode, range(rows.start, rows.stop), violation), spec)
     return Recording(pixels, _blocks(episode, spec)[rows.start : rows.stop - 1], episode.states[rows])
 
 
@@ -308,8 +315,8 @@ def _blocks(episode: Episode, spec: CheckpointSpec) -> np.ndarray:
     return normalise(episode.actions.reshape(len(episode.actions), -1), spec.action)
 
 
-def _example_event(task: str, episode: Episode) -> Event | None:
-    return make_event(kinds(task)[0], task, episode, 8, np.random.default_rng(episode.seed))
+def _example_violation(task: str, episode: Episode) -> StagedViolation | None:
+    return stage_violation(kinds(task)[0], task, episode, 8, np.random.default_rng(episode.seed))
 
 
 def _alarms(alarms: np.ndarray) -> dict:

@@ -1,7 +1,7 @@
 """Repeats a simulated episode and stages one of its task's violations between two model steps.
 
-An episode is repeated from its start for every event, so that all events of an episode have the same
-past and the same actions, and differ in the event alone.
+An episode is repeated from its start for every violation, so that all violations of an episode have the same
+past and the same actions, and differ in the violation alone.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ class Episode(NamedTuple):
     states: np.ndarray  # (K + 1, S)
 
 
-class Event(NamedTuple):
-    """How to bring an event about after frame ``step`` of an episode."""
+class StagedViolation(NamedTuple):
+    """How to bring a violation about after frame ``step`` of an episode."""
 
     kind: str
     step: int  # model steps before it
@@ -34,7 +34,7 @@ class Event(NamedTuple):
 
 
 def kinds(task: str) -> tuple[str, ...]:
-    """Return the kinds of events that a task can stage; UserError where there is none."""
+    """Return the kinds of violations that a task can stage; UserError where there is none."""
     found = tuple(find_task(task).violations)
     if not found:
         raise UserError(
@@ -58,17 +58,19 @@ def explore(world: Task, seed: tuple[int, int], steps: int = STEPS) -> Episode:
     return Episode(seed, np.array(actions), np.array(states))
 
 
-def replay(world: Task, episode: Episode, frames: range, event: Event | None = None) -> list[np.ndarray]:
-    """Repeat an episode up to the last of ``frames`` with an event in it; return these frames."""
+def replay(
+    world: Task, episode: Episode, frames: range, violation: StagedViolation | None = None
+) -> list[np.ndarray]:
+    """Repeat an episode up to the last of ``frames`` with a violation in it; return these frames."""
     world.reset(episode.seed)
     pictures = [world.render()] if 0 in frames else []
     for step in range(frames.stop - 1):
-        happening = event is not None and step == event.step
+        happening = violation is not None and step == violation.step
         if happening:
-            event.begin(world)
+            violation.begin(world)
         for action in episode.actions[step]:
             if happening:
-                event.act(world, action)
+                violation.act(world, action)
             else:
                 world.step(action)
         if step + 1 in frames:
@@ -76,19 +78,21 @@ def replay(world: Task, episode: Episode, frames: range, event: Event | None = N
     return pictures
 
 
-def make_event(kind: str, task: str, episode: Episode, first: int, rng: np.random.Generator) -> Event | None:
-    """Return an event of ``kind`` after frame ``first`` or later; None where the episode has no place for it.
+def stage_violation(
+    kind: str, task: str, episode: Episode, first: int, rng: np.random.Generator
+) -> StagedViolation | None:
+    """Return a violation of ``kind`` after frame ``first`` or later; None where the episode has none.
 
     Raises ValueError for a kind that the task does not have.
     """
     if kind not in kinds(task):
-        raise ValueError(f"{task} has no event {kind!r}, only {', '.join(kinds(task))}")
-    violation, states = find_task(task).violations[kind], episode.states
+        raise ValueError(f"{task} has no violation {kind!r}, only {', '.join(kinds(task))}")
+    kind_of, states = find_task(task).violations[kind], episode.states
     steps = np.arange(first, len(states) - 1)
-    if violation.where is not None:
-        steps = steps[violation.where(states)[first:]]
+    if kind_of.where is not None:
+        steps = steps[kind_of.where(states)[first:]]
     if len(steps) == 0:
         return None
     step = int(rng.choice(steps))
-    intervention = violation.stage(states[step], rng)
-    return None if intervention is None else Event(kind, step, *intervention)
+    intervention = kind_of.stage(states[step], rng)
+    return None if intervention is None else StagedViolation(kind, step, *intervention)

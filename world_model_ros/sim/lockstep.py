@@ -28,7 +28,7 @@ class Source:
         self.waited_for = True
 
     def missed(self) -> None:
-        """Stop waiting: patience ran out."""
+        """Stop waiting: the timeout is over."""
         self.waited_for = False
 
     def ready(self, moment: int) -> bool:

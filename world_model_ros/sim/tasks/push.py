@@ -1,4 +1,4 @@
-"""The task push: push a T-shaped block to a pose. The T's geometry, its explorer, all its figures."""
+"""The task push: push a T-shaped block to a pose. The T's geometry, its explorer, goals and criteria."""
 
 import functools
 import tempfile
