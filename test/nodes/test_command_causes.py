@@ -1,7 +1,9 @@
 """What the command side reads from the other nodes, and the causes that its status names."""
 
 import signal
+import time
 
+import numpy as np
 import pytest
 
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
@@ -142,12 +144,26 @@ def test_fault_50_two_publishers_of_joint_states_that_contradict_each_other_are_
     other = rclpy.create_node("simulator", context=observer.context)
     joints = other.create_publisher(JointState, "joint_states", 10)
 
+    times = []
+
     def contradict():
+        times.append(time.monotonic())
         robot.drive()
         joints.publish(JointState(name=robot.joint_names, position=[0.5, 0.0]))
 
     holds(robot, "/observer", "/simulator", "contradict each other", again=contradict)
-    robot.stands(again=contradict, steps=20)
+    stalls = 0
+    while stalls < 5:
+        times.clear()
+        try:
+            robot.stands(again=contradict, steps=20)
+            break
+        except AssertionError:  # a second without a contradiction ends it: was it this test that stalled?
+            if max(np.diff(times), default=0.0) < 0.5:
+                raise
+            stalls += 1
+            observer.until(lambda: robot.state() == "HOLD", again=contradict)
+    assert stalls < 5
     other.destroy_node()
     robot.get_moving()
 

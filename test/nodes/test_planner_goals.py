@@ -1,6 +1,7 @@
 """What planner_node plans towards, what it reports of itself, and the cameras it plans with."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -156,8 +157,12 @@ def test_fault_57_a_camera_that_is_too_slow_is_refused_with_both_rates(
     observer.until(
         lambda: feed.report().get("asks_for") == "hold", again=lambda: feed.frame(milliseconds * MS)
     )
-    rate = f"the camera gives {1000 / milliseconds:.1f} frames a second, at least {needed} are needed"
-    assert rate in feed.health[-1].message
+    rate = re.search(
+        r"the camera gives (.*) frames a second, at least (.*) are needed", feed.health[-1].message
+    )
+    assert rate[2] == needed
+    # A busy planner may not have heard every frame.
+    assert 400 / milliseconds < float(rate[1]) < 1050 / milliseconds
     feed.wait(3, lambda: feed.frame(milliseconds * MS))
     count = len(feed.plans)
     feed.wait(10, lambda: feed.frame(milliseconds * MS))
