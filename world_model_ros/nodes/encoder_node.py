@@ -20,7 +20,7 @@ from world_model_ros.camera.images import (
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import find_checkpoint
 from world_model_ros.model.device import choose_device
-from world_model_ros.model.image import prepare_images
+from world_model_ros.model.encoder import prepare_images
 from world_model_ros.monitoring.anomaly import usual_norms
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.nodes import environment

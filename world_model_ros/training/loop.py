@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.errors import UserError
-from world_model_ros.jsonable import json_text
 from world_model_ros.model.config import ImageSpec, ModelConfig
-from world_model_ros.model.image import normalise_pixels
+from world_model_ros.model.encoder import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.sigreg import draw_directions, sigreg
+from world_model_ros.model.strict import json_text
 from world_model_ros.training.augment import augment
 from world_model_ros.training.metrics import latent_metrics, looks_collapsed, validate
 from world_model_ros.training.state import STATE_NAME, drop_later_lines, read_state, write_state
