@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CompressedImage, Image
 
-from world_model_ros.camera.frame_drops import FrameDropMonitor
-from world_model_ros.camera.frames import CameraState, FrameGate, FrameRules
+from world_model_ros.camera.frames import CameraState, FrameDropMonitor, FrameGate, FrameRules
 from world_model_ros.camera.images import (
     ImageRejectedError,
     check_frame_size,
