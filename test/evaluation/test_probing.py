@@ -208,7 +208,7 @@ def test_shrunk_pixels_are_averages():
 
 
 def _prepared(frames, spec):
-    from world_model_ros.model.image import normalise_pixels
+    from world_model_ros.model.encoder import normalise_pixels
 
     return normalise_pixels(torch.from_numpy(frames), spec.image)
 

@@ -8,8 +8,7 @@ import pytest
 from world_model_ros.cli import main
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.problems import ProblemSet, load_problems, make_problems, save_problems
-from world_model_ros.sim.robot_description import STICK_RADIUS
-from world_model_ros.sim.scene import WORKSPACE_CENTRE
+from world_model_ros.sim.scene import STICK_RADIUS, WORKSPACE_CENTRE
 from world_model_ros.sim.task import yaw_difference
 from world_model_ros.sim.tasks import make_world
 from world_model_ros.sim.tasks.push import clearance

@@ -25,7 +25,7 @@ from world_model_ros.evaluation.violations import (
 )
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from world_model_ros.model.config import Thresholds
-from world_model_ros.sim.robot_description import STICK_RADIUS
+from world_model_ros.sim.scene import STICK_RADIUS
 from world_model_ros.sim.task import Task, yaw_difference
 from world_model_ros.sim.tasks import make_world
 from world_model_ros.sim.tasks.push import clearance

@@ -13,8 +13,7 @@ from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.commander import Commander, Rules, State
 from world_model_ros.safety.health import GONE, LONGEST_LOOK, Health
 from world_model_ros.safety.joints import JointCollector
-from world_model_ros.safety.limits import Limits
-from world_model_ros.safety.poses import LEASH, PoseKeeper
+from world_model_ros.safety.limits import LEASH, Limits, PoseKeeper
 from world_model_ros.safety.watchdogs import ClockWatch
 
 MS = 1_000_000

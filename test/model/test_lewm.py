@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from world_model_ros.model.config import ImageSpec, ModelConfig
-from world_model_ros.model.image import prepare_images
+from world_model_ros.model.encoder import prepare_images
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.sigreg import draw_directions, sigreg
 

@@ -53,7 +53,7 @@ def test_latents_carry_the_stamp_and_are_the_models(processes, observer, checkpo
     from sensor_msgs.msg import Image
 
     from world_model_ros.model.checkpoint import load_checkpoint
-    from world_model_ros.model.image import prepare_images
+    from world_model_ros.model.encoder import prepare_images
 
     latents = observer.collect(Image, "latent")
     encoder(processes, checkpoint)

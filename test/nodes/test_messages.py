@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from world_model_ros.camera.images import ImageRejectedError
 from world_model_ros.model.config import ActionSpec
-from world_model_ros.safety.limits import Limits
-from world_model_ros.safety.poses import LEASH
+from world_model_ros.safety.limits import LEASH, Limits
 
 pytest.importorskip("sensor_msgs", reason="ROS 2 is not here: make setup installs it, or source one")
 

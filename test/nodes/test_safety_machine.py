@@ -34,7 +34,7 @@ from hypothesis.stateful import (
 )
 
 from world_model_ros.safety.health import LONGEST_LEASE
-from world_model_ros.safety.poses import LEASH
+from world_model_ros.safety.limits import LEASH
 
 pytestmark = pytest.mark.ros
 RUNS = int(os.environ.get("WORLD_MODEL_ROS_SAFETY_RUNS", "4"))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from world_model_ros.training.augment import _blurred, augment
+from world_model_ros.training.loop import _blurred, augment
 
 
 def generator(seed=0):

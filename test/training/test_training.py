@@ -8,7 +8,7 @@ from world_model_ros.data.clips import split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.evaluation.probes import LinearProbe
 from world_model_ros.model.checkpoint import load_checkpoint
-from world_model_ros.model.image import normalise_pixels
+from world_model_ros.model.encoder import normalise_pixels
 from world_model_ros.training.metrics import overfits
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from world_model_ros.model.config import CheckpointSpec
-from world_model_ros.model.image import prepare_images
+from world_model_ros.model.encoder import prepare_images
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.monitoring.statistics import percentiles
 from world_model_ros.planning.cem import CEM, Noise

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 
 from world_model_ros.errors import UserError
-from world_model_ros.jsonable import json_text
+from world_model_ros.model.strict import json_text
 
 
 class _Sink(io.FileIO):

@@ -8,7 +8,7 @@ import torch
 
 from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.config import CheckpointSpec
-from world_model_ros.model.image import prepare_images
+from world_model_ros.model.encoder import prepare_images
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.planner import RecedingHorizonPlanner
 

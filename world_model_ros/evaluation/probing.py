@@ -25,7 +25,7 @@ from world_model_ros.evaluation.recordings import (
 from world_model_ros.evaluation.surprise import corrupted
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
-from world_model_ros.model.image import normalise_pixels
+from world_model_ros.model.encoder import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.fast_rollout import FastRollout
 from world_model_ros.sim.tasks import find_task

@@ -13,8 +13,8 @@ from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import interface_of, normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec, interface_differences
+from world_model_ros.model.encoder import normalise_pixels
 from world_model_ros.model.frames import resize_frame
-from world_model_ros.model.image import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.monitoring.surprise import surprise
 from world_model_ros.sim.collect import Recipe, record

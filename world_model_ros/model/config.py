@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from world_model_ros.errors import UserError
-from world_model_ros.jsonable import json_text
-from world_model_ros.model.strict import build
+from world_model_ros.model.strict import build, json_text
 
 FORMAT_VERSION = 1
 CONFIG_NAME = "config.json"

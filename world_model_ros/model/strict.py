@@ -1,6 +1,8 @@
-"""JSON objects to dataclasses, strictly."""
+"""Strict JSON: objects to dataclasses, and plain data to standard JSON, which has no infinity and no NaN."""
 
 import dataclasses
+import json
+import math
 import reprlib
 
 from world_model_ros.errors import UserError
@@ -59,3 +61,16 @@ def _check_type(expected, value, where: str) -> None:
         )
     if fits is False:
         raise UserError(f"{where} has the wrong type: {reprlib.repr(value)}.")
+
+
+def json_text(values, indent: int | None = None) -> str:
+    """Return plain data as JSON; infinite numbers and NaN become null."""
+    return json.dumps(_finite(values), indent=indent, allow_nan=False)
+
+
+def _finite(values):
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

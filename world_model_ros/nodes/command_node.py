@@ -19,10 +19,10 @@ from world_model_ros.nodes.messages import KINDS, Commands, nanoseconds, set_sta
 from world_model_ros.nodes.qos import HISTORY, JOINTS, LATCHED, RELIABLE, PublisherNames, other_publishers
 from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.commander import Commander, Rules, State
-from world_model_ros.safety.emergency import AFTER_RESTART, Kept, state_file
 from world_model_ros.safety.health import COMMAND, ENCODER, MONITOR, PLANNER, Health
 from world_model_ros.safety.joints import JointCollector, split_names
 from world_model_ros.safety.limits import Limits, check_interface, narrowed, warn_interface
+from world_model_ros.safety.release import AFTER_RESTART, Kept, state_file
 from world_model_ros.safety.watchdogs import ClockWatch
 
 ACKNOWLEDGE = Duration(seconds=0.3)  # for the last command, when ending

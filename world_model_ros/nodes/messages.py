@@ -13,8 +13,7 @@ from world_model_ros.model.config import ActionSpec, CheckpointSpec
 from world_model_ros.planning.planner import NoPlanError
 from world_model_ros.planning.timeline import ModelStep
 from world_model_ros.safety.joints import integrate
-from world_model_ros.safety.limits import Limits
-from world_model_ros.safety.poses import PoseKeeper
+from world_model_ros.safety.limits import Limits, PoseKeeper
 
 
 def nanoseconds(stamp) -> int:

@@ -19,9 +19,16 @@ from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.messages import nanoseconds, set_stamp
 from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
 from world_model_ros.nodes.running import ExecutorLoop
-from world_model_ros.sim.camera import CameraClock, ClockGuard
 from world_model_ros.sim.faults import Faults, Frame, parse
-from world_model_ros.sim.lockstep import GoalCounter, GoalResult, Source, goal_line, summary_line
+from world_model_ros.sim.lockstep import (
+    CameraClock,
+    ClockGuard,
+    GoalCounter,
+    GoalResult,
+    Source,
+    goal_line,
+    summary_line,
+)
 from world_model_ros.sim.tasks import make_world
 
 LISTEN = 1.0  # seconds before the first /clock message, in which another publisher is noticed

@@ -5,8 +5,8 @@ import abc
 import numpy as np
 
 from world_model_ros.errors import UserError
-from world_model_ros.sim import kinematics
 from world_model_ros.sim.scene import (
+    ARM_JOINTS,
     PERIOD,
     SUBSTEPS,
     WORKSPACE_CENTRE,
@@ -41,7 +41,7 @@ class ArmTask(Task):
     action_high = (SPEED, SPEED)
     period = PERIOD
     substeps = SUBSTEPS
-    joint_names = kinematics.ARM_JOINTS
+    joint_names = ARM_JOINTS
     engine = "pybullet"
 
     def __init__(self, seed: int = 0, gui: bool = False, image_size: int = 128):

@@ -1,17 +1,22 @@
-"""One physics client with the arm, the table and the camera; a task adds what else there is."""
+"""One physics client with the arm, the table and the camera; a task adds what else there is.
+
+The arm is pybullet_data's own Panda with a stick that points straight down. Its URDF is made at run time, and
+nothing of it is copied into this package. Its inverse kinematics have a closed form.
+"""
 
 import functools
 import importlib
+import math
 import os
 import sys
 import tempfile
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from world_model_ros.errors import UserError
-from world_model_ros.sim import kinematics, robot_description
 
 PERIOD = 0.05  # of a control step, s
 SUBSTEPS = 8
@@ -20,6 +25,9 @@ WORKSPACE_CENTRE = np.array([0.50, 0.0])
 WORKSPACE_HALF = 0.18
 WORKSPACE_LOW = WORKSPACE_CENTRE - WORKSPACE_HALF
 WORKSPACE_HIGH = WORKSPACE_CENTRE + WORKSPACE_HALF
+ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
+HAND_OFFSET = 0.107  # joint 7 to the origin of panda_hand
+STICK_RADIUS = 0.011
 
 _TABLE_X, _TABLE_Y = 0.36, 0.45  # half sizes, m
 _TABLE_COLOUR = (0.55, 0.47, 0.40, 1)
@@ -33,6 +41,24 @@ _PURE = (
     "getQuaternionFromEuler",
     "getEulerFromQuaternion",
 )
+
+# The URDF of the arm.
+_STICK_START = 0.05  # where the stick leaves the hand, m from the origin of panda_hand
+_UNSEEN = {f"panda_link{i}" for i in range(5)}  # by the camera of the scene
+_LAST_LINK_MASS = 1.1  # link 7, the hand and the stick, kg
+_STICK_COLOUR = "0.95 0.30 0.05 1"
+_HAND_COLOUR = "0.30 0.32 0.36 1"
+_ARM_COLOUR = "0.86 0.87 0.90 1"
+
+# The links of the arm, m.
+_SHOULDER = 0.333  # height of joint 2
+_UPPER, _FORE = 0.316, 0.384  # joint 2 to 4, joint 4 to 6
+_ELBOW_OFFSET = 0.0825  # sideways
+_WRIST = 0.088  # joint 6 to the axis of the flange
+_UPPER_REACH = np.hypot(_UPPER, _ELBOW_OFFSET)
+_FORE_REACH = np.hypot(_FORE, _ELBOW_OFFSET)
+_UPPER_TILT = np.arctan2(_ELBOW_OFFSET, _UPPER)
+_FORE_TILT = np.arctan2(_ELBOW_OFFSET, _FORE)
 
 
 class View(NamedTuple):
@@ -66,11 +92,11 @@ class Scene:
         panda = Path(pybullet_data.getDataPath()) / "franka_panda" / "panda.urdf"
         with tempfile.TemporaryDirectory(prefix="world_model_ros-") as folder:
             arm = Path(folder) / "arm.urdf"
-            arm.write_text(robot_description.arm_urdf(panda, self._stick, whole=gui))
+            arm.write_text(arm_urdf(panda, self._stick, whole=gui))
             self.arm = p.loadURDF(str(arm), useFixedBase=True)
         self._add_table()
         names = [p.getJointInfo(self.arm, i)[1].decode() for i in range(p.getNumJoints(self.arm))]
-        self._joints = [names.index(name) for name in kinematics.ARM_JOINTS]
+        self._joints = [names.index(name) for name in ARM_JOINTS]
         p.changeDynamics(self.arm, self._joints[-1], lateralFriction=_STICK_FRICTION)
         self._view = view
         self.move_camera(np.zeros(3))
@@ -106,7 +132,7 @@ class Scene:
         Raises ValueError where the arm cannot reach.
         """
         self.move_camera(np.zeros(3))
-        self._set_arm(kinematics.inverse(tip, TIP_HEIGHT + self._stick), np.zeros(7))
+        self._set_arm(inverse_kinematics(tip, TIP_HEIGHT + self._stick), np.zeros(7))
 
     def move_camera(self, offset: np.ndarray) -> None:
         """Shift the camera by (3,) m from where it belongs, until the next `place`."""
@@ -124,7 +150,7 @@ class Scene:
         """
         p = self.client
         fractions = np.linspace(0.0, 1.0, SUBSTEPS + 1)[:, None]
-        way = kinematics.inverse(start + fractions * (end - start), TIP_HEIGHT + self._stick)
+        way = inverse_kinematics(start + fractions * (end - start), TIP_HEIGHT + self._stick)
         # Set, the speed is right from the first substep; the solver alone would need many iterations.
         self._set_arm(way[0], (way[1] - way[0]) * SUBSTEPS / PERIOD)
         for i, angles in enumerate(way[1:].tolist(), start=1):
@@ -146,7 +172,7 @@ class Scene:
         """Position of the stick's tip, (2,) m."""
         state = self.client.getLinkState(self.arm, self._joints[-1], computeForwardKinematics=True)
         (x, y, _), (i, j, k, w) = state[4:6]
-        along = kinematics.HAND_OFFSET + self._stick
+        along = HAND_OFFSET + self._stick
         return np.array([x + along * 2 * (i * k + j * w), y + along * 2 * (j * k - i * w)])
 
     def joints(self) -> tuple[np.ndarray, np.ndarray]:
@@ -171,6 +197,95 @@ class Scene:
     def close(self) -> None:
         """Disconnect from the physics engine."""
         self.client.close()
+
+
+def arm_urdf(panda: Path, stick_length: float, whole: bool = True) -> str:
+    """Return the URDF of the Panda at `panda` with a stick in place of its fingers.
+
+    `stick_length` in m is from the origin of panda_hand to the tip. The collision meshes serve as visuals,
+    since the software renderer is four times faster with them. Only the stick collides, since nothing else
+    comes near the table. Hand and stick are parts of link 7, since links on fixed joints double the cost
+    of a simulation step. Unless `whole`, the links that the camera never sees have no visual, which makes
+    a picture faster by a tenth.
+    """
+    robot = ET.parse(panda).getroot()
+    kept = {f"panda_link{i}" for i in range(8)}
+    links = {link.get("name"): link for link in robot.iter("link")}
+    for element in list(robot):
+        name = element.get("name") if element.tag == "link" else element.find("child").get("link")
+        if name not in kept:
+            robot.remove(element)
+    for name, colour in [*((name, _ARM_COLOUR) for name in sorted(kept)), ("panda_hand", _HAND_COLOUR)]:
+        link = links[name]
+        for visual in link.findall("visual"):
+            link.remove(visual)
+        for visual in link.findall("collision"):
+            visual.tag = "visual"
+            mesh = visual.find("geometry/mesh")
+            mesh.set("filename", str(panda.parent / mesh.get("filename").removeprefix("package://")))
+            for old in visual.findall("material"):
+                visual.remove(old)
+            visual.append(material(f"{name}_colour", colour))
+            if name in _UNSEEN and not whole:
+                link.remove(visual)
+    last = links["panda_link7"]
+    hand = links["panda_hand"].find("visual")
+    hand.insert(0, ET.Element("origin", xyz=f"0 0 {HAND_OFFSET}", rpy=f"0 0 {-math.pi / 4}"))
+    last.append(hand)
+    for tag in ("visual", "collision"):
+        last.append(ET.fromstring(_stick(tag, stick_length)))
+    last.find("inertial/origin").set("xyz", "0 0 0.14")
+    last.find("inertial/mass").set("value", str(_LAST_LINK_MASS))
+    for axis in ("ixx", "iyy", "izz"):
+        last.find("inertial/inertia").set(axis, "0.01")
+    return ET.tostring(robot, encoding="unicode")
+
+
+def material(name: str, colour: str) -> ET.Element:
+    """Return a URDF material of `colour`, red, green, blue and opacity from 0 to 1."""
+    material = ET.Element("material", name=name)
+    ET.SubElement(material, "color", rgba=colour)
+    return material
+
+
+def _stick(tag: str, stick_length: float) -> str:
+    length = stick_length - _STICK_START
+    middle = HAND_OFFSET + _STICK_START + length / 2
+    look = ET.tostring(material("stick_colour", _STICK_COLOUR), encoding="unicode")
+    return f"""<{tag}><origin xyz="0 0 {middle}"/>
+      <geometry><cylinder radius="{STICK_RADIUS}" length="{length}"/></geometry>{look}</{tag}>"""
+
+
+def inverse_kinematics(tip: np.ndarray, hand_height: float) -> np.ndarray:
+    """Joint angles (..., 7) in rad that hold the stick over `tip` (..., 2), the hand at `hand_height`.
+
+    Both in m in panda_link0; the hand's place is the origin of panda_hand. Raises ValueError
+    where the arm cannot reach.
+
+    With joints 3 and 5 at zero the arm is a planar three-joint chain in a vertical plane through its first
+    axis. One elbow is chosen, the hand keeps its heading, so the seven joints are a function of where the
+    tip is: no null-space drift, and the picture of a tip position is the same whichever way the arm came.
+    """
+    tip = np.asarray(tip, float)
+    radius = np.hypot(tip[..., 0], tip[..., 1]) - _WRIST
+    rise = hand_height + HAND_OFFSET - _SHOULDER
+    cosine = (_UPPER_REACH**2 + _FORE_REACH**2 - radius**2 - rise**2) / (2 * _UPPER_REACH * _FORE_REACH)
+    if not np.all(np.abs(cosine) < 1):
+        raise ValueError("the tip position is out of the arm's reach")
+    # The inner angle of the elbow; it is pi + both tilts when joint 4 is at zero.
+    elbow = np.arccos(cosine)
+    distance = np.hypot(radius, rise)
+    shoulder = np.arcsin(_FORE_REACH * np.sin(elbow) / distance)
+    obtuse = _UPPER_REACH**2 + distance**2 < _FORE_REACH**2
+    shoulder = np.where(obtuse, np.pi - shoulder, shoulder)
+    joints = np.zeros((*tip.shape[:-1], 7))
+    joints[..., 0] = np.arctan2(tip[..., 1], tip[..., 0])
+    joints[..., 1] = np.arctan2(radius, rise) - shoulder - _UPPER_TILT
+    joints[..., 3] = elbow - np.pi - _UPPER_TILT - _FORE_TILT
+    # The hand points down when the three pitches cancel.
+    joints[..., 5] = joints[..., 1] - joints[..., 3]
+    joints[..., 6] = joints[..., 0] + np.pi / 4
+    return joints
 
 
 def _import_pybullet():

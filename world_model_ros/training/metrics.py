@@ -8,7 +8,7 @@ from torch import Tensor
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.model.config import ImageSpec
-from world_model_ros.model.image import normalise_pixels
+from world_model_ros.model.encoder import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 
 BATCH = 64  # clips encoded at a time

@@ -11,7 +11,7 @@ import torch
 from world_model_ros.data.clips import Clips
 from world_model_ros.data.normalisation import normalise
 from world_model_ros.model.config import CheckpointSpec
-from world_model_ros.model.image import normalise_pixels
+from world_model_ros.model.encoder import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.cem import Noise
 from world_model_ros.planning.config import PlannerConfig

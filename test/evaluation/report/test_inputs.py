@@ -12,8 +12,7 @@ import torch
 
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.report import pictures, report, sections
-from world_model_ros.evaluation.report.inputs import Result, read_inputs
-from world_model_ros.evaluation.report.shapes import check_results
+from world_model_ros.evaluation.report.inputs import Result, check_results, read_inputs
 from world_model_ros.model.config import read_spec
 from world_model_ros.planning.config import PlannerConfig
 

@@ -11,7 +11,7 @@ from jinja2 import UndefinedError
 
 from world_model_ros.evaluation.problems import make_problems
 from world_model_ros.evaluation.report.report import render
-from world_model_ros.jsonable import json_text
+from world_model_ros.model.strict import json_text
 from world_model_ros.sim.tasks import make_world
 
 pytest.importorskip("matplotlib")

@@ -23,8 +23,7 @@ from world_model_ros.evaluation.recordings import (
     held_out_split,
     read_recordings,
 )
-from world_model_ros.evaluation.report.inputs import Result
-from world_model_ros.evaluation.report.shapes import check_filmed, planner_of, problem_of
+from world_model_ros.evaluation.report.inputs import Result, check_filmed, planner_of, problem_of
 from world_model_ros.evaluation.workers import Settings, Worker
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.lewm import LeWorldModel

@@ -13,7 +13,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.evaluation.probing import open_loop
 from world_model_ros.evaluation.recordings import all_frames, encode_frames, per_recording
 from world_model_ros.evaluation.report import sections
-from world_model_ros.evaluation.report.inputs import Inputs, finite, read_inputs
+from world_model_ros.evaluation.report.inputs import Inputs, check_results, finite, read_inputs
 from world_model_ros.evaluation.report.pictures import (
     FILMS,
     data_uri,
@@ -22,7 +22,6 @@ from world_model_ros.evaluation.report.pictures import (
     imagine,
     read_script,
 )
-from world_model_ros.evaluation.report.shapes import check_results
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec, find_checkpoint
 from world_model_ros.model.lewm import LeWorldModel

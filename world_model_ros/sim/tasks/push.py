@@ -17,8 +17,15 @@ from world_model_ros.sim.arm import (
     lengths,
     towards,
 )
-from world_model_ros.sim.robot_description import STICK_RADIUS, material
-from world_model_ros.sim.scene import PERIOD, WORKSPACE_CENTRE, WORKSPACE_HIGH, WORKSPACE_LOW, View
+from world_model_ros.sim.scene import (
+    PERIOD,
+    STICK_RADIUS,
+    WORKSPACE_CENTRE,
+    WORKSPACE_HIGH,
+    WORKSPACE_LOW,
+    View,
+    material,
+)
 from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Violation, yaw_difference
 
 PUSHED = 0.04  # block to goal, m

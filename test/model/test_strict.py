@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from world_model_ros.jsonable import json_text
+from world_model_ros.model.strict import json_text
 
 
 def strict(text):
