@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it without a traceback and ends with exit code 2.
     """
+
+
+class NoPlanError(ValueError):
+    """There is no plan for this model step; the next one may have one."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.device import choose_device, lost_device
+from world_model_ros.model.checkpoint import choose_device, lost_device
 
 
 @pytest.mark.fault

@@ -1,10 +1,14 @@
 """What command_node sends, and the last that it sends."""
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.ros
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_plays_plans_clamps_them_and_stops_in_the_end(robot, observer, command):
@@ -34,3 +38,8 @@ def test_the_status_tells_an_inactive_node_from_one_that_moves_the_robot(robot, 
     observer.until(lambda: robot.status[-1].data == "WAITING: command_node is not active")
     assert ask.change_state("command_node", "activate")
     observer.until(lambda: robot.state() == "RUNNING", again=robot.drive)
+
+
+def test_the_node_that_stops_the_robot_imports_no_torch():
+    code = "import sys, world_model_ros.nodes.command_node; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

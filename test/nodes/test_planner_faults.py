@@ -12,7 +12,8 @@ from world_model_ros.nodes import environment
 environment.prepare()
 import torch
 from world_model_ros.nodes import planner_node, running
-from world_model_ros.planning.planner import NoPlanError, Plan, RecedingHorizonPlanner
+from world_model_ros.errors import NoPlanError
+from world_model_ros.planning.planner import Plan, RecedingHorizonPlanner
 def wait_for(path):
     while not os.path.exists(path):
         threading.Event().wait(0.02)

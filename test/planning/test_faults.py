@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from world_model_ros.errors import NoPlanError
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.planning.config import PlannerConfig, solver_classes
 from world_model_ros.planning.objective import GoalDistance
-from world_model_ros.planning.planner import NoPlanError, RecedingHorizonPlanner
+from world_model_ros.planning.planner import RecedingHorizonPlanner
 
 SOLVERS = solver_classes()
 

@@ -10,9 +10,8 @@ from world_model_ros.benchmark import peer
 from world_model_ros.benchmark.parts import CANDIDATES, HORIZON, ITERATIONS, Bench
 from world_model_ros.data.atomic import check_target, write_json
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.checkpoint import choose_device, load_checkpoint
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, find_checkpoint
-from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.nodes import latency
 from world_model_ros.provenance import source_commit

@@ -1,12 +1,10 @@
 """Checks of camera frames, by their stamps and pixels, and the camera's health that follows from them.
 
-A frozen camera is a HOLD: command_node keeps the robot still as long as encoder_node reports it. Frames that
-the middleware has lost between the camera and this process are counted.
+A frozen camera is a HOLD: command_node keeps the robot still as long as encoder_node reports it.
 """
 
 import math
 import zlib
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +17,6 @@ UPTIME = 10 * 365 * 86400.0  # seconds: a stamp that is older counts from the st
 APART = 10.0  # seconds: a stamp that is older comes from another clock
 SILENT = 1.0  # seconds without any frame that are a warning
 UNUSABLE = 0.5  # seconds in which frames came and none could be used that are a warning
-DROP_WINDOW = 60  # the newest frames, received or lost, that count
-DROP_SHARE = 0.1  # of lost ones among them that is too many; over once it is below half of that
 _STRIDE = 7  # every which pixel is compared with DARK and BRIGHT
 
 
@@ -187,32 +183,3 @@ class CameraState:
         if self.unusable(now):
             return Health.WARNING, f"no frame can be used: {self._reason}"
         return (Health.WARNING, self._warning) if self._warning else (Health.FINE, "")
-
-
-class FrameDropMonitor:
-    """Counts received and lost frames, and warns where too many are lost."""
-
-    def __init__(self):
-        self.total = 0
-        self._newest: deque[bool] = deque(maxlen=DROP_WINDOW)
-        self._bad = False
-
-    def came(self) -> None:
-        """Note a received frame."""
-        self._newest.append(False)
-
-    def lost(self, count: int) -> None:
-        """Note that ``count`` frames were lost."""
-        self.total += count
-        self._newest.extend([True] * min(count, DROP_WINDOW))
-
-    def bad(self) -> bool:
-        """Return whether too many of the newest frames were lost."""
-        bound = DROP_SHARE / 2 if self._bad else DROP_SHARE
-        self._bad = len(self._newest) >= DROP_WINDOW // 4 and sum(self._newest) > bound * len(self._newest)
-        return self._bad
-
-    def sentence(self, topic: str, camera: str) -> str:
-        """Return the warning, for people."""
-        share = 100 * sum(self._newest) / len(self._newest)
-        return f"{share:.0f} % of the frames on {topic} from {camera or 'the camera'} get lost on the way"

@@ -1,4 +1,7 @@
-"""A checkpoint is a folder: config.json, model.safetensors, card.md. It contains no code."""
+"""A checkpoint is a folder: config.json, model.safetensors, card.md. It contains no code.
+
+At the end: the device that a model computes on.
+"""
 
 import os
 import shutil
@@ -22,6 +25,7 @@ from world_model_ros.model.lewm import LeWorldModel
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm, kept as they are
 _READ = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+DEVICES = ("auto", "cpu", "cuda")
 _STORED = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -184,3 +188,25 @@ def _swap(staged: Path, folder: Path) -> None:
         retired.rename(folder)
         raise
     shutil.rmtree(retired, ignore_errors=True)
+
+
+def lost_device(error: BaseException) -> bool:
+    """Return whether the GPU's context is gone with this error, so that only a new process helps."""
+    accelerator = getattr(torch, "AcceleratorError", None)
+    if accelerator is not None and isinstance(error, accelerator):
+        return True
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+
+
+def choose_device(name: str, option: str = "--device") -> torch.device:
+    """Return a device by its name, ``auto`` being the GPU where torch sees one.
+
+    Raises UserError, naming ``option``, for an unknown one and for a GPU that is not there.
+    """
+    if name not in DEVICES:
+        raise UserError(f"{option} {name!r} is unknown: choose {', '.join(DEVICES)}.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"{option} cuda: torch sees no GPU here; use {option} cpu.")
+    return torch.device(name)

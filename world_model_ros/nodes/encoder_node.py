@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from sensor_msgs.msg import CompressedImage, Image
 
-from world_model_ros.camera.frames import CameraState, FrameDropMonitor, FrameGate, FrameRules
+from world_model_ros.camera.frame_drops import FrameDropMonitor
+from world_model_ros.camera.frames import CameraState, FrameGate, FrameRules
 from world_model_ros.camera.images import (
     ImageRejectedError,
     check_frame_size,
@@ -16,9 +17,8 @@ from world_model_ros.camera.images import (
     decode_compressed,
     decode_image,
 )
-from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.checkpoint import choose_device, load_checkpoint
 from world_model_ros.model.config import find_checkpoint
-from world_model_ros.model.device import choose_device
 from world_model_ros.model.encoder import prepare_images
 from world_model_ros.monitoring.anomaly import usual_norms
 from world_model_ros.monitoring.statistics import Percentiles, Rate

@@ -9,8 +9,8 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from world_model_ros.camera.images import ImageRejectedError
+from world_model_ros.errors import NoPlanError
 from world_model_ros.model.config import ActionSpec, CheckpointSpec
-from world_model_ros.planning.planner import NoPlanError
 from world_model_ros.planning.timeline import ModelStep
 from world_model_ros.safety.joints import integrate
 from world_model_ros.safety.limits import Limits, PoseKeeper

@@ -13,10 +13,9 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from world_model_ros.camera.images import ImageRejectedError, check_goal_norm
-from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.errors import NoPlanError, UserError
+from world_model_ros.model.checkpoint import choose_device, load_checkpoint, lost_device
 from world_model_ros.model.config import find_checkpoint
-from world_model_ros.model.device import choose_device, lost_device
 from world_model_ros.monitoring.anomaly import usual_norms
 from world_model_ros.monitoring.progress import Progress, nobody_tried
 from world_model_ros.monitoring.statistics import Percentiles
@@ -25,7 +24,7 @@ from world_model_ros.nodes.messages import latent_array, nanoseconds, plan_messa
 from world_model_ros.nodes.parameters import planner_config
 from world_model_ros.nodes.qos import HISTORY, JOINTS, RELIABLE
 from world_model_ros.nodes.worker import Worker
-from world_model_ros.planning.planner import GoalInUse, NoPlanError, RecedingHorizonPlanner
+from world_model_ros.planning.planner import GoalInUse, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.health import Health

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from world_model_ros.data.normalisation import denormalise, normalise
-from world_model_ros.errors import UserError
+from world_model_ros.errors import NoPlanError, UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.heads import HORIZON
 from world_model_ros.model.lewm import LeWorldModel
@@ -25,10 +25,6 @@ from world_model_ros.planning.fast_rollout import for_planning
 from world_model_ros.planning.objective import GoalDistance, WorldModel, make_metric, squared_distance
 
 ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics head is asked about
-
-
-class NoPlanError(ValueError):
-    """There is no plan for this model step; the next one may have one."""
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,14 @@ from world_model_ros.data.clips import Clips, split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import action_spec, interface_of
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import check_place, load_checkpoint, round_weights, save_checkpoint
+from world_model_ros.model.checkpoint import (
+    check_place,
+    choose_device,
+    load_checkpoint,
+    round_weights,
+    save_checkpoint,
+)
 from world_model_ros.model.config import CARD_NAME, CheckpointSpec, find_checkpoint, interface_differences
-from world_model_ros.model.device import choose_device
 from world_model_ros.model.heads import HORIZON, InverseDynamics, TemporalDistance
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit

@@ -16,6 +16,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import (
     build_model,
     check_place,
+    choose_device,
     load_checkpoint,
     round_weights,
     save_checkpoint,
@@ -30,7 +31,6 @@ from world_model_ros.model.config import (
     interface_differences,
     read_spec,
 )
-from world_model_ros.model.device import choose_device
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import readiness
