@@ -1,6 +1,7 @@
 """Checks of camera frames, by their stamps and pixels, and the camera's health that follows from them.
 
-A frozen camera is a HOLD: command_node keeps the robot still as long as encoder_node reports it.
+A frozen camera is a HOLD in the health of encoder_node; while it is reported, command_node keeps the robot
+still (safety/commander.py, ``_hold_reason``).
 """
 
 import math

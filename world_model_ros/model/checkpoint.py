@@ -1,6 +1,8 @@
 """A checkpoint is a folder: config.json, model.safetensors, card.md. It contains no code.
 
-At the end: the device that a model computes on.
+Whether its actions and limits fit a task, a data file or a robot is decided by ``interface_differences`` in
+model/config.py, called by sim/tasks (check_world), training/train.py and evaluation/recordings.py;
+safety/limits.py narrows the limits to the robot's. At the end: the device that a model computes on.
 """
 
 import os

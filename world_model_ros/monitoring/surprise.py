@@ -1,4 +1,8 @@
-"""Surprise: the squared error of the one-step prediction of a latent."""
+"""Surprise: the squared error of the one-step prediction of a latent.
+
+Its threshold is the 99.9th percentile on held-out clips, computed by training/calibrate.py and stored in the
+checkpoint; monitoring/anomaly.py (AnomalyMonitor) compares with it and asks for a standstill.
+"""
 
 import numpy as np
 import torch

@@ -75,8 +75,8 @@ class EncoderNode(ManagedNode):
         self.device = choose_device(self.values["device"], "the parameter device")
         encode = torch.nn.Sequential(model.encoder, model.projector)  # without the predictor
         self.encode = encode.to(self.device)
-        limits = self.spec.thresholds
-        self.norms = usual_norms(limits.norm_low, limits.norm_high)
+        thresholds = self.spec.thresholds
+        self.norms = usual_norms(thresholds.norm_low, thresholds.norm_high)
         self.frame_shape = None  # of the camera's first frame
         self.latents = self.publisher(Image, "latent", RELIABLE)
         self.goals = self.publisher(Image, "goal/latent", LATCHED)

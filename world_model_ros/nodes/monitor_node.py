@@ -58,12 +58,14 @@ class MonitorNode(ManagedNode):
         self.prediction = OneStepPrediction(model, self.spec)
         self.period = round(self.spec.period * 1e9)
         self.length = self.period * self.spec.block
-        limits = self.spec.thresholds
-        if limits.surprise is None:
+        thresholds = self.spec.thresholds
+        if thresholds.surprise is None:
             self.get_logger().warning(
                 "the checkpoint has no surprise threshold: surprise is published and never asks for a HOLD"
             )
-        self.anomaly = AnomalyMonitor(limits.surprise, limits.norm_low, limits.norm_high, self.rules())
+        self.anomaly = AnomalyMonitor(
+            thresholds.surprise, thresholds.norm_low, thresholds.norm_high, self.rules()
+        )
         self.surprise = self.publisher(Float32, "surprise", RELIABLE)
         # Executed actions come first: a latent is judged by the actions that led to it. No latent may be
         # lost, as the nearest one to a step's start counts.

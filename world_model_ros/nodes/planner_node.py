@@ -79,9 +79,9 @@ class PlannerNode(ManagedNode):
         model = model.to(choose_device(self.values["device"], "the parameter device"))
         self.planner = RecedingHorizonPlanner(model, self.spec, planner_config(self.values))
         self.planner.warm_up()
-        limits = self.spec.thresholds
-        self.progress.reached = limits.goal_reached
-        self.norms = usual_norms(limits.norm_low, limits.norm_high)
+        thresholds = self.spec.thresholds
+        self.progress.reached = thresholds.goal_reached
+        self.norms = usual_norms(thresholds.norm_low, thresholds.norm_high)
         self.period = round(self.spec.period * 1e9)
         buffer = ActionBuffer(self.period, max(self.period, round(self.values["plan_timeout"] * 1e9)))
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
@@ -262,6 +262,7 @@ class PlannerNode(ManagedNode):
         passed = 1 if before is None else max(1, round((step.due - before.due) / self.timeline.length))
         self._planned = (step, job.goal)
         plan = self.planner.plan(step.latent, step.executed if follows else None, step.running, passed)
+        # Its stamp is step.due: when the block ends that is running.
         message = plan_message(step, plan.actions, job.joints, self.spec, job.joints_problem)
         if nobody_tried(step.executed, step.known, heard):
             stuck = self.progress.pause(step.start)
