@@ -6,6 +6,7 @@ is the plan. By default the noise is correlated in time, and candidates stay ins
 Shapes: B problems, S candidates, H horizon in blocks, A one action block, z-scored.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -188,6 +189,7 @@ class Noise:
         return linked.unflatten(2, (self.horizon, self.block)).flatten(3)
 
 
+@functools.lru_cache(maxsize=16)  # the same in every solve
 def _ar1_filter(steps: int, correlation: float) -> Tensor:
     """Return the lower triangle (steps, steps) that turns white noise into AR(1) noise of unit variance."""
     lag = torch.arange(steps)[:, None] - torch.arange(steps)
