@@ -24,7 +24,12 @@ ARGUMENTS = (
         "parameters of the nodes: a copy of config/robot.yaml or config/robot_base.yaml, for your robot",
     ),
     ("namespace", "", "of all nodes and topics; one for each of several robots"),
-    ("camera", "camera/image_raw", "topic of the camera; compressed, the topic below it is read"),
+    (
+        "camera",
+        "camera/image_raw",
+        "topic of the camera, of 10 Hz or more (encoder_node's max_rate drops frames above it); compressed, "
+        "the topic below it is read",
+    ),
     ("joint_states", "joint_states", "topic of the joint states"),
     ("command_topic", "", "topic that the robot's controller listens to, command/<interface> if empty"),
     ("command_interface", "", "twist, velocities or joint_trajectory"),

@@ -1,4 +1,7 @@
-"""Anomaly detection: model steps with too large a surprise, or a latent norm out of distribution."""
+"""Anomaly detection: model steps with too large a surprise, or a latent norm out of distribution.
+
+The thresholds are those of the checkpoint, computed by training/calibrate.py.
+"""
 
 import math
 from collections import deque

@@ -1,4 +1,8 @@
-"""Thresholds of a checkpoint: goal reached, surprise and range of latent norms, from held-out episodes."""
+"""Thresholds of a checkpoint: goal reached, surprise and range of latent norms, from held-out episodes.
+
+monitoring/anomaly.py (AnomalyMonitor) compares surprise and norms with them, planner_node and encoder_node the
+distance to the goal and the norms.
+"""
 
 import numpy as np
 import torch
