@@ -224,8 +224,9 @@ def interface_differences(
     """Return what differs, a phrase each with both values; empty where the two are the same.
 
     ``sides`` says whose they are, such as ("in the checkpoint", "in the data"). Limits are compared where
-    both sides state some. Who refuses a difference: ``check_world`` in sim/tasks for a task, training/train.py
-    and evaluation/recordings.py for episodes; ``narrowed`` in safety/limits.py is for a robot's own limits.
+    both sides state some. A difference is refused by ``check_world`` in sim/tasks for a task, and by
+    training/train.py and evaluation/recordings.py for episodes; a robot's own limits narrow the
+    checkpoint's (``narrowed`` in safety/limits.py).
     """
     words = [
         (tuple(map(str, side.names)), side.kind, side.unit, side.frame, side.period, side.block)

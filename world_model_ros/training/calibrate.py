@@ -1,7 +1,7 @@
 """Thresholds of a checkpoint: goal reached, surprise and range of latent norms, from held-out episodes.
 
-monitoring/anomaly.py (AnomalyMonitor) compares surprise and norms with them, planner_node and encoder_node the
-distance to the goal and the norms.
+monitoring/anomaly.py (AnomalyMonitor) compares surprise and norms with them, planner_node the distance to
+the goal.
 """
 
 import numpy as np
