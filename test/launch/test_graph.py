@@ -123,6 +123,7 @@ def test_both_ways_give_the_same_graph(processes, observer, checkpoint):
             seen.append(graph())
         return seen[-1]
 
+    processes.server = None  # as a user starts them
     plans = observer.collect(JointTrajectory, "plan")
     graphs = []
     words = [f"{name}={value}" for name, value in values(checkpoint).items()]

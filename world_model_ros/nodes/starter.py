@@ -50,14 +50,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Start everything; return sim_node's exit code, or that of the node that ended first."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler:
         # Nothing runs yet that has to end in order, and an exception that a signal raises can get lost in
         # an import.
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     values = launch_values(arguments)
     check(values)
     environment.prepare(local=True)
-    if importlib.util.find_spec("launch_ros") and _installed():
+    with_launch = importlib.util.find_spec("launch_ros") and _installed()
+    signal.signal(signal.SIGINT, handler)
+    if with_launch:
         return start_launch(values)
     return start_processes(commands(values))
 
