@@ -67,6 +67,8 @@ def load_problems(path: Path, world) -> ProblemSet:
         raise UserError(f"{path} cannot be read ({error}): write one with --save-problems.") from None
     if not isinstance(values, dict) or values.pop("format", None) != _FORMAT:
         raise UserError(f"{path} is no problem file of format {_FORMAT}: write one with --save-problems.")
+    if isinstance(values.get("task"), str) and values["task"] != world.task:
+        raise UserError(f"{path} holds problems of {values['task']}: give --task {values['task']}.")
     try:
         listed = [Problem(**problem) for problem in values.pop("problems")]
         found = ProblemSet(**values, problems=tuple(_checked(p, world) for p in listed))
@@ -75,8 +77,6 @@ def load_problems(path: Path, world) -> ProblemSet:
         _check_seed(found.seed)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): write it again with --save-problems.") from None
-    if found.task != world.task:
-        raise UserError(f"{path} holds problems of {found.task}: give --task {found.task}.")
     if found.protocol not in world.protocols:
         raise UserError(
             f"{path} holds problems of protocol {found.protocol}, {world.task} has "

@@ -17,6 +17,11 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "fatal", "unset")
 SECTION = "ros__parameters"
 NEAR = 0.8  # how alike a section's name is to a node's name for it to be meant
 _WILD = ("*", "**")
+RENAMED = {  # old name -> new name
+    "doubtful_steps": "trigger_steps",
+    "calm_steps": "clear_steps",
+    "patience": "lockstep_timeout",
+}
 
 
 def check(node: str, words: list[str]) -> None:
@@ -169,7 +174,8 @@ def _check_name(parameter: str, whose, where: str) -> None:
             f"{where}: {', '.join(whose)} has no parameter {parameter}, {', '.join(others)} has: "
             "move it there."
         )
-    near = difflib.get_close_matches(parameter, known, 1, 0.5)
+    new = RENAMED.get(parameter)
+    near = [new] if new in known else difflib.get_close_matches(parameter, known, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}."
     raise UserError(f"{where}: there is no parameter {parameter}, {hint}")
 

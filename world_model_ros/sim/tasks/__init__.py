@@ -43,7 +43,7 @@ def find_task(name: str) -> type[Task]:
         sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # whatever somebody's module does when it is imported
         raise UserError(f"the task {name!r} cannot be imported ({error}).") from error
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise UserError(f"{name} is no task: make it a subclass of world_model_ros.sim.task.Task.")
