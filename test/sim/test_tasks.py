@@ -1,6 +1,8 @@
 """The registry of tasks, and that a task is one file."""
 
 import io
+import json
+import shutil
 import subprocess
 import sys
 import tokenize
@@ -13,7 +15,7 @@ from world_model_ros import cli
 from world_model_ros.errors import UserError
 from world_model_ros.sim import tasks
 from world_model_ros.sim.task import Task
-from world_model_ros.sim.tasks import DEFAULT_TASK, find_task, make_world, task_names
+from world_model_ros.sim.tasks import DEFAULT_TASK, find_task, make_world, stated_task, task_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,3 +101,27 @@ def test_a_class_in_the_current_folder_is_found_and_told_what_it_lacks(tmp_path,
     assert find_task("half_a_task:Half").task == "half_a_task:Half"
     with pytest.raises(UserError, match="lacks criteria, distance, explorer, .*action_names, .*goal_words"):
         make_world("half_a_task:Half")
+
+
+@pytest.mark.parametrize("stated", ["evil:Evil", "os:system", "nosuch", 3, ["reach"], "../evil:Evil"])
+def test_a_file_does_not_choose_a_module_that_is_imported(stated, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("open('ran', 'w')\nclass Evil: pass\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="not installed here"):
+        stated_task(stated)
+    assert not (tmp_path / "ran").exists()
+    assert stated_task(DEFAULT_TASK) == DEFAULT_TASK
+
+
+def test_a_hostile_checkpoint_makes_report_import_nothing(tmp_path, monkeypatch, capsys):
+    checkpoint = shutil.copytree(ROOT / "models" / DEFAULT_TASK, tmp_path / "model")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["training"]["task"] = "evil:Evil"
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text("open('ran', 'w')\n")
+    (tmp_path / "results").mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = ["--checkpoint", "model", "--results", "results", "--out", "report.html"]
+    assert cli.main(["report", *words]) == 2
+    assert "evil:Evil" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()

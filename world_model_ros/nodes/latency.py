@@ -13,7 +13,7 @@ import numpy as np
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.monitoring.statistics import percentiles
-from world_model_ros.sim.tasks import find_task
+from world_model_ros.sim.tasks import stated_task
 
 WARM_UP = 3  # plans that do not count
 IDLE_SECONDS = 5.0
@@ -33,7 +33,7 @@ def measure(checkpoint: str, spec: CheckpointSpec, plans: int) -> dict:
     task = spec.training.get("task")
     if not task:
         raise UserError(f"{checkpoint} is of no simulated task: measure its other parts with --only.")
-    find_task(task)
+    stated_task(task)
     with _nodes(checkpoint, task) as processes:
         latencies, cpu = _watch(processes, spec, plans)
         simulation = processes["sim_node"]

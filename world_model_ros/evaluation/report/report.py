@@ -26,7 +26,7 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec, find_checkpoint
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import source_commit
-from world_model_ros.sim.tasks import DEFAULT_TASK, find_task, task_names
+from world_model_ros.sim.tasks import find_task, stated_task, task_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,12 +123,11 @@ def _task(spec: CheckpointSpec, data: Path | None) -> str:
         names = ", ".join(task_names())
         raise UserError(f"the checkpoint does not say its task: give --task, {names} or module:Class.")
     try:
-        find_task(task or DEFAULT_TASK)
+        return stated_task(task) if task else ""
     except UserError:
         if data is None:
             raise
         return ""  # recorded on a robot, or in a simulation that is not here
-    return task
 
 
 def _sections(

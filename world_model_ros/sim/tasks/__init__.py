@@ -39,7 +39,7 @@ def find_task(name: str) -> type[Task]:
         raise UserError(
             f"there is no task {name!r}: choose one of {', '.join(task_names())}, or give module:Class."
         )
-    if os.getcwd() not in sys.path:
+    elif os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -48,6 +48,20 @@ def find_task(name: str) -> type[Task]:
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise UserError(f"{name} is no task: make it a subclass of world_model_ros.sim.task.Task.")
     return found
+
+
+def stated_task(value) -> str:
+    """Return the name of the task that a file states, such as a checkpoint's config.json.
+
+    Only an installed task: a file from somebody else must not choose a module that is imported here, so
+    `module:Class` is taken from the command line alone. Raises UserError.
+    """
+    if isinstance(value, str) and value in task_names():
+        return value
+    raise UserError(
+        f"the task {value!r} is stated by a file and not installed here ({', '.join(task_names())} are): "
+        "give --task where there is that option, or install it (docs/new_task.md)."
+    )
 
 
 def make_world(task: str, seed: int = 0, gui: bool = False, image_size: int = 128) -> Task:
