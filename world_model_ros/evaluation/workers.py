@@ -18,7 +18,7 @@ from world_model_ros.evaluation.problems import Problem
 from world_model_ros.evaluation.robustness import PerturbedCamera
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.sim.collect import end_with_parent
+from world_model_ros.sim.collect import end_with_parent, end_workers
 from world_model_ros.sim.tasks import make_world
 
 
@@ -132,9 +132,7 @@ def run_in_workers(settings: Settings, jobs: list[Job], workers: int) -> list[Do
             "a worker process died, perhaps out of memory: try again with fewer --workers."
         ) from None
     finally:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+        end_workers(pool)
 
 
 def _submit(pool: ProcessPoolExecutor, jobs: list[Job]) -> dict:

@@ -178,9 +178,7 @@ def collect(recipe: Recipe, indices: list[int], workers: int, writer: EpisodeWri
         ) from None
     finally:
         bar.close()
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+        end_workers(pool)
     return time.perf_counter() - start
 
 
@@ -191,6 +189,16 @@ def _start(task: str) -> None:
     global _world
     threading.Thread(target=end_with_parent, daemon=True).start()
     _world = make_world(task)
+
+
+def end_workers(pool: ProcessPoolExecutor) -> None:
+    """End a pool's processes, whatever they are doing, and wait until they have ended."""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+    # One that dies while it sends a result leaves a part of it, and the pool would wait for the rest as long
+    # as anybody, this process too, may still write it.
+    pool._result_queue._writer.close()
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def end_with_parent() -> None:
