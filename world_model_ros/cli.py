@@ -13,7 +13,7 @@ from world_model_ros.errors import UserError
 # verb -> (module with add_arguments(parser) and run(arguments) -> exit code, one line of help)
 VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
-    "collect": ("world_model_ros.sim.collect", "let a scripted explorer fill an episode file"),
+    "collect": ("world_model_ros.evaluation.collect", "let an explorer or the planner fill an episode file"),
     "train": ("world_model_ros.training.train", "train a world model on an episode file"),
     "train-heads": ("world_model_ros.training.heads", "add heads to a trained world model, or replace them"),
     "evaluate": ("world_model_ros.evaluation.evaluate", "closed-loop success on held-out problems"),

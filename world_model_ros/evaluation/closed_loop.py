@@ -1,7 +1,6 @@
 """Closed-loop evaluation: a policy acts in the simulator, and the success of many problems is summed up."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,6 +9,7 @@ import numpy as np
 
 from world_model_ros.evaluation.policies import Policy
 from world_model_ros.evaluation.problems import Problem
+from world_model_ros.sim.lockstep import wilson_interval
 
 _NAMES = {
     "position": "position",
@@ -135,30 +135,15 @@ def closed_loop_results(
         "n": len(planned),
         **rates(planned),
         "baselines": {name: rates(outcomes) for name, outcomes in baselines.items()},
-        "steps": _percentiles([o.first_success for o in planned if o.success]),
-        "final_distance": _percentiles([o.final_distance for o in planned]),
-        "planning_ms": _percentiles(milliseconds),
+        "steps": percentiles([o.first_success for o in planned if o.success]),
+        "final_distance": percentiles([o.final_distance for o in planned]),
+        "planning_ms": percentiles(milliseconds),
         "candidates_per_plan": sum(candidates) / len(candidates) if candidates else None,
         "outcomes": [dataclasses.asdict(o) for o in planned],
     }
 
 
-def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion (95 % by default).
-
-    Unlike the normal approximation it stays inside [0, 1] and has the right coverage at 0 and 100 %
-    (Wilson 1927). Raises ValueError unless 0 <= successes <= n and n > 0.
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} trials is not a proportion")
-    p, z2 = successes / n, z * z
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    # at 0 and n of n the bounds are 0 and 1 exactly, up to rounding
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
-
-
-def _percentiles(values: list[float]) -> dict[str, float | None]:
+def percentiles(values: list[float]) -> dict[str, float | None]:
     """Return median and 95th percentile, None without values."""
     return {f"p{q}": float(np.percentile(values, q)) if values else None for q in (50, 95)}
 

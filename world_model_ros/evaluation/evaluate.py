@@ -11,7 +11,7 @@ import numpy as np
 
 from world_model_ros.data.atomic import check_target, write_json
 from world_model_ros.errors import UserError
-from world_model_ros.evaluation import closed_loop, robustness
+from world_model_ros.evaluation import closed_loop, continuous, robustness
 from world_model_ros.evaluation.problems import (
     Problem,
     ProblemSet,
@@ -19,7 +19,7 @@ from world_model_ros.evaluation.problems import (
     make_problems,
     save_problems,
 )
-from world_model_ros.evaluation.workers import Job, Settings, Worker, run_in_workers
+from world_model_ros.evaluation.workers import Job, RunJob, Settings, Worker, run_in_workers
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.planning.config import OPTIONS, PlannerConfig
 from world_model_ros.provenance import command_line, source_commit
@@ -33,11 +33,12 @@ OPEN_LOOP = {
 }
 CLOSED_LOOP_ONLY = ("problems", "save_problems", "budget", "filmstrip")  # options
 _CHOICES = {  # beside the task's own
+    "continuous": "goals one after another without a reset, as `sim` runs them",
     "robustness": "the task's own protocol under noisy and partial camera images",
     "probing": "probes of the latents, open-loop error, straightness of latent paths",
     "surprise": "one-step error at physically impossible events (violation of expectation)",
 }
-_DEFAULT_N = {"robustness": 50}
+_DEFAULT_N = {"robustness": 50, "continuous": 200}
 _CHANGE_NOTHING = ("workers", "json", "save_problems", "filmstrip")  # options, in the results
 _GAP = 4  # pixels between the images of a filmstrip
 _GOAL_COLOUR = (40, 160, 60)
@@ -61,7 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-n",
         type=int,
         help="number of problems, of episodes (probing) or of violations of each kind (surprise) "
-        "(default: 100 problems, 50 for robustness; 200 episodes, 150 with --data; 200 violations)",
+        "(default: 100 problems, 50 for robustness, 200 goals for continuous; 200 episodes, 150 with --data; "
+        "200 violations)",
+    )
+    parser.add_argument(
+        "--runs", type=int, default=10, help="of continuous: number of runs that share the n goals"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the problems and of everything random")
     parser.add_argument("--problems", type=Path, metavar="FILE", help="run the problems in this file")
@@ -123,6 +128,8 @@ def run(arguments: argparse.Namespace) -> int:
             checkpoint, arguments.task or "", arguments.data, arguments.n, arguments.seed
         ) | _provenance(arguments.task or "", arguments.protocol, checkpoint, arguments.seed)
         print(module.summary(results))
+    elif arguments.protocol == "continuous":
+        results = _continuous(arguments, checkpoint)
     else:
         results = _closed_loop(arguments, checkpoint)
     if arguments.json:
@@ -132,20 +139,59 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
-    problems = _problems(arguments, checkpoint)
-    protocol = find_task(arguments.task).protocols[problems.protocol]
+def _settings_of(
+    arguments: argparse.Namespace, checkpoint: str, budget: int, waits: bool, horizon: int | None = None
+) -> Settings:
     heads = read_spec(checkpoint).model
     planner = _planner(arguments)
     if planner.horizon is None:
-        planner = dataclasses.replace(planner, horizon=protocol.horizon)
-    settings = Settings(
+        planner = dataclasses.replace(planner, horizon=horizon)
+    return Settings(
         task=arguments.task,
         checkpoint=checkpoint,
-        budget=problems.budget,
-        pipelined=arguments.pipelined or not (arguments.blocking or protocol.waits),
+        budget=budget,
+        pipelined=arguments.pipelined or not (arguments.blocking or waits),
         planner=planner.resolved(temporal=heads.temporal_hidden > 0, inverse=heads.inverse_hidden > 0),
     )
+
+
+def _continuous(arguments: argparse.Namespace, checkpoint: str) -> dict:
+    check_world(read_spec(checkpoint), arguments.task)
+    budget = arguments.budget or find_task(arguments.task).goal_budget
+    settings = _settings_of(arguments, checkpoint, budget, waits=False)
+    n = arguments.n or _DEFAULT_N["continuous"]
+    policies = ("planner",) if arguments.no_baselines else ("planner", *BASELINES)
+    results = evaluate_continuous(
+        settings, n // arguments.runs, arguments.runs, arguments.seed, arguments.workers, policies
+    )
+    print(continuous.summary(results))
+    return results
+
+
+def evaluate_continuous(
+    settings: Settings, goals: int, runs: int, seed: int, workers: int = 1, policies=("planner", *BASELINES)
+) -> dict:
+    """Return the results of ``runs`` runs of ``goals`` goals each as plain data, ready for JSON."""
+    jobs = [RunJob(seed + run, goals, policy) for run in range(runs) for policy in policies]
+    done = run_in_workers(settings, jobs, workers)
+    by_policy = {name: done[i :: len(policies)] for i, name in enumerate(policies)}
+    outcomes = {name: [d.outcome for d in of_policy] for name, of_policy in by_policy.items()}
+    planned = outcomes.pop("planner")
+    milliseconds = [ms for d in by_policy["planner"] for ms in d.milliseconds]
+    candidates = [count for d in by_policy["planner"] for count in d.candidates]
+    return {
+        **continuous.continuous_results(planned, outcomes, milliseconds, candidates),
+        **_provenance(settings.task, "continuous", settings.checkpoint, seed),
+        "budget": settings.budget,
+        "pipelined": settings.pipelined,
+        "planner": dataclasses.asdict(settings.planner),
+    }
+
+
+def _closed_loop(arguments: argparse.Namespace, checkpoint: str) -> dict:
+    problems = _problems(arguments, checkpoint)
+    protocol = find_task(arguments.task).protocols[problems.protocol]
+    settings = _settings_of(arguments, checkpoint, problems.budget, protocol.waits, protocol.horizon)
     if arguments.save_problems:
         save_problems(arguments.save_problems, problems)
         print(f"problems: {arguments.save_problems}")
@@ -245,6 +291,19 @@ def _check(arguments: argparse.Namespace) -> None:
     ):
         if value is not None and value < least:
             raise UserError(f"{option} must be at least {least}, it is {value}.")
+    if arguments.runs < 1:
+        raise UserError(f"--runs must be at least 1, it is {arguments.runs}.")
+    if arguments.protocol == "continuous":
+        n = arguments.n or _DEFAULT_N["continuous"]
+        if n % arguments.runs:
+            raise UserError(
+                f"{n} goals cannot be shared by {arguments.runs} runs: give -n a multiple of --runs."
+            )
+        for option in ("problems", "save_problems", "filmstrip"):
+            if getattr(arguments, option):
+                raise UserError(
+                    f"{_flag(option)} is for the other protocols: leave it out, or choose another --protocol."
+                )
     if arguments.budget is not None and arguments.budget < 1:
         raise UserError(f"--budget must be at least 1 control step, it is {arguments.budget}.")
     _planner(arguments)

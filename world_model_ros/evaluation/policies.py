@@ -1,6 +1,6 @@
 """The policies of an evaluation: the planner under test and the baselines."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,14 @@ from world_model_ros.planning.planner import RecedingHorizonPlanner
 PLAYED_BLOCKS = 2  # of a plan without a newer one: plan_timeout of command_node, 0.5 s
 
 
+@dataclass(frozen=True)
+class Promise:
+    """What a plan promised some model steps ahead, and what came of it, in units of the objective."""
+
+    gain: float  # distance to the goal when the plan was made, less the one it promised
+    reached: float  # the same with the distance that was observed then
+
+
 class Policy(Protocol):
     """Acts in blocks: one call a model step."""
 
@@ -23,6 +31,9 @@ class Policy(Protocol):
 
     def act(self, image: np.ndarray | None) -> np.ndarray:
         """Return the action block (block, dim) to execute from this image on; None is a lost frame."""
+
+    def change_goal(self, goal_image: np.ndarray) -> None:
+        """Go on towards another goal, from where everything is."""
 
     planning_ms: list[float]
 
@@ -42,6 +53,9 @@ class RandomPolicy:
         """Return a random block."""
         return self.generator.uniform(self.low, self.high, (self.block, len(self.low)))
 
+    def change_goal(self, goal_image: np.ndarray) -> None:
+        """Change nothing."""
+
 
 class RepeatPolicy:
     """Baseline: repeats the last action before the start, or a random one where there is none."""
@@ -58,6 +72,9 @@ class RepeatPolicy:
     def act(self, image: np.ndarray | None) -> np.ndarray:  # noqa: ARG002
         """Return a block of this action."""
         return np.tile(self.action, (self.block, 1))
+
+    def change_goal(self, goal_image: np.ndarray) -> None:
+        """Change nothing."""
 
 
 class PlannerPolicy:
@@ -81,6 +98,23 @@ class PlannerPolicy:
         self.still = np.zeros((self.spec.block, self.spec.action.dim))
         self.executed = None
         self.ahead = [self.still] if self.pipelined else []  # the blocks that will run if no plan comes
+        self.distances: list[float] = []  # observed since the goal was set, and what was promised at each
+        self.promised: list[np.ndarray] = []
+
+    def change_goal(self, goal_image: np.ndarray) -> None:
+        """Plan towards another goal; what is known of the present stays."""
+        self.planner.set_goal(self.encode(goal_image))
+        self.distances, self.promised = [], []
+
+    def promises(self, steps: int) -> list[Promise]:
+        """Return what plans for the present goal promised, ``steps`` model steps ahead or at their end."""
+        kept = []
+        for step, (now, distances) in enumerate(zip(self.distances, self.promised, strict=True)):
+            last = min(steps, len(distances)) - 1
+            then = step + last + 1 + self.pipelined  # a plan begins after the running block
+            if then < len(self.distances):
+                kept.append(Promise(float(now - distances[last]), float(now - self.distances[then])))
+        return kept
 
     def act(self, image: np.ndarray | None) -> np.ndarray:
         """Return the block to execute now, planning the next one where pipelined.
@@ -96,6 +130,8 @@ class PlannerPolicy:
         plan = self.planner.plan(self.encode(image), self.executed, running)
         self.planning_ms.append(plan.milliseconds)
         self.candidates.append(plan.candidates)
+        self.distances.append(plan.cost_now)
+        self.promised.append(plan.costs)
         blocks = plan.actions.reshape(-1, *self.still.shape)
         self.ahead = list(blocks[:PLAYED_BLOCKS])
         self.executed = running if self.pipelined else self.ahead.pop(0)

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import normalise
-from world_model_ros.evaluation.closed_loop import wilson_interval
 from world_model_ros.evaluation.recordings import (
     FRESH_NORMAL,
     FRESH_VIOLATIONS,
@@ -40,6 +39,7 @@ from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.frames import resize_frame
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.monitoring.anomaly import AnomalyMonitor
+from world_model_ros.sim.lockstep import wilson_interval
 from world_model_ros.sim.task import Task
 from world_model_ros.sim.tasks import check_world, make_world
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.closed_loop import Outcome, run_problem
+from world_model_ros.evaluation.continuous import RunOutcome, run_goals
 from world_model_ros.evaluation.policies import PlannerPolicy, RandomPolicy, RepeatPolicy
 from world_model_ros.evaluation.problems import Problem
 from world_model_ros.evaluation.robustness import PerturbedCamera
@@ -43,14 +44,30 @@ class Job:
 
 
 @dataclass(frozen=True)
+class RunJob:
+    """Goals one after another for one policy, without a reset."""
+
+    seed: int
+    goals: int
+    policy: str = "planner"
+
+
+@dataclass(frozen=True)
 class Done:
     """Result of a job."""
 
-    outcome: Outcome
+    outcome: Outcome | RunOutcome
     milliseconds: list[float]  # of each plan
     candidates: list[int]  # of each plan
     latents: np.ndarray | None = None  # (T, D) of the unperturbed images; only with a perturbation
     drift: np.ndarray | None = None  # (T,) squared distances of the perturbed latents from these
+
+    @property
+    def tries(self) -> tuple[int, int]:
+        """Return successes and attempts."""
+        if isinstance(self.outcome, RunOutcome):
+            return self.outcome.reached, len(self.outcome.goals)
+        return int(self.outcome.success), 1
 
 
 class Worker:
@@ -75,11 +92,14 @@ class Worker:
         run_problem(self.world, self.planner, problem, self.budget, pictures.append)
         return [*pictures, self.world.render()]
 
-    def run(self, job: Job) -> Done:
+    def run(self, job: Job | RunJob) -> Done:
         """Run one job."""
         policy = self.policies[job.policy]
         policy.planning_ms.clear()
         self.planner.candidates.clear()
+        if isinstance(job, RunJob):
+            outcome = run_goals(self.world, policy, job.seed, job.goals, self.budget)
+            return Done(outcome, list(policy.planning_ms), list(self.planner.candidates))
         if job.perturbation is None:
             outcome = run_problem(self.world, policy, job.problem, self.budget)
             return Done(outcome, list(policy.planning_ms), list(self.planner.candidates))
@@ -103,11 +123,11 @@ def _start(settings: Settings) -> None:
     _worker = Worker(settings)
 
 
-def _run(job: Job) -> Done:
+def _run(job: Job | RunJob) -> Done:
     return _worker.run(job)
 
 
-def run_in_workers(settings: Settings, jobs: list[Job], workers: int) -> list[Done]:
+def run_in_workers(settings: Settings, jobs: list[Job] | list[RunJob], workers: int) -> list[Done]:
     """Run every job and return the results in the same order; they do not depend on ``workers``.
 
     Raises UserError when a worker dies.
@@ -122,8 +142,9 @@ def run_in_workers(settings: Settings, jobs: list[Job], workers: int) -> list[Do
             for future in as_completed(futures):
                 done = future.result()
                 if jobs[futures[future]].policy == "planner":
-                    planned += 1
-                    reached += done.outcome.success
+                    successes, tries = done.tries
+                    planned += tries
+                    reached += successes
                 bar.set_postfix_str(f"success {reached}/{planned}", refresh=False)
                 bar.update()
         return [future.result() for future in futures]
@@ -135,7 +156,7 @@ def run_in_workers(settings: Settings, jobs: list[Job], workers: int) -> list[Do
         end_workers(pool)
 
 
-def _submit(pool: ProcessPoolExecutor, jobs: list[Job]) -> dict:
+def _submit(pool: ProcessPoolExecutor, jobs: list[Job] | list[RunJob]) -> dict:
     """Submit with SIGINT blocked, which the new processes inherit: only their parent handles Ctrl-C."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

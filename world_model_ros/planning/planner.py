@@ -38,6 +38,9 @@ class Plan:
     milliseconds: float  # the solve took
     iterations: int  # of the solver that were done; fewer than asked for where the deadline came
     candidates: int  # that were imagined
+    # In units of the objective: the distance now, and the predicted ones after each block, (horizon,).
+    cost_now: float = math.nan
+    costs: np.ndarray | None = None
 
 
 class History:
@@ -281,6 +284,8 @@ class RecedingHorizonPlanner:
             milliseconds=1e3 * (time.perf_counter() - start),
             iterations=solution.iterations,
             candidates=solution.candidates,
+            cost_now=float(self.metric(self.history.latents[-1][None], self._goal)[0]),
+            costs=self.metric(solution.latents[0], self._goal).cpu().numpy(),
         )
 
     def warm_up(self) -> None:

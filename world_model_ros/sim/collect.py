@@ -1,18 +1,18 @@
-"""The `collect` verb: scripted explorers fill an episode file, one process a core."""
+"""Recording of simulated episodes, one process a core; an episode depends on its recipe and index alone."""
 
-import argparse
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +21,7 @@ from world_model_ros.data.episodes import EpisodeWriter
 from world_model_ros.errors import UserError
 from world_model_ros.model.frames import resize_frame
 from world_model_ros.sim.task import Task
-from world_model_ros.sim.tasks import make_world, task_names
+from world_model_ros.sim.tasks import make_world
 
 _IN_FLIGHT = 3  # episodes a worker is given ahead of those it has returned
 
@@ -34,60 +34,16 @@ class Recipe:
     seed: int
     length: int  # frames
     size: int  # pixels
+    checkpoint: str = ""  # of the planner that acts; empty: the task's explorer does
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
-    names = ", ".join(task_names())
-    parser.add_argument("--task", required=True, help=f"the world to explore: {names}, or module:Class")
-    parser.add_argument("--out", type=Path, required=True, help="the HDF5 file to write or to go on with")
-    parser.add_argument("--episodes", type=int, default=1000, help="how many the file shall hold")
-    parser.add_argument("--length", type=int, default=21, help="frames in an episode, one per model step")
-    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
-    parser.add_argument("--seed", type=int, default=0, help="start of all chances")
-    parser.add_argument("--size", type=int, default=64, help="side of the stored frames in pixels")
+# world, recipe, index -> an explorer, whose action(state) gives the action of the next control step
+MakeExplorer = Callable[[Task, Recipe, int], Any]
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Collect, and say in one line what there is; 130 after Ctrl-C."""
-    workers = len(os.sched_getaffinity(0)) if arguments.workers is None else arguments.workers
-    for option, value, least in (
-        ("--episodes", arguments.episodes, 1),
-        ("--length", arguments.length, 2),
-        ("--workers", workers, 1),
-        ("--seed", arguments.seed, 0),
-        ("--size", arguments.size, 8),
-    ):
-        if value < least:
-            raise UserError(f"{option} {value} is too small: give at least {least}.")
-    if arguments.out.is_dir():
-        raise UserError(f"{arguments.out} is a folder: give --out the name of a file in it, such as push.h5.")
-    recipe = Recipe(arguments.task, arguments.seed, arguments.length, arguments.size)
-    try:
-        writer = EpisodeWriter(arguments.out, attributes_of(recipe))
-        missing = sorted(set(range(arguments.episodes)) - writer.done)
-        seconds = collect(recipe, missing, workers, writer)
-        writer.finish()
-    except KeyboardInterrupt:
-        print(
-            f"interrupted: {writer.episodes} of {arguments.episodes} episodes are safe beside "
-            f"{arguments.out}; the same command goes on from there.",
-            file=sys.stderr,
-        )
-        return 130
-    except OSError as error:
-        raise UserError(
-            f"{arguments.out} cannot be written ({error}): make room or choose another place; "
-            "the same command goes on where it stopped."
-        ) from None
-    frames = writer.episodes * recipe.length
-    speed = (
-        f"{len(missing) * recipe.length / seconds / workers:.0f} frames/s per core"
-        if missing
-        else "all there"
-    )
-    print(f"{arguments.out}: {writer.episodes:,} episodes, {frames:,} frames, {speed}")
-    return 0
+def scripted_explorer(world: Task, recipe: Recipe, index: int):
+    """Return the task's own explorer for episode `index`."""
+    return world.explorer((recipe.seed, index, 1))
 
 
 def attributes_of(recipe: Recipe) -> dict:
@@ -104,7 +60,7 @@ def attributes_of(recipe: Recipe) -> dict:
         "period": kind.period,
         "block": kind.block,
         "steps_per_row": kind.block,
-        "source": ", ".join(filter(None, (kind.engine, "scripted explorer"))),
+        "source": ", ".join(filter(None, (kind.engine, _policy(recipe)))),
         "task": recipe.task,
         "state_names": list(kind.state_names),
         "proprio_names": [*kind.joint_names, *(f"{name}_velocity" for name in kind.joint_names)],
@@ -114,7 +70,13 @@ def attributes_of(recipe: Recipe) -> dict:
     }
 
 
-def record(world: Task, recipe: Recipe, index: int) -> tuple[np.ndarray, ...]:
+def _policy(recipe: Recipe) -> str:
+    return f"planner with {Path(recipe.checkpoint).name}" if recipe.checkpoint else "scripted explorer"
+
+
+def record(
+    world: Task, recipe: Recipe, index: int, make: MakeExplorer = scripted_explorer
+) -> tuple[np.ndarray, ...]:
     """Let the explorer act for episode `index`; it is the same whatever ran before it.
 
     Returns pixels uint8 (T, size, size, 3), action float32 (T, block * A) with a last row of NaN, state
@@ -122,7 +84,7 @@ def record(world: Task, recipe: Recipe, index: int) -> tuple[np.ndarray, ...]:
     robot without joints.
     """
     world.reset((recipe.seed, index))
-    explorer = world.explorer((recipe.seed, index, 1))
+    explorer = make(world, recipe, index)
     pixels, actions, states, proprio = [], [], [], []
     for frame in range(recipe.length):
         pixels.append(resize_frame(world.render(), recipe.size))
@@ -140,7 +102,13 @@ def record(world: Task, recipe: Recipe, index: int) -> tuple[np.ndarray, ...]:
     return (np.stack(pixels), *(column if column.shape[1] else None for column in columns))
 
 
-def collect(recipe: Recipe, indices: list[int], workers: int, writer: EpisodeWriter) -> float:
+def collect(
+    recipe: Recipe,
+    indices: list[int],
+    workers: int,
+    writer: EpisodeWriter,
+    make: MakeExplorer = scripted_explorer,
+) -> float:
     """Record the episodes of `indices` in `workers` processes; return the seconds it took.
 
     An episode depends on the recipe and its index alone. Raises UserError when a worker dies.
@@ -148,7 +116,7 @@ def collect(recipe: Recipe, indices: list[int], workers: int, writer: EpisodeWri
     if not indices:
         return 0.0
     workers = min(workers, len(indices))
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (recipe.task,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (recipe.task, make))
     waiting = iter(indices)
     flying = {}
     bar = tqdm(total=len(indices) * recipe.length, desc=f"collect {recipe.task}", unit="frame")
@@ -183,10 +151,12 @@ def collect(recipe: Recipe, indices: list[int], workers: int, writer: EpisodeWri
 
 
 _world: Task
+_make: MakeExplorer
 
 
-def _start(task: str) -> None:
-    global _world
+def _start(task: str, make: MakeExplorer) -> None:
+    global _world, _make
+    _make = make
     threading.Thread(target=end_with_parent, daemon=True).start()
     _world = make_world(task)
 
@@ -209,4 +179,4 @@ def end_with_parent() -> None:
 
 
 def _record(recipe: Recipe, index: int) -> tuple[np.ndarray, ...]:
-    return record(_world, recipe, index)
+    return record(_world, recipe, index, _make)

@@ -9,6 +9,7 @@ taken at the nearest one and stamped with that moment: what jitters is the captu
 truth about it.
 """
 
+import math
 import statistics
 from dataclasses import dataclass
 
@@ -145,8 +146,33 @@ def goal_line(number: int, total: int, result: GoalResult, world: Task, planning
     )
 
 
+def missed_because(world: Task, goal: np.ndarray) -> str:
+    """Return in a few words why ``goal`` counts as missed, by where the world is when its time is over."""
+    if world.success(goal):
+        return "reached too late to stay"
+    criteria = world.criteria(goal)
+    return "in place but turned" if criteria.get("position") else "not arrived"
+
+
 def summary_line(results: list[GoalResult], seconds: float) -> str:
-    """Return the last line of a run; ``seconds`` is how long it took."""
+    """Return the last line of a run: successes with their 95 % interval; ``seconds`` is how long it took."""
     reached = [result for result in results if result.reached]
     steps = f", median {statistics.median(r.steps for r in reached):.0f} steps" if reached else ""
-    return f"{len(reached)} of {len(results)} goals reached{steps}, {seconds:.0f} s"
+    low, high = wilson_interval(len(reached), len(results))
+    rate = f"{100 * len(reached) / len(results):.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{len(reached)} of {len(results)} goals reached, {rate}{steps}, {seconds:.0f} s"
+
+
+def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion (95 % by default).
+
+    Unlike the normal approximation it stays inside [0, 1] and has the right coverage at 0 and 100 %
+    (Wilson 1927). Raises ValueError unless 0 <= successes <= n and n > 0.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} trials is not a proportion")
+    p, z2 = successes / n, z * z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    # at 0 and n of n the bounds are 0 and 1 exactly, up to rounding
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)

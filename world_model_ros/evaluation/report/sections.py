@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from world_model_ros.evaluation.closed_loop import wilson_interval
 from world_model_ros.evaluation.report import plots
 from world_model_ros.evaluation.report.inputs import Result, finite
 from world_model_ros.evaluation.report.pictures import Film
 from world_model_ros.evaluation.surprise import example_pictures
 from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.sim.lockstep import wilson_interval
 from world_model_ros.sim.tasks import find_task
 
 _IN_THE_HEADLINE = ("teleport", "pass_through", "stuck")  # violations
