@@ -71,10 +71,12 @@ def test_nothing_counts_before_the_first_plan():
 def test_lines_for_people():
     reached = GoalResult(True, 0.0071, 27)
     assert goal_line(3, 5, reached, Reach, 31.2) == "goal 3/5 reached: 7 mm, 27 steps, 1.4 s, planning 31 ms"
-    missed = GoalResult(False, 0.1, 75)
-    assert goal_line(8, 0, missed, Reach, None) == "goal 8 missed: 100 mm, 75 steps, 3.8 s"
-    assert summary_line([reached, missed], 12.4) == "1 of 2 goals reached, median 27 steps, 12 s"
-    assert summary_line([missed], 1) == "0 of 1 goals reached, 1 s"
+    missed = GoalResult(False, 0.1, 75, reason="not arrived")
+    assert goal_line(8, 0, missed, Reach, None) == "goal 8 missed: 100 mm, 75 steps, 3.8 s: not arrived"
+    assert (
+        summary_line([reached, missed], 12.4) == "1 of 2 goals reached, 50 % [9, 91], median 27 steps, 12 s"
+    )
+    assert summary_line([missed], 1) == "0 of 1 goals reached, 0 % [0, 79], 1 s"
 
 
 STEP, PERIOD = 6_250_000, 50_000_000

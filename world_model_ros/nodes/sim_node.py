@@ -2,6 +2,7 @@
 
 import array
 import time
+from dataclasses import replace
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -10,7 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Float32
+from std_msgs.msg import Float32, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -27,6 +28,7 @@ from world_model_ros.sim.lockstep import (
     GoalResult,
     Source,
     goal_line,
+    missed_because,
     summary_line,
 )
 from world_model_ros.sim.tasks import make_world
@@ -70,6 +72,8 @@ class SimNode(Node):
         self.tries = 0  # how often the goal's first plan is still waited for
         self.results: list[GoalResult] = []
         self.asked: set[str] = set()  # what services ask for at the next model step
+        self.status = ""  # of our command_node
+        self.held: dict[str, int] = {}  # control steps of this goal by the status that held the robot
 
         self.surprise = ""  # on how many model steps our monitor_node has judged it
         self.create_subscription(Clock, "/clock", lambda m: self.guard.heard(nanoseconds(m.clock)), HISTORY)
@@ -82,6 +86,7 @@ class SimNode(Node):
         self.create_subscription(Float32, "goal/distance", self.on_distance, RELIABLE)
         self.create_subscription(Image, "latent", self.on_latent, RELIABLE)
         self.create_subscription(Image, "goal/latent", self.on_goal_latent, RELIABLE)
+        self.create_subscription(String, "status", self.on_status, LATCHED)
         self.create_subscription(DiagnosticArray, "/diagnostics", self.on_diagnostics, 10)
         self.create_service(Trigger, "sim/reset", lambda _, answer: self.ask("reset", answer))
         self.create_service(Trigger, "sim/new_goal", lambda _, answer: self.ask("new goal", answer))
@@ -132,6 +137,10 @@ class SimNode(Node):
     def on_goal_latent(self, message: Image) -> None:
         """Note that the goal was perceived."""
         self.goal_encoded.heard(nanoseconds(message.header.stamp))
+
+    def on_status(self, message: String) -> None:
+        """Keep what command_node is doing."""
+        self.status = message.data
 
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         """Read how long our planner_node plans."""
@@ -286,6 +295,7 @@ class SimNode(Node):
         """Draw and publish a goal, and let the nodes take it before time goes on."""
         self.goal = self.world.sample_goal(self.rng)
         self.counter = GoalCounter(self.budget or self.world.goal_budget)
+        self.held.clear()
         self.first_due = None
         self.tries = FIRST_PLANS
         self.goal_images.publish(self.image(self.frame(self.time, self.world.goal_image(self.goal))))
@@ -297,14 +307,26 @@ class SimNode(Node):
             self.counter.first_plan()
         result = None
         if self.goal is not None:
+            if self.status.startswith(("HOLD", "FAULT")):
+                self.held[self.status] = self.held.get(self.status, 0) + 1
             result = self.counter.step(self.world.success(self.goal), self.world.distance(self.goal))
         if result is None:
             return False
+        result = replace(result, angle=self.world.turned(self.goal), reason=self.why_missed(result))
         self.goal = None
         self.results.append(result)
         line = goal_line(len(self.results), self.goals, result, self.world, self.planning_ms)
         print(line, flush=True)
         return len(self.results) == self.goals
+
+    def why_missed(self, result: GoalResult) -> str:
+        """Return in a few words why the goal was missed, or ""."""
+        if result.reached:
+            return ""
+        if self.held and sum(self.held.values()) > result.steps / 3:
+            status, steps = max(self.held.items(), key=lambda pair: pair[1])
+            return f"held for {steps * self.world.period:.1f} s ({status})"
+        return missed_because(self.world, self.goal)
 
     def wait(self, loop: ExecutorLoop, source: Source, moment: int, remind=None) -> None:
         """Serve callbacks until ``source`` lets time go on past ``moment``, or the timeout is over."""

@@ -103,6 +103,8 @@ class GoalResult:
     reached: bool
     distance: float  # metres
     steps: int  # control steps since its first plan
+    angle: float | None = None  # rad, where an angle counts
+    reason: str = ""  # why it was missed, in a few words
 
 
 class GoalCounter:
@@ -141,8 +143,9 @@ def goal_line(number: int, total: int, result: GoalResult, world: Task, planning
     of = f"{number}/{total}" if total else f"{number}"
     planning = "" if planning_ms is None else f", planning {planning_ms:.0f} ms"
     return (
-        f"goal {of} {'reached' if result.reached else 'missed'}: {world.distance_words(result.distance)}, "
-        f"{result.steps} steps, {result.steps * world.period:.1f} s{planning}"
+        f"goal {of} {'reached' if result.reached else 'missed'}: "
+        f"{world.distance_words(result.distance, result.angle)}, {result.steps} steps, "
+        f"{result.steps * world.period:.1f} s{planning}{result.reason and ': ' + result.reason}"
     )
 
 
