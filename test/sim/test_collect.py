@@ -13,6 +13,7 @@ from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.frames import resize_frame
 from world_model_ros.sim import collect
 from world_model_ros.sim.tasks import make_world
+from world_model_ros.training.card import collect_command
 
 COMMAND = [sys.executable, "-m", "world_model_ros", "collect", "--length", "3", "--size", "16"]
 
@@ -172,3 +173,23 @@ def test_an_episode_does_not_depend_on_the_one_before():
     collect.record(world, recipe, 1)
     for before, after in zip(first, collect.record(world, recipe, 3), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def test_the_planner_collects_too_whatever_the_number_of_workers(tmp_path, checkpoint, capsys):
+    words = ["--task", "reach", "--policy", "planner", "--checkpoint", checkpoint, "--episodes", "3"]
+    paths = [tmp_path / f"{workers}.h5" for workers in "12"]
+    for path in paths:
+        assert gather(path, *words, "--workers", path.stem) == 0
+    assert_same(*paths)
+    with EpisodeFile(paths[0]) as file:
+        assert file.attributes["source"] == "pybullet, planner with random"
+        assert collect_command(file)[0].endswith("--policy planner --checkpoint random")
+        actions = [file.actions(episode)[:-1].reshape(-1, 2) for episode in range(3)]
+    assert all(np.abs(block).max() <= 0.4 and np.ptp(block) > 0 for block in actions)
+    assert gather(paths[0], "--task", "reach", "--episodes", "4") == 2  # an explorer's would be mixed in
+    assert "made with other settings" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_for_the_planner(tmp_path, capsys):
+    assert gather(tmp_path / "x.h5", "--task", "reach", "--checkpoint", "reach") == 2
+    assert "--checkpoint is for --policy planner" in capsys.readouterr().err

@@ -67,6 +67,7 @@ def attributes_of(recipe: Recipe) -> dict:
         "seed": recipe.seed,
         "length": recipe.length,
         "image_size": recipe.size,
+        **({"checkpoint": Path(recipe.checkpoint).name} if recipe.checkpoint else {}),
     }
 
 

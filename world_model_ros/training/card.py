@@ -42,12 +42,14 @@ commit {heads["commit"] or "unknown"}; all other weights are as they were. On he
 def collect_command(file: EpisodeFile) -> list[str]:
     """Return the command that makes such a file; empty for a file that `collect` did not make."""
     values = {name: file.attributes.get(name) for name in ("task", "length", "seed", "image_size")}
-    if "scripted explorer" not in str(file.attributes.get("source")) or None in values.values():
+    source, checkpoint = str(file.attributes.get("source")), file.attributes.get("checkpoint")
+    if not ("scripted explorer" in source or checkpoint) or None in values.values():
         return []
+    planner = f" --policy planner --checkpoint {checkpoint}" if checkpoint else ""
     return [
         f"python -m world_model_ros collect --task {values['task']} --out {file.path} "
         f"--episodes {len(file)} --length {values['length']} --seed {values['seed']} "
-        f"--size {values['image_size']}"
+        f"--size {values['image_size']}{planner}"
     ]
 
 
