@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, Thresholds
+from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.config import (
+    ActionSpec,
+    CheckpointSpec,
+    ImageSpec,
+    ModelConfig,
+    Thresholds,
+    find_checkpoint,
+)
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.objective import WithOodPenalty, WithSquaredDistance, squared_distance
 from world_model_ros.planning.planner import GoalInUse, RecedingHorizonPlanner
@@ -432,3 +440,24 @@ def test_fault_58_after_planning_has_ended_the_same_goal_counts_once_more():
     assert goal.take(ONE)
     assert goal.latent is not before  # who compares by identity sees that it is another
     assert not goal.take(ONE)
+
+
+def test_a_plan_says_what_it_costs_now_and_after_each_block():
+    planner = RecedingHorizonPlanner(PointMass(), SPEC)
+    planner.set_goal(latent(0.3, 0.0))
+    plan = planner.plan(latent(0.0, 0.0), None, STILL)
+    assert plan.cost_now == pytest.approx(0.09)
+    assert plan.costs.shape == (plan.horizon,)
+    assert plan.costs[-1] == pytest.approx(plan.predicted_distance, abs=1e-6)
+    assert plan.costs[-1] < 0.1 * plan.cost_now
+
+
+def test_with_a_temporal_head_they_are_model_steps_to_the_goal():
+    model, spec = load_checkpoint(find_checkpoint("push"))
+    planner = RecedingHorizonPlanner(model, spec, PlannerConfig(samples=8, elites=2, iterations=1))
+    one, other = np.random.default_rng(0).normal(size=(2, spec.model.latent_dim)).astype(np.float32)
+    planner.set_goal(other)
+    plan = planner.plan(one, None, STILL)
+    steps = planner.metric(torch.from_numpy(one)[None], torch.from_numpy(other))
+    assert plan.cost_now == pytest.approx(float(steps.detach()[0]))
+    assert plan.costs.shape == (plan.horizon,)
