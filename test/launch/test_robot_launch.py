@@ -48,7 +48,7 @@ def test_every_parameter_of_the_files_is_declared_and_its_value_allowed(name):
 
 
 def test_the_robots_limits_have_a_number_for_each_joint():
-    for name, joints in (("robot.yaml", 7), ("robot_base.yaml", 2)):
+    for name, joints in (("robot_arm.yaml", 7), ("robot_base.yaml", 2)):
         sections = yaml.safe_load((ROOT / "config" / name).read_text())
         everywhere, command = (sections[at]["ros__parameters"] for at in ("/**", "/**/command_node"))
         # The planner has to know how fast the robot may be.
@@ -62,7 +62,7 @@ def test_launch_and_parameter_files_are_installed():
     assert {"robot.launch.py", "sim.launch.py"} <= {
         p.name for p in (environment.share() / "launch").iterdir()
     }
-    assert {"robot.yaml", "robot_base.yaml", "sim.yaml", "fastdds.xml"} <= {
+    assert {"robot_arm.yaml", "robot_base.yaml", "sim.yaml", "fastdds.xml"} <= {
         path.name for path in (environment.share() / "config").iterdir()
     }
 
@@ -219,7 +219,7 @@ def test_a_node_that_dies_is_started_again_and_all_end_together(installed, proce
 def test_a_node_that_refuses_to_start_ends_everything_and_says_why(
     installed, processes, observer, checkpoint
 ):
-    started = processes.start("-c", RUN, installed, f"checkpoint:={checkpoint}")  # robot.yaml is for an arm
+    started = processes.start("-c", RUN, installed, f"checkpoint:={checkpoint}")  # robot_arm.yaml's
     observer.until(lambda: started.poll() is not None)
     assert "command.interface 'joint_trajectory' cannot carry" in started.log.read_text()
     assert processes.alive() == []

@@ -75,7 +75,7 @@ def test_what_some_node_knows_and_what_other_packages_have_is_taken(write, text)
     check_file(write(text), FULL)
 
 
-@pytest.mark.parametrize("name", ["robot", "robot_base", "sim"])
+@pytest.mark.parametrize("name", ["robot_arm", "robot_base", "sim"])
 def test_the_shipped_files_are_taken_in_every_namespace(name):
     file = ROOT / "config" / f"{name}.yaml"
     check_file(file, FULL)
