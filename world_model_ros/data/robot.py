@@ -1,5 +1,6 @@
 """The robot file: one description of a robot that recording, conversion, training and deployment read."""
 
+import dataclasses
 import difflib
 import math
 from dataclasses import dataclass
@@ -173,6 +174,28 @@ class RobotFile:
             "proprio_names": self.proprio_names,
             "camera": self.model_camera,
         }
+
+    def override(self, time: str | None = None, policies: dict[str, Policy] | None = None) -> "RobotFile":
+        """Return this robot with another timeline for all streams, and other policies.
+
+        ``policies`` is by camera, "joints" or "actions"; under "" for all others. Raises UserError for
+        another name.
+        """
+        policies = policies or {}
+        names = [*(camera.name for camera in self.cameras), *(["joints"] if self.joints else []), "actions"]
+        if wrong := next((name for name in policies if name and name not in names), None):
+            raise UserError(f"no stream is called {wrong!r}: name one of {', '.join(names)}.")
+
+        def changed(name: str, part):
+            policy = policies.get(name, policies.get("", part.policy))
+            return dataclasses.replace(part, policy=policy, time=time or part.time)
+
+        return dataclasses.replace(
+            self,
+            cameras=tuple(changed(camera.name, camera) for camera in self.cameras),
+            joints=changed("joints", self.joints) if self.joints else None,
+            actions=dataclasses.replace(self.actions, source=changed("actions", self.actions.source)),
+        )
 
     def differences(self, spec: CheckpointSpec) -> list[str]:
         """Return what in a checkpoint contradicts this file, a phrase each with both values.
@@ -399,6 +422,9 @@ def _cameras(top: _Section) -> tuple[Camera, ...]:
     if section is None:
         return ()
     for name in section.values:
+        if name in ("joints", "actions"):
+            section.wrong(name, "is the name of other streams: give the camera another one")
+            continue
         if not isinstance(name, str) or not name.replace("_", "").isalnum():
             section.wrong(str(name), "is no name of a camera: use letters, digits and _")
             continue
