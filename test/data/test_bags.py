@@ -15,10 +15,12 @@ import yaml
 pytest.importorskip("rosbags")
 
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
 from world_model_ros import cli
 from world_model_ros.data import convert
+from world_model_ros.data.bags import deserialized
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.ingest import Ingest, Rules
 from world_model_ros.data.records import make_record
@@ -281,6 +283,23 @@ def test_a_humble_bag_without_types_gives_the_same(tmp_path, robot):
         same(tmp_path / "out.h5", direct(robot(), messages))
         shutil.rmtree(bag)
         (tmp_path / "out.h5").unlink()
+
+
+def test_bytes_that_fast_dds_leaves_behind_a_message_do_no_harm(tmp_path, robot):
+    messages, state = recording(1.0), "sensor_msgs/msg/JointState"
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        kinds = {topic: kind for topic, kind, *_ in messages}
+        connections = {
+            topic: writer.add_connection(topic, kind, typestore=STORE) for topic, kind in kinds.items()
+        }
+        for topic, kind, message, received in messages:
+            behind = b"\0\1y\0" * 3 if kind == state else b""
+            writer.write(connections[topic], received, bytes(STORE.serialize_cdr(message, kind)) + behind)
+    assert run(tmp_path / "bag", "--robot", robot(), "--out", tmp_path / "out.h5") == 0
+    same(tmp_path / "out.h5", direct(robot(), messages))
+    cut = bytes(STORE.serialize_cdr(next(m[2] for m in messages if m[1] == state), state))[:-8]
+    with pytest.raises(SerdeError):
+        deserialized(STORE.deserialize_cdr, cut, state)
 
 
 def test_what_is_converted_is_an_episode_file(tmp_path, robot):

@@ -19,6 +19,7 @@ from world_model_ros.errors import UserError
 FILES = (".mcap", ".db3")
 # Distributions that wrote bags without type definitions, the newest first.
 DISTROS = ("humble", "galactic", "foxy", "eloquent", "dashing", "iron", "jazzy", "kilted")
+_PADDING = 128  # bytes behind a message at most
 _TOGETHER = 32  # rows that are handed on at once
 
 
@@ -123,7 +124,7 @@ class BagSource:
                 kind = connection.msgtype.rsplit("/", 1)[-1]
                 streams = wanted[connection.topic, connection.msgtype]
                 try:
-                    message = reader.deserialize(data, connection.msgtype)
+                    message = deserialized(reader.deserialize, data, connection.msgtype)
                 except Exception as error:  # damaged data may hold anything anywhere
                     for stream in streams:
                         ingest.reject(stream.name, f"its bytes are no {connection.msgtype} ({error})")
@@ -137,6 +138,21 @@ class BagSource:
                         yield from ingest.add(record)
             bar.close()
         yield from ingest.finish()
+
+
+def deserialized(deserialize, data: bytes, type_name: str):
+    """Return ``deserialize(data, type_name)``, also where more bytes follow; raises what that raises.
+
+    Fast DDS leaves room, of any content, behind a message with empty lists, such as joint states without
+    efforts; rosbags takes three bytes at most. Of a message it takes no less than the whole.
+    """
+    try:
+        return deserialize(data, type_name)
+    except Exception as error:  # whatever a reader raises
+        for padding in range(4, min(_PADDING, len(data)), 4):
+            with contextlib.suppress(type(error)):
+                return deserialize(data[:-padding], type_name)
+        raise
 
 
 def _columns(rows: Iterator[Row]) -> Iterator[dict[str, np.ndarray]]:
