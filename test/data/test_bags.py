@@ -14,7 +14,7 @@ import yaml
 
 pytest.importorskip("rosbags")
 
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
@@ -285,6 +285,44 @@ def test_a_humble_bag_without_types_gives_the_same(tmp_path, robot):
         (tmp_path / "out.h5").unlink()
 
 
+def test_an_mcap_file_of_a_killed_recorder_is_read_up_to_its_last_complete_record(tmp_path, robot, capsys):
+    messages = [
+        (topic, kind, image(received, 0, 96, 128) if topic == "/front/image_raw" else message, received)
+        for topic, kind, message, received in recording()
+    ]
+    bag = write_bag(tmp_path / "bag", messages, StoragePlugin.MCAP)
+    with Reader(bag / "bag.mcap") as reader:
+        ends = [chunk.chunk_start_offset + chunk.chunk_length for chunk in reader.storage.chunks]
+        counts = [sum(chunk.channel_count.values()) for chunk in reader.storage.chunks]
+    assert len(ends) > 2
+    (bag / "metadata.yaml").unlink()
+    whole = (bag / "bag.mcap").read_bytes()
+    for cut, complete in ((ends[1] + 5, 2), (ends[-1] - 1, len(ends) - 1), (len(whole) - 3, len(ends))):
+        (bag / "bag.mcap").write_bytes(whole[:cut])
+        assert run(bag, "--robot", robot(), "--out", tmp_path / "out.h5") == 0
+        same(tmp_path / "out.h5", direct(robot(), messages[: sum(counts[:complete])]))
+        assert (
+            "bag.mcap was never closed: it is read up to its last complete record" in capsys.readouterr().out
+        )
+        (tmp_path / "out.h5").unlink()
+
+
+def test_messages_of_a_file_without_index_need_no_order(tmp_path, robot):
+    messages, generator = recording(), random.Random(3)
+    shuffled = sorted(messages, key=lambda m: m[3] + generator.randrange(100 * MS))
+    assert shuffled != messages
+    bag = without_index(write_bag(tmp_path / "bag", shuffled, StoragePlugin.MCAP))
+    assert run(bag, "--robot", robot(), "--out", tmp_path / "out.h5") == 0
+    same(tmp_path / "out.h5", direct(robot(), messages))
+
+
+def test_a_database_that_was_not_closed_is_named_with_the_remedy(tmp_path, robot, capsys):
+    bag = write_bag(tmp_path / "bag", recording(1.0), StoragePlugin.SQLITE3)
+    (bag / "bag.db3-wal").write_bytes(b"x")
+    said = refused(capsys, bag, "--robot", robot(), "--out", tmp_path / "out.h5")
+    assert "bag.db3 was never closed, its newest messages are in bag.db3-wal: join them with" in said
+
+
 def test_bytes_that_fast_dds_leaves_behind_a_message_do_no_harm(tmp_path, robot):
     messages, state = recording(1.0), "sensor_msgs/msg/JointState"
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -476,7 +514,7 @@ def test_a_topic_is_found_in_a_namespace(tmp_path, robot):
         (("bag", "--robot", "arm.yaml", "--out", "x.h5", "--clock", "camera"), "front cannot be the clock"),
         (
             ("cut.mcap", "--robot", "arm.yaml", "--out", "x.h5"),
-            "cut.mcap is not a rosbag2 recording that can be",
+            "cut.mcap holds no complete message (it was never closed): record",
         ),
         (
             ("bad.db3", "--robot", "arm.yaml", "--out", "x.h5"),

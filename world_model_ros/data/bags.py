@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from world_model_ros.data.ingest import CLOCKS, Ingest, Row, Rules
+from world_model_ros.data.mcap import UnclosedMcap, is_unclosed
 from world_model_ros.data.records import make_record, types_of
 from world_model_ros.data.robot import TIMES, RobotFile, Stream, parse_policy, read_robot
 from world_model_ros.errors import UserError
@@ -97,6 +98,8 @@ class BagSource:
                 f"{self.path} has no two steps in a row for which every stream has a message: choose other "
                 f"policies, or record again.\n{report}"
             )
+        for file in filter(is_unclosed, _files(self.path)):
+            report += f"\n{file.name} was never closed: it is read up to its last complete record"
         return report
 
     def episodes(self) -> Iterator[Iterator[dict[str, np.ndarray]]]:
@@ -176,20 +179,30 @@ def _files(path: Path) -> list[Path]:
 def _opened(path: Path, distro: str):
     """Return an open reader; UserError where the bag cannot be read."""
     from rosbags.highlevel import AnyReader
+    from rosbags.rosbag2.storage_mcap import McapReader
     from rosbags.typesys import Stores, get_typestore
 
+    for file in _files(path):
+        log = file.with_name(f"{file.name}-wal")
+        if file.suffix == ".db3" and log.is_file() and log.stat().st_size:
+            raise UserError(
+                f"{file} was never closed, its newest messages are in {log.name}: join them with "
+                f"`sqlite3 {file} 'PRAGMA wal_checkpoint(TRUNCATE)'`."
+            )
     typestore = get_typestore(Stores(f"ros2_{distro}"))
-    paths = [path] if (path / "metadata.yaml").is_file() else _files(path)
+    paths: list[Path] = [UnclosedMcap(file) if is_unclosed(file) else file for file in _files(path)]
+    if (path / "metadata.yaml").is_file() and not any(map(is_unclosed, _files(path))):
+        paths = [path]
     try:
         reader = AnyReader(paths, default_typestore=typestore)
         reader.open()
+        for storage in (s for r in reader.readers for s in getattr(r.storage, "storages", [r.storage])):
+            # Without an index rosbags refuses messages that are not in the order of their times, as newer
+            # recorders write them. The ingest puts them in order.
+            if isinstance(storage, McapReader) and not storage.chunks:
+                storage.messages = storage.messages_scan
     except Exception as error:  # a damaged file may hold anything anywhere
-        mcap = any(file.suffix == ".mcap" for file in _files(path))
-        remedy = (
-            "`mcap recover` repairs one that was not closed"
-            if mcap
-            else "`ros2 bag reindex` repairs its metadata"
-        )
+        remedy = "copy it again, or repair its metadata with `ros2 bag reindex`"
         raise UserError(f"{path} is not a rosbag2 recording that can be read ({error}): {remedy}.") from None
     return reader
 
@@ -214,6 +227,9 @@ def _wanted(reader, robot: RobotFile, path: Path) -> dict[tuple[str, str], list[
     types: dict[str, str] = {}
     for connection in sorted(reader.connections, key=lambda c: c.msgcount):
         types[connection.topic] = connection.msgtype
+    if not types:
+        closed = " (it was never closed)" if any(map(is_unclosed, _files(path))) else ""
+        raise UserError(f"{path} holds no complete message{closed}: record again.")
     filled = {connection.topic for connection in reader.connections if connection.msgcount}
     wanted: dict[tuple[str, str], list[Stream]] = {}
     for stream in robot.streams:
