@@ -316,3 +316,13 @@ def test_actions_outside_the_limits_are_counted(robot):
     rows_of(ingest, recording(10))
     assert ingest.outside.tolist() == [2, 0]
     assert "a: 2 control steps are outside the limits of the robot file" in ingest.report()
+
+
+def test_clocks_that_are_apart_are_noted(robot):
+    records = [r._replace(stamp=r.stamp - 2000 * MS) if r.stream == "actions" else r for r in recording(100)]
+    ingest = Ingest(robot())
+    rows_of(ingest, records)
+    assert "actions: stamps are 2.00 s older on arrival than those of front" in ingest.report()
+    ingest = Ingest(robot())
+    rows_of(ingest, recording(100))
+    assert "older on arrival" not in ingest.report()

@@ -178,10 +178,12 @@ def _files(path: Path) -> list[Path]:
 
 def _opened(path: Path, distro: str):
     """Return an open reader; UserError where the bag cannot be read."""
-    from rosbags.highlevel import AnyReader
-    from rosbags.rosbag2.storage_mcap import McapReader
-    from rosbags.typesys import Stores, get_typestore
-
+    try:
+        from rosbags.highlevel import AnyReader
+        from rosbags.rosbag2.storage_mcap import McapReader
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError as error:
+        raise UserError(f"bags need the library rosbags ({error}): pip install rosbags.") from None
     for file in _files(path):
         log = file.with_name(f"{file.name}-wal")
         if file.suffix == ".db3" and log.is_file() and log.stat().st_size:

@@ -23,6 +23,7 @@ from world_model_ros.errors import UserError
 
 SECOND = 1_000_000_000
 CLOCKS = ("rate", "camera")
+APART = SECOND // 2  # delays of two streams that differ by more are noted: their clocks may
 MATCHING = 0.02  # by which a camera's period may differ from whole control steps
 LIMIT_NOISE = 1e-4  # of the limits' range: rounding is not outside
 
@@ -61,6 +62,7 @@ class Counts:
     reason: str = ""  # of the first rejection
     earliest: int | None = None
     latest: int | None = None
+    lag: int | None = None  # ns, the least between stamp and arrival
     largest_gap: int = 0
     newest: int | None = None  # that was taken, since time began
     gaps: int = 0
@@ -215,6 +217,8 @@ class Ingest:
             return []
         counts.messages += 1
         counts.earliest = time if counts.earliest is None else min(counts.earliest, time)
+        lag = record.received - time
+        counts.lag = lag if counts.lag is None else min(counts.lag, lag)
         counts.latest = time if counts.latest is None else max(counts.latest, time)
         over = self._done is not None and time <= self._done
         if over or (group.newest is not None and time < group.newest - self._reorder):
@@ -456,6 +460,13 @@ class Ingest:
         for name, count in zip(self.robot.actions.names, self.outside, strict=True):
             if count:
                 notes.append(f"{name}: {count} control steps are outside the limits of the robot file")
+        lags = {name: counts.lag for name, counts in self.counts.items() if counts.lag is not None}
+        old, new = max(lags, key=lags.get, default=""), min(lags, key=lags.get, default="")
+        if lags and lags[old] - lags[new] > APART:
+            notes.append(
+                f"{old}: stamps are {(lags[old] - lags[new]) / SECOND:.2f} s older on arrival than those of "
+                f"{new}: if the clocks are apart, synchronise them, or use --time receive"
+            )
         if self.too_short:
             notes.append(f"{self.too_short} episodes of a single row were left out")
         lengths = f" of {min(self.lengths)} to {max(self.lengths)} rows" if self.lengths else ""
