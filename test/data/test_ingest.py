@@ -326,3 +326,23 @@ def test_clocks_that_are_apart_are_noted(robot):
     ingest = Ingest(robot())
     rows_of(ingest, recording(100))
     assert "older on arrival" not in ingest.report()
+
+
+def test_a_robot_without_joints_has_no_proprio(robot):
+    file = {key: value for key, value in FILE.items() if key != "joints"}
+    base = file["actions"] | {"names": ["linear_x", "angular_z"], "kind": "twist", "frame": "base_link"}
+    path = robot(actions=base).path
+    with open(path, "w") as text:
+        yaml.safe_dump(file | {"actions": base}, text)
+    records = [
+        r._replace(content={"linear_x": r.content["a"], "angular_z": r.content["b"]})
+        if r.stream == "actions"
+        else r
+        for r in recording(10)
+        if not r.stream.startswith("joints")
+    ]
+    ingest = Ingest(read_robot(path))
+    (episode,) = episodes(rows_of(ingest, records))
+    assert set(episode) == {"pixels", "action"}
+    assert episode["action"][:-1, 0].tolist() == list(range(9))
+    assert "proprio_names" not in ingest.attributes

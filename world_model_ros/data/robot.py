@@ -171,7 +171,7 @@ class RobotFile:
             "action_high": list(a.high),
             "period": self.period,
             "block": self.block,
-            "proprio_names": self.proprio_names,
+            **({"proprio_names": self.proprio_names} if self.joints else {}),
             "camera": self.model_camera,
         }
 
