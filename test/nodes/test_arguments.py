@@ -82,6 +82,13 @@ def test_the_shipped_files_are_taken_in_every_namespace(name):
     check_file(file, {node: f"/left/arm{full}" for node, full in FULL.items()})
 
 
+def test_the_description_of_a_robot_is_no_parameter_file():
+    with pytest.raises(
+        UserError, match="robot.yaml has no parameters of nodes: give a copy of config/robot_arm"
+    ):
+        check_file(ROOT / "config" / "robot.yaml", FULL)
+
+
 def test_sections_are_matched_by_the_name_that_the_node_is_given(write):
     file = write(section("/left/arm", "lese: 1.0"))
     words = ["--ros-args", "--params-file", str(file), "-r", "__node:=arm", "--remap", "__ns:=/left"]
