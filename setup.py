@@ -79,6 +79,8 @@ setup(
         "h5py",
         "safetensors",
         "tqdm",
+        "PyYAML",
+        "rosbags",
         "pybullet",
         "matplotlib",
         "Jinja2",
@@ -87,7 +89,7 @@ setup(
     extras_require={
         "test": [
             *("pytest==8.3.5", "pytest-timeout", "pytest-xdist"),
-            *("gymnasium", "hypothesis", "ruff", "PyYAML"),
+            *("gymnasium", "hypothesis", "ruff"),
         ],
         "gym": ["gymnasium"],  # every task as a Gymnasium environment: sim/gym_env.py
         # ROS 2 itself for machines without it; a sourced ROS 2 brings its own.

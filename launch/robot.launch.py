@@ -20,8 +20,8 @@ ARGUMENTS = (
     ("checkpoint", "", "checkpoint folder, or the name of a shipped one; required"),
     (
         "params_file",
-        str(environment.share() / "config" / "robot.yaml"),
-        "parameters of the nodes: a copy of config/robot.yaml or config/robot_base.yaml, for your robot",
+        str(environment.share() / "config" / "robot_arm.yaml"),
+        "parameters of the nodes: a copy of config/robot_arm.yaml or config/robot_base.yaml, for your robot",
     ),
     ("namespace", "", "of all nodes and topics; one for each of several robots"),
     (
@@ -68,7 +68,7 @@ def nodes(context):
     read_spec(given["checkpoint"])
     file = Path(given["params_file"]).expanduser().resolve()
     if not file.is_file():
-        raise UserError(f"there is no params_file {file}: give a copy of config/robot.yaml.")
+        raise UserError(f"there is no params_file {file}: give a copy of config/robot_arm.yaml.")
     namespace = given["namespace"].strip("/")
     arguments.check_file(file, {name: f"/{namespace}/{name}".replace("//", "/") for name in NODES})
     arguments.check_log_level(given["log_level"])

@@ -44,9 +44,9 @@ KEYS = {
 IMPORTS = {
     "top": set(),
     "model": {"top"},
-    "data": {"top", "model"},
     "safety": {"top", "model"},
     "camera": {"top", "safety"},
+    "data": {"top", "model", "safety", "camera"},
     "monitoring": {"top", "model", "data"},
     "planning": {"top", "model", "data", "safety"},
     "sim": {"top", "model", "data"},

@@ -234,3 +234,47 @@ def test_an_action_that_never_moves_is_refused(tmp_path):
         writer.append(np.zeros((3, 4, 4, 3), np.uint8), np.ones((3, 1)))
     with pytest.raises(UserError, match="still"):
         action_spec(EpisodeFile(tmp_path / "a.h5"))
+
+
+def test_an_episode_that_comes_row_by_row_is_the_same(tmp_path):
+    pixels, action, state = episode(0, length=150)
+    with EpisodeWriter(tmp_path / "a.h5", ATTRIBUTES) as writer:
+        writer.append(pixels, action, state)
+        with writer.open() as add:
+            for i in range(0, 150, 7):
+                add({"pixels": pixels[i : i + 7], "action": action[i : i + 7], "state": state[i : i + 7]})
+        with pytest.raises(ValueError, match="episode 1 is stored already"), writer.open(1):
+            pass
+    with EpisodeFile(tmp_path / "a.h5") as file:
+        for read, written in ((file.pixels, pixels), (file.actions, action), (file.states, state)):
+            np.testing.assert_array_equal(read(0), written)
+            np.testing.assert_array_equal(read(1), written)
+
+
+def test_an_episode_that_is_given_up_leaves_nothing(tmp_path):
+    writer = EpisodeWriter(tmp_path / "a.h5", ATTRIBUTES)
+    block = writer.open()
+    block.__enter__()(dict(zip(("pixels", "action", "state"), episode(0), strict=True)))
+    given_up = KeyboardInterrupt()
+    assert not block.__exit__(KeyboardInterrupt, given_up, None)
+    assert writer.done == set()
+    assert [file.name for file in writer.parts.iterdir()] == ["attributes.json"]
+    writer.append(*episode(1))
+    assert writer.done == {0}
+
+
+def test_further_cameras_are_kept_and_do_not_disturb(tmp_path):
+    pixels, action, _ = episode(0)
+    wrist = np.random.default_rng(9).integers(0, 256, (6, 5, 7, 3), np.uint8)
+    for _ in range(2):  # the second time behind what is there
+        with EpisodeWriter(tmp_path / "a.h5", ATTRIBUTES) as writer, writer.open() as add:
+            add({"pixels": pixels, "pixels_wrist": wrist, "action": action})
+    with EpisodeFile(tmp_path / "a.h5") as file, h5py.File(tmp_path / "a.h5") as raw:
+        assert len(file) == 2
+        np.testing.assert_array_equal(raw["pixels_wrist"][:], np.concatenate([wrist, wrist]))
+        np.testing.assert_array_equal(file.pixels(1), pixels)
+        assert Clips(file, action_spec(file), block=2, frames=3).pixels.shape == (12, 8, 8, 3)
+    writer = EpisodeWriter(tmp_path / "a.h5", ATTRIBUTES)
+    writer.append(pixels, action)
+    with pytest.raises(UserError, match=r"do not have the same columns: \['pixels_wrist'\]"):
+        writer.finish()

@@ -15,7 +15,9 @@ from world_model_ros.nodes.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
-FILES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+FILES = sorted(
+    {path.name for path in (ROOT / "config").glob("*.yaml")} - {"robot.yaml"}
+)  # which is no parameters
 HERE = importlib.util.find_spec("launch_ros") is not None
 needs_launch = pytest.mark.skipif(not HERE, reason="launch_ros is not installed here")
 RUN = (
@@ -48,7 +50,7 @@ def test_every_parameter_of_the_files_is_declared_and_its_value_allowed(name):
 
 
 def test_the_robots_limits_have_a_number_for_each_joint():
-    for name, joints in (("robot.yaml", 7), ("robot_base.yaml", 2)):
+    for name, joints in (("robot_arm.yaml", 7), ("robot_base.yaml", 2)):
         sections = yaml.safe_load((ROOT / "config" / name).read_text())
         everywhere, command = (sections[at]["ros__parameters"] for at in ("/**", "/**/command_node"))
         # The planner has to know how fast the robot may be.
@@ -62,7 +64,7 @@ def test_launch_and_parameter_files_are_installed():
     assert {"robot.launch.py", "sim.launch.py"} <= {
         p.name for p in (environment.share() / "launch").iterdir()
     }
-    assert {"robot.yaml", "robot_base.yaml", "sim.yaml", "fastdds.xml"} <= {
+    assert {"robot_arm.yaml", "robot_base.yaml", "sim.yaml", "fastdds.xml"} <= {
         path.name for path in (environment.share() / "config").iterdir()
     }
 
@@ -219,7 +221,7 @@ def test_a_node_that_dies_is_started_again_and_all_end_together(installed, proce
 def test_a_node_that_refuses_to_start_ends_everything_and_says_why(
     installed, processes, observer, checkpoint
 ):
-    started = processes.start("-c", RUN, installed, f"checkpoint:={checkpoint}")  # robot.yaml is for an arm
+    started = processes.start("-c", RUN, installed, f"checkpoint:={checkpoint}")  # robot_arm.yaml's
     observer.until(lambda: started.poll() is not None)
     assert "command.interface 'joint_trajectory' cannot carry" in started.log.read_text()
     assert processes.alive() == []

@@ -75,11 +75,18 @@ def test_what_some_node_knows_and_what_other_packages_have_is_taken(write, text)
     check_file(write(text), FULL)
 
 
-@pytest.mark.parametrize("name", ["robot", "robot_base", "sim"])
+@pytest.mark.parametrize("name", ["robot_arm", "robot_base", "sim"])
 def test_the_shipped_files_are_taken_in_every_namespace(name):
     file = ROOT / "config" / f"{name}.yaml"
     check_file(file, FULL)
     check_file(file, {node: f"/left/arm{full}" for node, full in FULL.items()})
+
+
+def test_the_description_of_a_robot_is_no_parameter_file():
+    with pytest.raises(
+        UserError, match="robot.yaml has no parameters of nodes: give a copy of config/robot_arm"
+    ):
+        check_file(ROOT / "config" / "robot.yaml", FULL)
 
 
 def test_sections_are_matched_by_the_name_that_the_node_is_given(write):

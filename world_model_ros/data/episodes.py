@@ -5,8 +5,11 @@ One row per recorded frame, episodes contiguous: ``pixels`` uint8 (N, H, W, 3), 
 (E,). The attribute ``steps_per_row`` says how many control steps lie between two rows; an action row
 holds all of them, step by step. It is 1 in published files and for recorded robots; the sims render
 only the frames that a model step needs. The last action of an episode is NaN: nothing followed it.
+``pixels_<name>`` has the frames of a further camera, which no model sees today.
 """
 
+import contextlib
+import functools
 import json
 import re
 import shutil
@@ -19,6 +22,8 @@ from world_model_ros.data.atomic import write_text, written
 from world_model_ros.errors import UserError
 
 _COLUMNS = {"pixels": np.uint8, "action": np.float32, "state": np.float32, "proprio": np.float32}
+_FURTHER_CAMERA = "pixels_"
+_COPIED = 64  # rows at a time
 _PART = re.compile(r"episode-(\d{8})\.h5")
 _DEFAULTS = {"steps_per_row": 1, "period": 0.05, "block": 5}
 
@@ -228,6 +233,19 @@ class EpisodeWriter:
                 raise ValueError(f"{name} has shape {values.shape}, the episode has {length} rows")
         if index is None:
             index = max(self.done, default=-1) + 1
+        with self.open(index) as add:
+            add(columns)
+        return index
+
+    @contextlib.contextmanager
+    def open(self, index: int | None = None):
+        """Store an episode that comes piece by piece, in little memory: it is safe after the block.
+
+        Yields a function to call with the columns of some rows, by name, each (n, ...). An exception in the
+        block leaves nothing of the episode. Raises as ``append`` does.
+        """
+        if index is None:
+            index = max(self.done, default=-1) + 1
         if index in self.done:
             raise ValueError(f"episode {index} is stored already")
         target = self.parts / f"episode-{index:08d}.h5"
@@ -235,11 +253,8 @@ class EpisodeWriter:
             file,
             check,
         ):
-            for name, values in columns.items():
-                file[name] = values
-                check()
+            yield functools.partial(_add_rows, file, check)
         self._staged.add(index)
-        return index
 
     def finish(self) -> Path:
         """Merge everything stored into the one file and return its path.
@@ -258,11 +273,12 @@ class EpisodeWriter:
             if self._merged:
                 with EpisodeFile(self.path) as old:
                     for episode in range(len(old)):
-                        columns = {c: old._rows(c, episode) for c in _COLUMNS if c in old._file}
+                        names = (c for c in old._file if c in _COLUMNS or c.startswith(_FURTHER_CAMERA))
+                        columns = {c: old._rows(c, episode) for c in names}
                         lengths.append(_extend(out, columns, len(lengths), check))
             for index in sorted(self._staged):
                 with _open(self.parts / f"episode-{index:08d}.h5") as part:
-                    lengths.append(_extend(out, {c: part[c][:] for c in part}, len(lengths), check))
+                    lengths.append(_extend(out, dict(part), len(lengths), check))
             out["ep_len"] = np.asarray(lengths, np.int32)
             out["ep_offset"] = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
         self._merged, self._staged = len(lengths), set()
@@ -280,32 +296,49 @@ class EpisodeWriter:
             self.finish()
 
 
-def _extend(out: h5py.File, columns: dict[str, np.ndarray], episode: int, check) -> int:
-    """Append the rows of one episode to the datasets of ``out``; return their number."""
+def _add_rows(file: h5py.File, check, columns: dict[str, np.ndarray]) -> None:
+    """Append rows to the datasets of ``file``, which the first ones make."""
+    for name, values in columns.items():
+        values = np.asarray(values, _COLUMNS.get(name, np.uint8))
+        if name not in file:
+            chunk = (1 if name.startswith("pixels") else _COPIED, *values.shape[1:])
+            file.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]), chunks=chunk)
+        else:
+            file[name].resize(len(file[name]) + len(values), axis=0)
+            file[name][-len(values) :] = values
+        check()
+
+
+def _extend(out: h5py.File, columns: dict, episode: int, check) -> int:
+    """Append the rows of one episode, arrays or datasets, to the datasets of ``out``; return their number."""
     length = len(columns["pixels"])
     columns = {
         **columns,
         "episode_idx": np.full(length, episode, np.int64),
         "step_idx": np.arange(length, dtype=np.int64),
     }
-    if episode and set(columns) - set(out):
-        raise UserError(f"episode {episode} has columns that earlier ones lack: {set(columns) - set(out)}.")
+    if episode and set(columns) ^ set(out):
+        differing = sorted(set(columns) ^ set(out))
+        raise UserError(f"episode {episode} and those before it do not have the same columns: {differing}.")
     for name, values in columns.items():
-        check()
         if name not in out:
             # one compressed chunk a frame: clips are read frame by frame
-            pixels = name == "pixels"
+            pixels = name.startswith("pixels")
             out.create_dataset(
                 name,
-                data=values,
+                shape=(0, *values.shape[1:]),
+                dtype=values.dtype,
                 maxshape=(None, *values.shape[1:]),
                 chunks=(1, *values.shape[1:]) if pixels else (1024, *values.shape[1:]),
                 **({"compression": "gzip", "compression_opts": 1} if pixels else {}),
             )
-            continue
         data = out[name]
         if data.shape[1:] != values.shape[1:]:
             raise UserError(f"episode {episode}: {name} {values.shape[1:]} differs from {data.shape[1:]}.")
-        data.resize(len(data) + length, axis=0)
-        data[-length:] = values
+        begin = len(data)
+        data.resize(begin + length, axis=0)
+        for row in range(0, length, _COPIED):
+            check()
+            end = min(row + _COPIED, length)
+            data[begin + row : begin + end] = values[row:end]
     return length

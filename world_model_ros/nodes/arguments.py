@@ -58,7 +58,10 @@ def check_file(file: Path, nodes: dict[str, str]) -> None:
     ``nodes`` has node -> its full name, of those that are started with the file. A section with a wildcard
     may have what any node of this package knows.
     """
-    sections = list(_sections(_read(file)))
+    content = _read(file)
+    sections = list(_sections(content))
+    if content and SECTION not in str(content):
+        raise UserError(f"{file} has no parameters of nodes: give a copy of config/robot_arm.yaml.")
     for path, parameters in sections:
         where = f"{file}, section {path}"
         name = path.rpartition("/")[2]
