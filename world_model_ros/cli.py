@@ -14,7 +14,8 @@ from world_model_ros.errors import UserError
 VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
     "collect": ("world_model_ros.sim.collect", "let a scripted explorer fill an episode file"),
-    "train": ("world_model_ros.training.train", "train a world model on an episode file"),
+    "episodes": ("world_model_ros.data.curate.command", "list, show, drop, trim, merge and label episodes"),
+    "train": ("world_model_ros.training.train", "train a world model on episode files"),
     "train-heads": ("world_model_ros.training.heads", "add heads to a trained world model, or replace them"),
     "evaluate": ("world_model_ros.evaluation.evaluate", "closed-loop success on held-out problems"),
     "benchmark": (

@@ -8,6 +8,7 @@ import numpy as np
 from world_model_ros.errors import UserError
 
 SUCCESS, FAILURE, NO_LABEL = 1, 0, -1
+SOURCES = "ep_source"  # (E,) text: the file that an episode of a merged one came from
 MADE_ANEW = ("ep_len", "ep_offset", "episode_idx", "step_idx", "success")
 SLICE = 32 << 20  # bytes copied at a time
 _WIDE = 4096  # bytes of a row from which on each row is a compressed chunk: clips are read frame by frame

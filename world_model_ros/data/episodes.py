@@ -16,6 +16,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from tqdm import tqdm
 
 from world_model_ros.data.assembly import FAILURE, NO_LABEL, SUCCESS, Assembly, copy_attributes, sort_datasets
 from world_model_ros.data.atomic import write_text, written
@@ -381,7 +382,7 @@ def add_episodes(assembly: Assembly, file: EpisodeFile, episodes, cut=None) -> N
         if name not in assembly.out:
             source.copy(name, assembly.out, name)
     labels = file.labels
-    for episode in episodes:
+    for episode in tqdm(episodes, desc="copy", unit="episode", leave=False, disable=None):
         first, last = (cut or {}).get(episode, (0, 0))
         assembly.add(
             per_row,

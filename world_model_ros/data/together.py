@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from world_model_ros.data.assembly import sort_datasets
+from world_model_ros.data.assembly import SOURCES, sort_datasets
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import interface_of
 from world_model_ros.errors import UserError
@@ -34,7 +34,7 @@ def layout_differences(a: EpisodeFile, b: EpisodeFile) -> list[str]:
         differences.append(f"frames {sizes[0]} {sides[0]} and {sizes[1]} {sides[1]}")
     for kind in (0, 1):
         there = [sort_datasets(f._file, len(f._file["pixels"]), len(f))[kind] for f in (a, b)]
-        for name in sorted(there[0].keys() | there[1].keys()):
+        for name in sorted((there[0].keys() | there[1].keys()) - {SOURCES}):
             rows = [(d[name].dtype.name, d[name].shape[1:]) if name in d else None for d in there]
             if rows[0] != rows[1] and (name != "pixels" or a.frame_shape == b.frame_shape):
                 words = [f"{r[0]} {r[1]}" if r else "missing" for r in rows]
@@ -79,8 +79,8 @@ class EpisodeFiles:
         places = [(file, e) for file in self.files for e in range(len(file))]
         if episodes is not None and not 1 <= episodes <= len(places):
             raise UserError(
-                f"{self.path} has {len(places)} episodes, {episodes} were asked for: give the complete data, or "
-                f"another number to --episodes."
+                f"{self.path} has {len(places)} episodes, {episodes} were asked for: give the complete "
+                "data, or another number to --episodes."
             )
         self.places = places[:episodes]
         self.lengths = np.array([file.lengths[e] for file, e in self.places])
@@ -164,7 +164,7 @@ class EpisodeFiles:
 
 
 def _same(a, b) -> bool:
-    """Return whether two attributes are the same; numbers may differ in the last digits of single precision."""
+    """Return whether two attributes are the same, up to single precision."""
     try:
         return a == b or bool(np.allclose(a, b, rtol=1e-4, atol=1e-5))
     except (TypeError, ValueError):
