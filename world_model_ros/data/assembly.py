@@ -46,6 +46,7 @@ class Assembly:
         self.out, self.check = out, check
         self.lengths: list[int] = []
         self.labels: list[int] = []
+        self._rows: set[str] = set()  # names of the datasets of rows
         self._per_episode: dict[str, tuple[h5py.Dataset, list]] = {}
 
     def add(
@@ -64,8 +65,9 @@ class Assembly:
         the source: the last action becomes NaN, since its result is not in the file any more. Raises
         UserError where the datasets differ from those of the episodes before.
         """
-        if self.lengths and set(per_row) != set(datasets(self.out)):
-            differing = sorted(set(per_row) ^ set(datasets(self.out)))
+        self._rows = self._rows or set(per_row)
+        if self._rows != set(per_row):
+            differing = sorted(set(per_row) ^ self._rows)
             raise UserError(f"episode {len(self.lengths)} and those before differ in datasets: {differing}.")
         for name, source in per_row.items():
             self._append(name, source, start, length)

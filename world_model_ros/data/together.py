@@ -17,7 +17,8 @@ def file_differences(a: EpisodeFile, b: EpisodeFile) -> list[str]:
     ours, theirs = interface_of(a), interface_of(b)
     differences = interface_differences(ours, theirs, sides)
     if bool(ours.low) != bool(theirs.low):
-        shown = [f"[{list(i.low)}, {list(i.high)}]" if i.low else "not stated" for i in (ours, theirs)]
+        ranges = [zip(side.low, side.high, strict=True) for side in (ours, theirs)]
+        shown = [", ".join(f"[{low:g}, {high:g}]" for low, high in r) or "not stated" for r in ranges]
         differences.append(f"limits {shown[0]} {sides[0]} and {shown[1]} {sides[1]}")
     steps = [f.attributes["steps_per_row"] for f in (a, b)]
     if steps[0] != steps[1]:

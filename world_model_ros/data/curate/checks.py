@@ -270,8 +270,8 @@ def _drift(samples: list[Sample]) -> str:
         return ""
     return (
         f"the frames get {'brighter' if change > 0 else 'darker'} over the file (mean {first.mean():.0f} in "
-        f"the first third, {last.mean():.0f} in the last): switch off the camera's automatic exposure, or keep "
-        "the light constant"
+        f"the first third, {last.mean():.0f} in the last): switch off the camera's automatic exposure, or "
+        "keep the light constant"
     )
 
 

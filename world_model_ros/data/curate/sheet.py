@@ -96,10 +96,11 @@ def _rgb(frame: np.ndarray) -> np.ndarray:
 def _captioned(file: EpisodeFile, episode: int, columns: int, height: int) -> np.ndarray:
     label = int(file.labels[episode])
     caption = np.full((height, _CAPTION, 3), 255, np.uint8)
+    seconds = seconds_of(file, int(file.lengths[episode]) - 1)
     lines = (
         (f"{episode}", 0.6, (0, 0, 0)),
         (
-            f"{file.lengths[episode]} frames, {seconds_of(file, int(file.lengths[episode]) - 1):.1f} s",
+            f"{file.lengths[episode]} frames, {seconds:.1f} s",
             0.35,
             (0, 0, 0),
         ),
@@ -117,10 +118,12 @@ def _html_row(file: EpisodeFile, episode: int, columns: int, height: int, notes:
     picture = strip(file, episode, columns, height)
     _, content = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
     data = base64.b64encode(content.tobytes()).decode()
+    seconds = seconds_of(file, int(file.lengths[episode]) - 1)
     words = "<br>".join(html.escape(note) for note in notes)
     return (
         f'<tr id="{episode}"><td>{episode}</td><td>{file.lengths[episode]} frames<br>'
-        f'{seconds_of(file, int(file.lengths[episode]) - 1):.1f} s</td><td class="{label}">{label if label != "none" else ""}</td>'
+        f'{seconds:.1f} s</td><td class="{label}">'
+        f"{label if label != 'none' else ''}</td>"
         f'<td><img loading="lazy" width="{picture.shape[1]}" height="{picture.shape[0]}" '
         f'alt="episode {episode}" src="data:image/jpeg;base64,{data}"></td>'
         f'<td class="warning">{words}</td></tr>'
