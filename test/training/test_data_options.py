@@ -8,6 +8,8 @@ from safetensors.torch import load_file
 from world_model_ros.cli import main
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.together import EpisodeFiles
+from world_model_ros.errors import UserError
+from world_model_ros.evaluation.recordings import held_out_split, open_data, read_recordings
 from world_model_ros.model.config import read_spec
 
 NO_HEADS = {"temporal-steps": 0, "inverse-steps": 0}
@@ -135,3 +137,21 @@ def test_frames_that_do_not_fit_into_memory_train_to_the_same(halves, tmp_path, 
 def test_a_cache_needs_a_folder(data, tmp_path, capsys, command):
     assert main(command(data, tmp_path, cache=tmp_path / "none")) == 2
     assert "is not a folder" in capsys.readouterr().err
+
+
+def test_evaluation_sees_the_data_as_the_training_did(halves, tmp_path, tiny, capsys, command):
+    a, b, both = halves
+    options = {"episodes": 10, "drop-actions": "linear_y"}
+    assert main(command(both, tmp_path, **options, **NO_HEADS)) == 0
+    spec = read_spec(tmp_path / "out")
+    with open_data(both, spec) as file:
+        training, held_out = held_out_split(spec, file)
+        assert sorted(training + held_out) == list(range(10))
+        (recording,) = read_recordings(file, held_out, spec, "spot")
+        assert recording.blocks.shape[1] == 2
+    with pytest.raises(UserError, match="8 episodes, 10 were asked for"):
+        open_data(a, spec)
+    assert main(split(command(a, tmp_path / "two", **NO_HEADS), b)) == 0
+    spec = read_spec(tmp_path / "two" / "out")
+    with open_data(a, spec) as file, pytest.raises(UserError, match=r"a\.h5 \+ b\.h5; put several together"):
+        held_out_split(spec, file)

@@ -351,6 +351,7 @@ def _provenance(arguments, trainer: TrainingRun, file: EpisodeFiles, before: dic
         "task": file.attributes.get("task", ""),
         "data": file.path.name,
         "episodes": len(file),
+        "first_episodes": arguments.episodes,
         "dropped_actions": arguments.drop_actions,
         "held_out_share": arguments.val,
         "command": _command(arguments),
