@@ -52,8 +52,8 @@ def held_out_split(spec: CheckpointSpec, file: EpisodeFile | EpisodeFiles) -> tu
     if noted["episodes"] != len(file):
         raise UserError(
             f"the checkpoint was trained on a file of {noted['episodes']} episodes, {file.path} has "
-            f"{len(file)}: give the file of the training ({noted.get('data', 'unknown')}; put several together "
-            "with `episodes merge`), or leave out --data for fresh episodes."
+            f"{len(file)}: give the file of the training ({noted.get('data', 'unknown')}; put several "
+            "together with `episodes merge`), or leave out --data for fresh episodes."
         )
     return split_episodes(len(file), noted["held_out_share"], noted["seed"])
 
