@@ -10,6 +10,7 @@ from world_model_ros.errors import UserError
 SUCCESS, FAILURE, NO_LABEL = 1, 0, -1
 SOURCES = "ep_source"  # (E,) text: the file that an episode of a merged one came from
 MADE_ANEW = ("ep_len", "ep_offset", "episode_idx", "step_idx", "success")
+PER = "one_value_per"  # attribute of datasets: "episode" or "file"
 SLICE = 32 << 20  # bytes copied at a time
 _WIDE = 4096  # bytes of a row from which on each row is a compressed chunk: clips are read frame by frame
 
@@ -29,10 +30,17 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
 def sort_datasets(
     file: h5py.File, rows: int, episodes: int
 ) -> tuple[dict[str, h5py.Dataset], dict[str, h5py.Dataset], dict[str, h5py.Dataset]]:
-    """Return the datasets of one value per row, those of one per episode, and all others."""
+    """Return the datasets of one value per row, those of one per episode, and all others.
+
+    By their lengths, unless it has been noted: a calibration of 3 x 3 does not belong to 3 episodes.
+    """
     found = datasets(file)
-    per_row = {n: d for n, d in found.items() if d.ndim and len(d) == rows}
-    per_episode = {n: d for n, d in found.items() if d.ndim and len(d) == episodes and n not in per_row}
+    per_row = {n: d for n, d in found.items() if d.ndim and len(d) == rows and PER not in d.attrs}
+    per_episode = {
+        n: d
+        for n, d in found.items()
+        if d.ndim and len(d) == episodes and n not in per_row and d.attrs.get(PER, "episode") == "episode"
+    }
     return per_row, per_episode, {n: d for n, d in found.items() if n not in per_row | per_episode}
 
 
@@ -88,7 +96,8 @@ class Assembly:
         if any(label != NO_LABEL for label in self.labels):
             self.out["success"] = np.asarray(self.labels, np.int8)
         for name, (dtype, values) in self._per_episode.items():
-            self.out.create_dataset(name, data=np.array(values, dtype), dtype=dtype)
+            data = self.out.create_dataset(name, data=np.array(values, dtype), dtype=dtype)
+            data.attrs[PER] = "episode"
         self.check()
 
     def _append(self, name: str, source: h5py.Dataset, start: int, length: int) -> None:

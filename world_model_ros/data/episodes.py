@@ -18,7 +18,15 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from world_model_ros.data.assembly import FAILURE, NO_LABEL, SUCCESS, Assembly, copy_attributes, sort_datasets
+from world_model_ros.data.assembly import (
+    FAILURE,
+    NO_LABEL,
+    PER,
+    SUCCESS,
+    Assembly,
+    copy_attributes,
+    sort_datasets,
+)
 from world_model_ros.data.atomic import write_text, written
 from world_model_ros.errors import UserError
 
@@ -381,6 +389,7 @@ def add_episodes(assembly: Assembly, file: EpisodeFile, episodes, cut=None) -> N
     for name in others:
         if name not in assembly.out:
             source.copy(name, assembly.out, name)
+            assembly.out[name].attrs[PER] = "file"
     labels = file.labels
     for episode in tqdm(episodes, desc="copy", unit="episode", leave=False, disable=None):
         first, last = (cut or {}).get(episode, (0, 0))

@@ -49,6 +49,12 @@ def test_drop_keeps_the_others_with_all_their_datasets(more, capsys):
     assert {"pixels_wrist", "extra/current", "weight", "words"} <= after[0].keys()
     with h5py.File(more) as file:
         np.testing.assert_array_equal(file["calibration"], np.eye(3))
+    assert run("drop", more, "0") == 0  # there are as many episodes as the calibration has rows
+    with h5py.File(more) as file:
+        np.testing.assert_array_equal(file["calibration"], np.eye(3))
+    assert_same(before[2], contents(more)[0])
+    more.with_name("more.h5.1.bak").rename(more)
+    with h5py.File(more) as file:
         assert file["extra/current"].attrs["unit"] == "A"
         assert file["episode_idx"][:].tolist() == [0] * 20 + [1] * 20 + [2] * 20
         assert file["step_idx"][:].tolist() == [*range(20)] * 3
