@@ -15,7 +15,8 @@ VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
     "collect": ("world_model_ros.evaluation.collect", "let an explorer or the planner fill an episode file"),
     "convert": ("world_model_ros.data.convert", "make an episode file of rosbag2 recordings"),
-    "train": ("world_model_ros.training.train", "train a world model on an episode file"),
+    "episodes": ("world_model_ros.data.curate.command", "list, show, drop, trim, merge and label episodes"),
+    "train": ("world_model_ros.training.train", "train a world model on episode files"),
     "train-heads": ("world_model_ros.training.heads", "add heads to a trained world model, or replace them"),
     "evaluate": ("world_model_ros.evaluation.evaluate", "closed-loop success on held-out problems"),
     "benchmark": (

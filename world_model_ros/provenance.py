@@ -25,7 +25,7 @@ def command_line(
         if name in leave_out or value == parser.get_default(name):
             continue
         words.append(f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}")
-        words += [] if value is True else [str(value)]
+        words += [] if value is True else map(str, value if isinstance(value, list) else [value])
     return shlex.join(words)
 
 

@@ -45,11 +45,11 @@ class _Sink(io.FileIO):
 
 
 @contextlib.contextmanager
-def written(path: Path, safe: str):
+def written(path: Path, safe: str, backup: Path | None = None):
     """Open an HDF5 file that replaces ``path`` after the block, complete; on an error nothing changes.
 
-    Yields the file and a check to call after each large write. Raises UserError where writing fails; its text
-    ends with ``safe``, which says what is not lost.
+    Yields the file and a check to call after each large write. The old file stays as ``backup`` where one is
+    named. Raises UserError where writing fails; its text ends with ``safe``, which says what is not lost.
     """
     temporary = path.with_name(path.name + ".tmp")
     sink = None
@@ -58,7 +58,11 @@ def written(path: Path, safe: str):
             with h5py.File(sink, "w") as file:
                 yield file, sink.check
             sink.check()
+            os.fsync(sink.fileno())
+        if backup is not None:
+            _keep(path, backup)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         if sink is not None and sink.error is None and error.errno is None:  # not an error of the disk
             raise
@@ -66,6 +70,26 @@ def written(path: Path, safe: str):
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, backup: Path) -> None:
+    """Give the file at ``path`` a second name, or move it there where the disk has no hard links."""
+    try:
+        os.link(path, backup)
+    except FileExistsError:
+        raise
+    except OSError:
+        os.rename(path, backup)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where the disk can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _unwritable(path: Path, error: OSError, safe: str) -> UserError:
@@ -77,6 +101,8 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(text, "utf-8")
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise _unwritable(path, error, "nothing was stored") from None

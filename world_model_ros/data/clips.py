@@ -1,18 +1,20 @@
-"""Clips of frames and the action blocks between them, held in memory for training."""
+"""Clips of frames and the action blocks between them, in memory or, where they do not fit, in a file."""
 
 import numpy as np
 
 from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.data.frame_cache import FrameCache, frames_in_memory
 from world_model_ros.data.normalisation import normalise
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionSpec
-from world_model_ros.model.frames import resize_frame
 
 
 class Clips:
     """All clips of ``frames`` frames, one action block apart, of the chosen episodes (paper, 3).
 
-    Raises UserError when the block does not fit the file's rows or no episode is long enough.
+    Frames are read from ``cache`` where one is given, and else held in memory, of the size of the file's or
+    of ``image_size``. Raises UserError when the block does not fit the file's rows or no episode is long
+    enough.
     """
 
     def __init__(
@@ -23,6 +25,7 @@ class Clips:
         frames: int = 4,
         episodes=None,
         image_size: int | None = None,
+        cache: FrameCache | None = None,
     ):
         steps_per_row = file.attributes["steps_per_row"]
         if block % steps_per_row:
@@ -33,25 +36,23 @@ class Clips:
         self.stride = block // steps_per_row
         self.frames = frames
         self.episodes = list(range(len(file)) if episodes is None else episodes)
-        pixels, blocks, starts, rows, lengths = [], [], [], 0, []
-        for episode in self.episodes:
-            frames_of_episode = file.pixels(episode)
-            if image_size is not None and frames_of_episode.shape[1:3] != (image_size, image_size):
-                frames_of_episode = np.stack([resize_frame(f, image_size) for f in frames_of_episode])
-            pixels.append(frames_of_episode)
-            blocks.append(_blocks(file.actions(episode), self.stride))
-            length = len(frames_of_episode)
-            starts.append(rows + np.arange(max(0, length - (frames - 1) * self.stride)))
-            rows += length
-            lengths.append(length)
+        self.cache = cache
+        self.lengths = np.array([file.lengths[e] for e in self.episodes], np.int64)  # rows of each episode
+        starts = [
+            end - length + np.arange(max(0, length - (frames - 1) * self.stride))
+            for end, length in zip(np.cumsum(self.lengths), self.lengths, strict=True)
+        ]
         self.starts = np.concatenate(starts) if starts else np.zeros(0, np.int64)
         if len(self.starts) == 0:
             raise UserError(
                 f"{file.path} has no episode of {frames} frames {block} control steps apart: "
                 "record longer ones."
             )
-        self.pixels = np.concatenate(pixels)
-        self.lengths = np.array(lengths)  # rows of each episode
+        if cache is None:
+            self.pixels = frames_in_memory(file, self.episodes, image_size)
+        else:
+            self.pixels = cache.frames_of(self.episodes)
+        blocks = [_blocks(file.actions(episode), self.stride) for episode in self.episodes]
         self.blocks = normalise(np.concatenate(blocks), action)
         self._offsets = np.arange(frames) * self.stride
 

@@ -6,18 +6,29 @@ One row per recorded frame, episodes contiguous: ``pixels`` uint8 (N, H, W, 3), 
 holds all of them, step by step. It is 1 in published files and for recorded robots; the sims render
 only the frames that a model step needs. The last action of an episode is NaN: nothing followed it.
 ``pixels_<name>`` has the frames of a further camera, which no model sees today.
+``success`` int8 (E,), where there is one, has the labels: 1 success, 0 failure, -1 none.
 """
 
 import contextlib
-import functools
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
+from tqdm import tqdm
 
+from world_model_ros.data.assembly import (
+    FAILURE,
+    NO_LABEL,
+    PER,
+    SUCCESS,
+    Assembly,
+    copy_attributes,
+    sort_datasets,
+)
 from world_model_ros.data.atomic import write_text, written
 from world_model_ros.errors import UserError
 
@@ -116,12 +127,13 @@ class EpisodeFile:
         """Close the file."""
         self._file.close()
 
-    def _rows(self, column: str, episode: int) -> np.ndarray:
+    def _rows(self, column: str, episode: int, part: slice = slice(None)) -> np.ndarray:
         if not 0 <= episode < len(self):
             raise UserError(f"{self.path} has episodes 0 to {len(self) - 1}, there is no episode {episode}.")
-        start = self.offsets[episode]
+        first, last, step = part.indices(int(self.lengths[episode]))
+        start = int(self.offsets[episode])
         try:
-            return self._file[column][start : start + self.lengths[episode]]
+            return self._file[column][start + first : start + max(first, last) : step]
         except KeyError:
             raise UserError(f"{self.path} has no column {column!r}.") from None
         except Exception as error:  # a damaged file may hold anything anywhere
@@ -130,9 +142,9 @@ class EpisodeFile:
                 "files compressed with Blosc need `pip install hdf5plugin`."
             ) from None
 
-    def pixels(self, episode: int) -> np.ndarray:
-        """Return the frames of an episode, uint8 (T, H, W, 3)."""
-        return self._rows("pixels", episode)
+    def pixels(self, episode: int, part: slice = slice(None)) -> np.ndarray:
+        """Return the frames of an episode, or a part of them, uint8 (T, H, W, 3)."""
+        return self._rows("pixels", episode, part)
 
     def actions(self, episode: int) -> np.ndarray:
         """Return its action rows, float32 (T, steps_per_row * dim), physical units, the last NaN."""
@@ -158,6 +170,14 @@ class EpisodeFile:
         return names if len(names) == width else [f"{column}_{i}" for i in range(width)]
 
     @property
+    def labels(self) -> np.ndarray:
+        """Labels of the episodes, int8 (E,): 1 success, 0 failure, -1 none; none where the file has none."""
+        none = np.full(len(self), NO_LABEL, np.int8)
+        labels = self._file["success"][()] if "success" in self._file else none
+        known = np.isin(labels, (SUCCESS, FAILURE))
+        return np.where(known, labels, NO_LABEL).astype(np.int8) if labels.shape == none.shape else none
+
+    @property
     def has_states(self) -> bool:
         """Whether states were recorded."""
         return "state" in self._file
@@ -173,8 +193,9 @@ class EpisodeWriter:
 
     Every finished episode becomes a small file of its own in ``<path>.parts`` by an atomic rename;
     ``finish`` merges them, in the order of their indices, behind what ``path`` already holds, and
-    renames the result into place. Opening the same path again with the same attributes continues.
-    Raises UserError when the attributes contradict those of an earlier run.
+    renames the result into place. Opening the same path again with the same attributes continues: parts that
+    cannot be read are moved to ``<path>.damaged``, and stderr names them. Raises UserError when the
+    attributes contradict those of an earlier run.
     """
 
     def __init__(self, path: str | Path, attributes: dict):
@@ -182,17 +203,21 @@ class EpisodeWriter:
         self.parts = self.path.with_name(self.path.name + ".parts")
         self.attributes = json.loads(json.dumps(attributes))
         self._merged = 0
+        self._layout: dict[str, tuple] | None = None  # of the rows of each dataset
         if self.path.exists():
             with EpisodeFile(self.path) as file:
                 self._check(file.attributes, self.path)
                 self._merged = len(file)
+                self._layout = _layout(sort_datasets(file._file, len(file._file["pixels"]), len(file))[0])
         self.parts.mkdir(parents=True, exist_ok=True)
         note = self.parts / "attributes.json"
-        if note.exists():
+        try:
             self._check(json.loads(note.read_text()), self.parts)
-        else:
+        except (FileNotFoundError, ValueError):  # a power cut may have left it empty
             write_text(note, json.dumps(self.attributes, indent=2))
         self._staged = {int(m[1]) for f in self.parts.iterdir() if (m := _PART.fullmatch(f.name))}
+        self._set_damaged_aside()
+        self._drop_merged()
 
     def _check(self, stored: dict, where: Path) -> None:
         differing = [
@@ -216,12 +241,23 @@ class EpisodeWriter:
         """Number of episodes that are safe on disk."""
         return len(self.done)
 
-    def append(self, pixels, action, state=None, proprio=None, index: int | None = None) -> int:
+    def append(
+        self,
+        pixels,
+        action,
+        state=None,
+        proprio=None,
+        index: int | None = None,
+        label: int = NO_LABEL,
+        more: dict | None = None,
+    ) -> int:
         """Store one finished episode; return its index (the next free one by default).
 
         pixels uint8 (T, H, W, 3); action (T, steps_per_row * dim), physical units, the last row NaN;
-        state (T, S) and proprio (T, P) optional. Raises ValueError for other shapes, UserError where the
-        disk is full: then this episode is lost, and no other.
+        state (T, S) and proprio (T, P) optional; ``more`` has further datasets of T rows, such as
+        ``pixels_<camera>``. ``label`` is 1 success, 0 failure, -1 none. Raises ValueError for other shapes,
+        UserError for datasets other than those of the episodes before and where the disk is full: then this
+        episode is lost, and no other.
         """
         columns = {"pixels": pixels, "action": action, "state": state, "proprio": proprio}
         columns = {k: np.asarray(v, _COLUMNS[k]) for k, v in columns.items() if v is not None}
@@ -231,14 +267,29 @@ class EpisodeWriter:
         for name, values in columns.items():
             if len(values) != length or (name != "pixels" and values.ndim != 2):
                 raise ValueError(f"{name} has shape {values.shape}, the episode has {length} rows")
+        for name, values in (more or {}).items():
+            columns[name] = np.asarray(values)
+            if columns[name].shape[:1] != (length,):
+                raise ValueError(f"{name} has shape {columns[name].shape}, the episode has {length} rows")
+        self._checked_layout(columns)
         if index is None:
             index = max(self.done, default=-1) + 1
-        with self.open(index) as add:
+        with self.open(index, label) as add:
             add(columns)
         return index
 
+    def _checked_layout(self, columns: dict[str, np.ndarray]) -> dict[str, tuple]:
+        """Return the shape of a row of each column; UserError where it is not that of the episodes before."""
+        layout = _layout(columns)
+        if self._layout not in (None, layout):
+            raise UserError(
+                f"{self.path}: this episode has rows of {layout}, those before it of {self._layout}: choose "
+                "another file for it."
+            )
+        return layout
+
     @contextlib.contextmanager
-    def open(self, index: int | None = None):
+    def open(self, index: int | None = None, label: int = NO_LABEL):
         """Store an episode that comes piece by piece, in little memory: it is safe after the block.
 
         Yields a function to call with the columns of some rows, by name, each (n, ...). An exception in the
@@ -248,42 +299,99 @@ class EpisodeWriter:
             index = max(self.done, default=-1) + 1
         if index in self.done:
             raise ValueError(f"episode {index} is stored already")
-        target = self.parts / f"episode-{index:08d}.h5"
-        with written(target, f"this episode is lost, the {self.episodes} before it are safe") as (
-            file,
-            check,
-        ):
-            yield functools.partial(_add_rows, file, check)
+        layout: dict | None = None
+        safe = f"this episode is lost, the {self.episodes} before it are safe"
+        with written(self._part(index), safe) as (file, check):
+            file.attrs["success"] = label
+
+            def add(columns: dict[str, np.ndarray]) -> None:
+                nonlocal layout
+                columns = {k: np.asarray(v, _COLUMNS.get(k)) for k, v in columns.items()}
+                layout = layout or self._checked_layout(columns)
+                _add_rows(file, check, columns)
+
+            yield add
         self._staged.add(index)
+        self._layout = layout or self._layout
 
     def finish(self) -> Path:
         """Merge everything stored into the one file and return its path.
 
-        Raises UserError when nothing was stored, the episodes do not fit together or the disk is full;
-        what was stored stays stored.
+        Parts that were damaged or deleted meanwhile are left out, and stderr says so. Raises UserError when
+        nothing was stored or the disk is full; what was stored stays stored.
         """
+        self._set_damaged_aside()
+        self._close_gaps()
         if not self._staged:
             self._remove_parts()
             if not self._merged:
                 raise UserError(f"no episode was finished, so {self.path} was not written.")
             return self.path
         with written(self.path, f"all {self.episodes} episodes are safe, finish later") as (out, check):
-            out.attrs.update(self.attributes)
-            lengths = []
+            assembly = Assembly(out, check)
             if self._merged:
                 with EpisodeFile(self.path) as old:
-                    for episode in range(len(old)):
-                        names = (c for c in old._file if c in _COLUMNS or c.startswith(_FURTHER_CAMERA))
-                        columns = {c: old._rows(c, episode) for c in names}
-                        lengths.append(_extend(out, columns, len(lengths), check))
+                    add_episodes(assembly, old, range(len(old)))
+            out.attrs.update(self.attributes)
             for index in sorted(self._staged):
-                with _open(self.parts / f"episode-{index:08d}.h5") as part:
-                    lengths.append(_extend(out, dict(part), len(lengths), check))
-            out["ep_len"] = np.asarray(lengths, np.int32)
-            out["ep_offset"] = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-        self._merged, self._staged = len(lengths), set()
+                with _open(self._part(index)) as part:
+                    label = int(part.attrs.get("success", NO_LABEL))
+                    assembly.add(dict(part), 0, len(part["pixels"]), label)
+            assembly.close()
+        self._merged, self._staged = len(assembly.lengths), set()
         self._remove_parts()
         return self.path
+
+    def _part(self, index: int) -> Path:
+        return self.parts / f"episode-{index:08d}.h5"
+
+    def _set_damaged_aside(self) -> None:
+        """Move the parts that cannot be merged to ``<path>.damaged``, and say so."""
+        aside = self.path.with_name(self.path.name + ".damaged")
+        for index in sorted(self._staged):
+            part = self._part(index)
+            if not part.exists():
+                continue
+            layout, why = _part_layout(part)
+            if not why and self._layout not in (None, layout):
+                why = f"its rows are {layout}, those of the episodes before {self._layout}"
+            if why:
+                aside.mkdir(exist_ok=True)
+                part.rename(_free(aside / part.name))
+                self._staged.remove(index)
+                _note(f"episode {index} of {self.path} cannot be used ({why}): it was moved to {aside}")
+            else:
+                self._layout = layout
+
+    def _drop_merged(self) -> None:
+        """Delete the parts that are in the file already: a kill came between the merging and the deleting."""
+        for index in sorted(i for i in self._staged if i < self._merged):
+            with EpisodeFile(self.path) as file, _open(self._part(index)) as part:
+                same = file.lengths[index] == len(part["pixels"]) and all(
+                    np.array_equal(part[c][()], file._rows(c, index), equal_nan=part[c].dtype.kind == "f")
+                    for c in part
+                )
+            free = max(self.done) + 1
+            self._staged.remove(index)
+            if same:
+                self._part(index).unlink()
+            else:  # another file has been put in place meanwhile
+                self._part(index).rename(self._part(free))
+                self._staged.add(free)
+
+    def _close_gaps(self) -> None:
+        """Number the parts without a gap, and say which are missing."""
+        present = {i for i in self._staged if self._part(i).exists()}
+        missing = sorted(set(range(self._merged, max(self._staged, default=-1) + 1)) - present)
+        if missing and present:
+            _note(
+                f"episode{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} of {self.path} "
+                f"{'are' if len(missing) > 1 else 'is'} missing: the later ones get lower numbers"
+            )
+        for new, index in enumerate(sorted(present), self._merged):
+            if new != index:
+                self._part(index).rename(self._part(new))
+        self._staged = set(range(self._merged, self._merged + len(present)))
 
     def _remove_parts(self) -> None:
         shutil.rmtree(self.parts, ignore_errors=True)
@@ -299,7 +407,6 @@ class EpisodeWriter:
 def _add_rows(file: h5py.File, check, columns: dict[str, np.ndarray]) -> None:
     """Append rows to the datasets of ``file``, which the first ones make."""
     for name, values in columns.items():
-        values = np.asarray(values, _COLUMNS.get(name, np.uint8))
         if name not in file:
             chunk = (1 if name.startswith("pixels") else _COPIED, *values.shape[1:])
             file.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]), chunks=chunk)
@@ -309,36 +416,55 @@ def _add_rows(file: h5py.File, check, columns: dict[str, np.ndarray]) -> None:
         check()
 
 
-def _extend(out: h5py.File, columns: dict, episode: int, check) -> int:
-    """Append the rows of one episode, arrays or datasets, to the datasets of ``out``; return their number."""
-    length = len(columns["pixels"])
-    columns = {
-        **columns,
-        "episode_idx": np.full(length, episode, np.int64),
-        "step_idx": np.arange(length, dtype=np.int64),
-    }
-    if episode and set(columns) ^ set(out):
-        differing = sorted(set(columns) ^ set(out))
-        raise UserError(f"episode {episode} and those before it do not have the same columns: {differing}.")
-    for name, values in columns.items():
-        if name not in out:
-            # one compressed chunk a frame: clips are read frame by frame
-            pixels = name.startswith("pixels")
-            out.create_dataset(
-                name,
-                shape=(0, *values.shape[1:]),
-                dtype=values.dtype,
-                maxshape=(None, *values.shape[1:]),
-                chunks=(1, *values.shape[1:]) if pixels else (1024, *values.shape[1:]),
-                **({"compression": "gzip", "compression_opts": 1} if pixels else {}),
-            )
-        data = out[name]
-        if data.shape[1:] != values.shape[1:]:
-            raise UserError(f"episode {episode}: {name} {values.shape[1:]} differs from {data.shape[1:]}.")
-        begin = len(data)
-        data.resize(begin + length, axis=0)
-        for row in range(0, length, _COPIED):
-            check()
-            end = min(row + _COPIED, length)
-            data[begin + row : begin + end] = values[row:end]
-    return length
+def add_episodes(assembly: Assembly, file: EpisodeFile, episodes, cut=None) -> None:
+    """Add episodes of ``file`` to an assembly, with all further datasets and the file's attributes.
+
+    ``cut`` maps an episode to the frames to leave out at its start and at its end. Datasets that belong
+    neither to rows nor to episodes are copied once.
+    """
+    source = file._file
+    per_row, per_episode, others = sort_datasets(source, len(source["pixels"]), len(file))
+    copy_attributes(source, assembly.out)
+    for name in others:
+        if name not in assembly.out:
+            source.copy(name, assembly.out, name)
+            assembly.out[name].attrs[PER] = "file"
+    labels = file.labels
+    for episode in tqdm(episodes, desc="copy", unit="episode", leave=False, disable=None):
+        first, last = (cut or {}).get(episode, (0, 0))
+        assembly.add(
+            per_row,
+            int(file.offsets[episode]) + first,
+            int(file.lengths[episode]) - first - last,
+            int(labels[episode]),
+            per_episode,
+            episode,
+            ends_early=last > 0,
+        )
+
+
+def _layout(columns: dict) -> dict[str, tuple]:
+    """Return the shape of a row of each dataset."""
+    return {name: tuple(values.shape[1:]) for name, values in sorted(columns.items())}
+
+
+def _part_layout(path: Path) -> tuple[dict[str, tuple] | None, str]:
+    """Read a part; return the shapes of its rows, and what is wrong with it or ""."""
+    try:
+        with _open(path) as part:
+            columns = {name: part[name][()] for name in part}
+    except Exception as error:  # a damaged file may hold anything anywhere
+        return None, f"it is damaged: {error}" if not isinstance(error, UserError) else "it is damaged"
+    if not {"pixels", "action"} <= columns.keys() or len({len(c) for c in columns.values()}) != 1:
+        return None, "it is damaged"
+    return _layout(columns), ""
+
+
+def _free(path: Path) -> Path:
+    """Return ``path``, or where that exists, the first free name beside it."""
+    numbers = (path.with_name(f"{path.stem}.{i}{path.suffix}") for i in range(1, 1_000_000))
+    return path if not path.exists() else next(p for p in numbers if not p.exists())
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)

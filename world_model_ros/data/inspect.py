@@ -3,7 +3,12 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
+from world_model_ros.data.assembly import FAILURE, NO_LABEL, SUCCESS
+from world_model_ros.data.curate.checks import coverage, file_warnings
 from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.errors import UserError
 from world_model_ros.model.config import CARD_NAME, read_spec
 
 LONGEST_CARD = 100_000  # characters
@@ -21,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def describe_file(path: Path) -> str:
-    """Return a summary of an episode file, a line per fact."""
+    """Return a summary of an episode file, a line per fact, and warnings of what may spoil a training."""
     with EpisodeFile(path) as file:
         attributes, lengths = file.attributes, file.lengths
         seconds = float((lengths - 1).sum()) * attributes["steps_per_row"] * attributes["period"]
@@ -31,6 +36,16 @@ def describe_file(path: Path) -> str:
             f"frames: {'x'.join(map(str, file.frame_shape))}",
         ]
         lines += [f"{key}: {attributes[key]}" for key in sorted(attributes)]
+        labels = file.labels
+        if np.any(labels != NO_LABEL):
+            counts = [int((labels == value).sum()) for value in (SUCCESS, FAILURE, NO_LABEL)]
+            lines.append(f"labels: {counts[0]} success, {counts[1]} failure, {counts[2]} none")
+        try:
+            lines += [*filter(None, [coverage(file)]), *(f"warning: {text}" for text in file_warnings(file))]
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file may hold anything anywhere
+            raise UserError(f"{path} is damaged ({error}): copy or record it again.") from None
     return "\n".join(lines)
 
 

@@ -21,7 +21,10 @@ def action_statistics(file: EpisodeFile, episodes=None) -> tuple[np.ndarray, np.
     std = steps.std(0)
     if np.any(std < 1e-8):
         still = [n for n, s in zip(names, std, strict=True) if s < 1e-8]
-        raise UserError(f"{file.path}: the actions {still} never change; record them moving, or drop them.")
+        raise UserError(
+            f"{file.path}: the actions {still} never change: leave them out with "
+            f"`train --drop-actions {' '.join(map(str, still))}`, or record them moving."
+        )
     return steps.mean(0), std
 
 

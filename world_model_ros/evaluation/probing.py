@@ -19,6 +19,7 @@ from world_model_ros.evaluation.recordings import (
     encode_frames,
     fresh_recordings,
     held_out_split,
+    open_data,
     per_recording,
     read_recordings,
 )
@@ -315,7 +316,7 @@ def _episodes(spec, task, data, n, seed) -> tuple[list[Recording], list[Recordin
         recordings = fresh_recordings(task, spec, count, FRESH_PROBING + seed)
         source = {"fitted_on": "fresh episodes", "judged_on": "other fresh episodes"}
         return recordings[: count // 2], recordings[count // 2 :], source
-    with EpisodeFile(data) as file:
+    with open_data(data, spec) as file:
         training, held_out = held_out_split(spec, file)
         rng = np.random.default_rng(seed)
         training = rng.permutation(training)

@@ -1,6 +1,7 @@
 """Episodes as a model sees them, held in memory: held out of a training, or recorded afresh."""
 
 import contextlib
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from world_model_ros.data.clips import split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import interface_of, normalise
+from world_model_ros.data.together import EpisodeFiles
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CheckpointSpec, interface_differences
 from world_model_ros.model.encoder import normalise_pixels
@@ -33,7 +35,13 @@ class Recording(NamedTuple):
     states: np.ndarray  # float32 (T, S); where a robot recorded no states, its proprio
 
 
-def held_out_split(spec: CheckpointSpec, file: EpisodeFile) -> tuple[list[int], list[int]]:
+def open_data(path: Path, spec: CheckpointSpec) -> EpisodeFiles:
+    """Open a file as the training saw it: the first episodes, without the actions that were left out."""
+    noted = spec.training
+    return EpisodeFiles([path], noted.get("first_episodes"), noted.get("dropped_actions", ()))
+
+
+def held_out_split(spec: CheckpointSpec, file: EpisodeFile | EpisodeFiles) -> tuple[list[int], list[int]]:
     """Return the episodes of ``file`` that the checkpoint was trained on, and those held out.
 
     Raises UserError where the file cannot be the one of the training.
@@ -44,13 +52,14 @@ def held_out_split(spec: CheckpointSpec, file: EpisodeFile) -> tuple[list[int], 
     if noted["episodes"] != len(file):
         raise UserError(
             f"the checkpoint was trained on a file of {noted['episodes']} episodes, {file.path} has "
-            f"{len(file)}: give the file of the training, or leave out --data for fresh episodes."
+            f"{len(file)}: give the file of the training ({noted.get('data', 'unknown')}; put several "
+            "together with `episodes merge`), or leave out --data for fresh episodes."
         )
     return split_episodes(len(file), noted["held_out_share"], noted["seed"])
 
 
 def read_recordings(
-    file: EpisodeFile, episodes: list[int], spec: CheckpointSpec, task: str
+    file: EpisodeFile | EpisodeFiles, episodes: list[int], spec: CheckpointSpec, task: str
 ) -> list[Recording]:
     """Read episodes, of every control step's frames those that a model step apart.
 

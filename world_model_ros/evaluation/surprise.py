@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import normalise
 from world_model_ros.evaluation.recordings import (
     FRESH_NORMAL,
@@ -23,6 +22,7 @@ from world_model_ros.evaluation.recordings import (
     fresh_recordings,
     held_out_split,
     one_step_errors,
+    open_data,
     per_recording,
     read_recordings,
 )
@@ -101,7 +101,7 @@ def measure(
         "example": example,
     }
     if data is not None and threshold is not None:
-        with EpisodeFile(data) as file:
+        with open_data(data, spec) as file:
             _, held_out = held_out_split(spec, file)
             recordings = read_recordings(file, held_out[:HELD_OUT_EPISODES], spec, task)
             errors, results["holds_held_out"] = _normal(model, spec, recordings)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from world_model_ros.data.clips import Clips, split_episodes
-from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.data.frame_cache import cache_where_needed
 from world_model_ros.data.normalisation import action_spec, interface_of
+from world_model_ros.data.together import EpisodeFiles
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import (
     check_place,
@@ -47,7 +48,9 @@ NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``train-heads``."""
     parser.add_argument("--checkpoint", required=True, help="folder or shipped model that gets the heads")
-    parser.add_argument("--data", type=Path, required=True, help="episode file (.h5) that it was trained on")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="episode files (.h5) that it was trained on"
+    )
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     add_step_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -82,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not {"held_out_share", "seed"} <= noted.keys():
         raise UserError(f"{checkpoint} does not say which episodes it held out: train it with heads instead.")
     steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
-    with EpisodeFile(arguments.data) as file:
+    with EpisodeFiles(arguments.data, noted.get("episodes"), noted.get("dropped_actions", ())) as file:
         training, held_out = split_episodes(len(file), noted["held_out_share"], noted["seed"])
         if not _same_data(file, training, spec):
             raise UserError(
@@ -90,8 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
                 f"trained on ({noted.get('data', 'unknown')})."
             )
         frames, size = spec.history + 1, spec.image.size
+        cache = cache_where_needed(file, size)
         clips, unseen = (
-            Clips(file, spec.action, spec.block, frames, episodes, size) for episodes in (training, held_out)
+            Clips(file, spec.action, spec.block, frames, episodes, size, cache)
+            for episodes in (training, held_out)
         )
     spec, metrics = add_heads(model, spec, clips, unseen, steps, noted["seed"])
     command = command_line("train-heads", arguments, add_arguments, leave_out=("threads",))
@@ -261,7 +266,7 @@ def _rows(lengths: np.ndarray, offset: int) -> Tensor:
     return torch.from_numpy(np.concatenate(rows) if rows else np.zeros(0, np.int64))
 
 
-def _same_data(file: EpisodeFile, training: list[int], spec: CheckpointSpec) -> bool:
+def _same_data(file: EpisodeFiles, training: list[int], spec: CheckpointSpec) -> bool:
     action = action_spec(file, training)
     same = not interface_differences(spec.interface, interface_of(file), ("", ""))
     return same and all(

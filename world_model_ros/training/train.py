@@ -1,4 +1,4 @@
-"""The ``train`` verb: an episode file in, a checkpoint folder out."""
+"""The ``train`` verb: episode files in, a checkpoint folder out."""
 
 import argparse
 import dataclasses
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from world_model_ros.data.clips import Clips, split_episodes
-from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.data.frame_cache import cache_where_needed
 from world_model_ros.data.normalisation import action_spec, interface_of
+from world_model_ros.data.together import EpisodeFiles
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import (
     build_model,
@@ -56,7 +57,26 @@ HEADS = ("temporal", "inverse")  # a training that starts from a checkpoint fits
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     defaults = TrainingSettings()
-    parser.add_argument("--data", type=Path, required=True, help="episode file (.h5)")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="episode files (.h5) that fit together"
+    )
+    parser.add_argument("--episodes", type=int, help="use the first so many episodes (default: all)")
+    parser.add_argument(
+        "--drop-actions",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="leave out these action dimensions, such as one that never moves",
+    )
+    parser.add_argument(
+        "--memory", type=float, help="gigabytes that frames may take (default: half of what is available)"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="where frames that do not fit into memory are written (default: beside the data)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument(
         "--run",
@@ -112,11 +132,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device).type
-    with EpisodeFile(arguments.data) as file:
+    with EpisodeFiles(arguments.data, arguments.episodes, arguments.drop_actions) as file:
         return _train(arguments, file, device)
 
 
-def _train(arguments: argparse.Namespace, file: EpisodeFile, device: str) -> int:
+def _train(arguments: argparse.Namespace, file: EpisodeFiles, device: str) -> int:
     training_episodes, held_out = split_episodes(len(file), arguments.val, arguments.seed)
     spec, weights, before = _spec(arguments, file, training_episodes), None, {}
     if arguments.start:
@@ -148,8 +168,9 @@ def _train(arguments: argparse.Namespace, file: EpisodeFile, device: str) -> int
         print(f"{folder} has all {settings.steps} steps done: {arguments.out} (--restart trains again)")
         return 0
     frames, size = spec.history + 1, spec.image.size
-    clips = Clips(file, spec.action, spec.block, frames, training_episodes, size)
-    validation = Clips(file, spec.action, spec.block, frames, held_out, size)
+    cache = cache_where_needed(file, size, arguments.memory, arguments.cache)
+    clips = Clips(file, spec.action, spec.block, frames, training_episodes, size, cache)
+    validation = Clips(file, spec.action, spec.block, frames, held_out, size, cache)
     if len(clips) < settings.batch:
         print(f"note: only {len(clips)} clips, so a step sees all of them", file=sys.stderr)
     if trainer.step and not trainer.finished:
@@ -210,7 +231,7 @@ def _run_folder(
     return same or folder
 
 
-def _exported(arguments: argparse.Namespace, settings: TrainingSettings, file: EpisodeFile) -> bool:
+def _exported(arguments: argparse.Namespace, settings: TrainingSettings, file: EpisodeFiles) -> bool:
     """Return whether --out is a checkpoint of this training, by what it notes."""
     if not (arguments.out / CONFIG_NAME).is_file():
         return False
@@ -223,7 +244,7 @@ def _export(
     arguments: argparse.Namespace,
     trainer: TrainingRun,
     spec: CheckpointSpec,
-    file: EpisodeFile,
+    file: EpisodeFiles,
     clips: Clips,
     held_out: Clips,
 ) -> None:
@@ -262,12 +283,14 @@ def _readiness(
     arguments: argparse.Namespace,
     model: LeWorldModel,
     spec: CheckpointSpec,
-    file: EpisodeFile,
+    file: EpisodeFiles,
     held_out: Clips,
 ) -> dict:
     frames = spec.history + readiness.HORIZON
     try:
-        windows = Clips(file, spec.action, spec.block, frames, held_out.episodes, spec.image.size)
+        windows = Clips(
+            file, spec.action, spec.block, frames, held_out.episodes, spec.image.size, held_out.cache
+        )
     except UserError:
         return {"verdict": f"readiness to plan with not judged: no held-out episode has {frames} model steps"}
     return readiness.measure(model, spec, windows, arguments.seed)
@@ -287,6 +310,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
     if min(arguments.threads, arguments.seed, arguments.temporal_steps, arguments.inverse_steps) < 0:
         raise UserError("--threads, --seed, --temporal-steps and --inverse-steps must not be negative.")
+    if arguments.memory is not None and not arguments.memory >= 0:
+        raise UserError(f"--memory is a number of gigabytes, it is {arguments.memory}.")
+    if arguments.cache and not arguments.cache.is_dir():
+        raise UserError(f"--cache {arguments.cache} is not a folder: make it, or choose another one.")
     check_place("--out", arguments.out)
     if arguments.run and arguments.run.exists() and not arguments.run.is_dir():
         raise UserError(f"--run {arguments.run} is not a folder: choose another one.")
@@ -305,7 +332,7 @@ def _bf16(precision: str, device: str, model: ModelConfig) -> bool:
     return device == "cuda" or amx or (avx512 and batched)
 
 
-def _spec(arguments: argparse.Namespace, file: EpisodeFile, episodes: list[int]) -> CheckpointSpec:
+def _spec(arguments: argparse.Namespace, file: EpisodeFiles, episodes: list[int]) -> CheckpointSpec:
     action = action_spec(file, episodes)
     block = int(file.attributes["block"])
     model = dataclasses.replace(_SIZES[arguments.size](block * action.dim), history=arguments.history)
@@ -315,7 +342,7 @@ def _spec(arguments: argparse.Namespace, file: EpisodeFile, episodes: list[int])
     return spec
 
 
-def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile, before: dict) -> dict:
+def _provenance(arguments, trainer: TrainingRun, file: EpisodeFiles, before: dict) -> dict:
     """Return the notes on a training for config.json; ``before`` are those of the one it started from."""
     settings = trainer.settings
     earlier = [*before.get("earlier", []), before["command"]] if before.get("command") else []
@@ -324,6 +351,8 @@ def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile, before: dict
         "task": file.attributes.get("task", ""),
         "data": file.path.name,
         "episodes": len(file),
+        "first_episodes": arguments.episodes,
+        "dropped_actions": arguments.drop_actions,
         "held_out_share": arguments.val,
         "command": _command(arguments),
         "earlier": earlier,
@@ -338,13 +367,19 @@ def _provenance(arguments, trainer: TrainingRun, file: EpisodeFile, before: dict
     }
 
 
-def _commands(spec: CheckpointSpec, file: EpisodeFile) -> list[str]:
+def _commands(spec: CheckpointSpec, file: EpisodeFiles) -> list[str]:
     """Return the commands that make the checkpoint, with the collection if `collect` made the data."""
-    return [*collect_command(file), *spec.training["earlier"], spec.training["command"]]
+    collected = [command for part in file.files for command in collect_command(part)]
+    return [*collected, *spec.training["earlier"], spec.training["command"]]
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    return command_line("train", arguments, add_arguments, leave_out=("restart", "run", "commit", "threads"))
+    return command_line(
+        "train",
+        arguments,
+        add_arguments,
+        leave_out=("restart", "run", "commit", "threads", "memory", "cache"),
+    )
 
 
 def _delete_state(folder: Path) -> None:

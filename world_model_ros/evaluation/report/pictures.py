@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.closed_loop import Outcome, run_problem
 from world_model_ros.evaluation.problems import Problem, make_problems
@@ -21,6 +20,7 @@ from world_model_ros.evaluation.recordings import (
     all_frames,
     fresh_recordings,
     held_out_split,
+    open_data,
     read_recordings,
 )
 from world_model_ros.evaluation.report.inputs import Result, check_filmed, planner_of, problem_of
@@ -221,7 +221,7 @@ def episodes_to_imagine(spec: CheckpointSpec, task: str, data: Path | None) -> t
     wanted = SHOWN + -(-BANK // LENGTH)
     if data is None:
         return fresh_recordings(task, spec, wanted, _SEED), "fresh episodes of the scripted explorer"
-    with EpisodeFile(data) as file:
+    with open_data(data, spec) as file:
         _, held_out = held_out_split(spec, file)
         if len(held_out) < 2 * SHOWN:
             raise UserError(

@@ -1,0 +1,1 @@
+"""Curating recorded episodes: list, contact sheet, drop, trim, merge, label, and warnings."""
