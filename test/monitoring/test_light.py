@@ -74,6 +74,14 @@ def test_what_is_near_the_trainings_range_is_fine(monitor, value):
     assert set(watch(monitor, [gray(value)] * 100)) == {""}
 
 
+def test_a_light_that_comes_back_between_two_seconds_is_told_once(monitor):
+    for frames in range(61, 81):
+        monitor.reset()
+        said = watch(monitor, [gray(71)] * frames + [gray(118)] * 60)
+        assert len(dict.fromkeys(filter(None, said))) == 1
+        assert said[-1] == ""
+
+
 def test_what_passes_the_camera_is_no_other_light(monitor):
     pictures = ([gray(115)] * 35 + [gray(30)] * 5) * 5
     assert set(watch(monitor, pictures)) == {""}

@@ -67,11 +67,11 @@ class LightMonitor:
             self._since, self._seen = now, []
         self._seen.append(light_of(pixels))
         if now - self._since >= WINDOW and len(self._seen) >= FEW:
-            self.newest = Light(*np.mean(self._seen, axis=0).tolist())
+            last, self.newest = self.newest, Light(*np.mean(self._seen, axis=0).tolist())
             self._since, self._seen = now, []
             kind = self._judge(self.newest)
             # The first second of a change may be half of it: its numbers would be wrong.
-            if kind == self._before and (kind != self._kind or self._moved(self.newest)):
+            if kind == self._before and (kind != self._kind or self._moved(last, self.newest)):
                 self._kind, self._told = kind, self.newest
                 self.warning = kind and self._sentence(kind, self.newest)
             self._before = kind
@@ -96,12 +96,12 @@ class LightMonitor:
                     return name
         return ""
 
-    def _moved(self, light: Light) -> bool:
-        """Return whether the numbers of the warning are no longer true."""
-        limits = (MOVED * self.mean, *[MOVED] * 3)
-        return bool(self._kind) and any(
-            abs(a - b) > limit for a, b, limit in zip(light, self._told, limits, strict=True)
-        )
+    def _moved(self, last: Light, light: Light) -> bool:
+        """Return whether the numbers of the warning were true in neither of the last two seconds."""
+        if not self._kind:
+            return False
+        limits = np.array([MOVED * self.mean, *[MOVED] * 3])
+        return all((np.abs(np.subtract(now, self._told)) > limits).any() for now in (last, light))
 
     def _sentence(self, kind: str, light: Light) -> str:
         if kind in ("darker", "brighter"):
