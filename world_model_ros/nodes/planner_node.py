@@ -102,7 +102,11 @@ class PlannerNode(ManagedNode):
         self.serve(SetBool, "planner/enable", self.on_enable)
         self.serve(Trigger, "planner/goal_from_camera", self.on_goal_from_camera)
         self.timer(WATCHDOG, self.watch_worker, steady=True)
-        self.get_logger().info(f"planner ready: {self.values['checkpoint']}, {self.planner.config}")
+        config = self.planner.config
+        self.get_logger().info(
+            f"planner ready: {self.values['checkpoint']}, {config.solver} with {config.samples} samples and "
+            f"{config.iterations} iterations, {config.horizon} model steps ahead"
+        )
 
     def start(self) -> None:
         """Begin with an empty history. Raises UserError while a plan from before hangs."""
