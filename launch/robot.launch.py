@@ -32,7 +32,7 @@ ARGUMENTS = (
     ),
     ("joint_states", "joint_states", "topic of the joint states"),
     ("command_topic", "", "topic that the robot's controller listens to, command/<interface> if empty"),
-    ("command_interface", "", "twist, velocities or joint_trajectory"),
+    ("command_interface", "", "twist, twist_unstamped, velocities or joint_trajectory"),
     ("compressed", "", "true: read <camera>/compressed"),
     ("autostart", "", "false: wait for ros2 lifecycle set"),
     ("use_sim_time", "", "true: use the time of /clock"),

@@ -135,6 +135,14 @@ def test_a_dark_picture_with_a_lamp_in_it_is_none_of_those():
         (0, "the driver does not stamp its images", "old"),
         (1234 * SECOND, "its stamp is 1234.00 s, which counts from when the camera", "synchronise"),
         (NOW - 60 * SECOND, "60.00 s old on arrival: synchronise the clocks", "max_age"),
+        (NOW - 7200 * SECOND, "2.0 hours old on arrival: if a bag is played", "max_age"),
+        (
+            NOW - 7 * 86400 * SECOND,
+            "7.0 days old on arrival: if a bag is played, use `ros2 bag play --",
+            "max_",
+        ),
+        (NOW + 5 * SECOND, "5.00 s ahead of this node's clock: synchronise", "bag"),
+        (NOW + 86400 * SECOND, "24.0 hours ahead of this node's clock", "bag"),
         (NOW - 2 * SECOND, "2.00 s old on arrival", "driver"),
     ],
 )
@@ -144,6 +152,29 @@ def test_fault_09_the_true_cause_of_a_stamp_is_named(gate, stamp, expected, unex
         assert expected in reason
         assert unexpected not in reason
     assert gate.counts["used"] == 0
+
+
+@pytest.mark.fault
+def test_fault_09_a_cameras_clock_that_is_set_back_is_named_as_that(gate):
+    assert gate.judge(NOW, NOW, picture(0)) == ""
+    assert "30.00 s old on arrival: synch" in gate.judge(NOW - 29 * SECOND, NOW + SECOND, picture(1))
+    assert gate.counts["repeated"] == 1
+
+
+@pytest.mark.fault
+def test_fault_09_a_real_camera_under_a_simulated_clock_is_named_as_that(gate):
+    reason = gate.judge(NOW, 12 * SECOND, picture(0))
+    assert (
+        "its stamp is the time of day, this node's clock is at 12.00 s: set use_sim_time to false" in reason
+    )
+
+
+@pytest.mark.parametrize("age", [-5, 60, 7200, 7 * 86400, 20 * 365 * 86400])
+def test_where_only_the_clocks_are_wrong_the_parameter_that_helps_is_named(gate, age):
+    reason = gate.judge(NOW - age * SECOND, NOW, picture(0))
+    assert "or set the parameter image_stamp of encoder_node to received" in reason
+    assert reason.count(": ") <= 2
+    assert len(reason) < 300
 
 
 def test_the_first_frames_of_a_simulation_may_be_stamped_zero(gate):

@@ -17,7 +17,7 @@ from world_model_ros.safety.joints import match_joints
 
 UINT32 = st.integers(0, 2**32 - 1)
 TIMES = st.integers(-(2**31) * 10**9, 2**31 * 10**9)  # the range of a builtin_interfaces/Time
-encodings = st.one_of(st.sampled_from([*ENCODINGS, "16UC1", "32FC1", "yuv422"]), st.text(max_size=20))
+encodings = st.one_of(st.sampled_from([*ENCODINGS, "16UC1", "32FC1", "nv24"]), st.text(max_size=20))
 small = st.integers(0, 40)
 
 
@@ -34,15 +34,20 @@ def tried(refusal, function, *arguments, **fields):
 def plausible_images(draw):
     """An image that is right but for at most one of its fields."""
     encoding = draw(st.sampled_from(sorted(ENCODINGS)))
-    width, height = draw(st.integers(1, 12)), draw(st.integers(1, 12))
-    step = width * ENCODINGS[encoding][0] + draw(st.integers(0, 9))
+    form = ENCODINGS[encoding]
+    width, height = (draw(st.integers(1, 12)) * number for number in form.multiple)
+    step = width * form.size + draw(st.integers(0, 9))
+    rows = height * 3 // 2 if form.extra else height
+    size = step * rows
+    data = draw(st.binary(min_size=size, max_size=size))
     fields = {
         "width": width,
         "height": height,
         "encoding": encoding,
         "step": step,
         "is_bigendian": False,
-        "data": draw(st.binary(min_size=step * height, max_size=step * height)),
+        # the high bytes of one sample at least: what has fewer bits is refused
+        "data": (b"\xff\xff" + data)[:size],
     }
     broken = draw(st.sampled_from(["", *fields]))
     others = {
@@ -90,9 +95,14 @@ def damaged_pictures(draw):
     return bytes(data)
 
 
-@given(st.one_of(damaged_pictures(), st.binary(max_size=200)))
-def test_compressed_images_are_decoded_or_rejected(data):
-    pixels, refused = tried(ImageRejectedError, decode_compressed, data)
+stated = st.one_of(
+    st.sampled_from(["", "jpeg", "rgb8; jpeg compressed bgr8", "bayer_rggb8; jpeg compressed "]), st.text()
+)
+
+
+@given(st.one_of(damaged_pictures(), st.binary(max_size=200)), stated)
+def test_compressed_images_are_decoded_or_rejected(data, form):
+    pixels, refused = tried(ImageRejectedError, decode_compressed, data, form)
     if refused:
         return
     assert pixels.dtype == np.uint8

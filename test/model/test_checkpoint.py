@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import pickle
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from world_model_ros.data.inspect import describe_checkpoint
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
-from world_model_ros.model.config import ModelConfig, read_spec
+from world_model_ros.model.config import LightRange, ModelConfig, read_spec
 from world_model_ros.model.lewm import LeWorldModel
 
 WEIGHTS = "model.safetensors"
@@ -29,6 +30,34 @@ def test_what_is_saved_comes_back(folder, tiny_model, tiny_spec):
     assert torch.equal(model.encode(pixels), tiny_model.encode(pixels))
     assert {path.name for path in folder.iterdir()} == {"config.json", WEIGHTS, "card.md"}
     assert [path.name for path in folder.parent.iterdir()] == ["tiny"]
+
+
+LIGHT = LightRange((98.0, 0.3, 0.3, 0.3), (114.0, 0.33, 0.33, 0.34), (130.0, 0.36, 0.36, 0.36))
+
+
+def test_the_light_of_the_training_comes_back_and_checkpoints_without_it_load(
+    tmp_path, tiny_model, tiny_spec
+):
+    lit = save_checkpoint(tmp_path / "lit", tiny_model, dataclasses.replace(tiny_spec, light=LIGHT))
+    assert read_spec(lit).light == LIGHT
+    config = json.loads((lit / "config.json").read_text())
+    del config["light"]  # as checkpoints were written before
+    (lit / "config.json").write_text(json.dumps(config))
+    assert read_spec(lit).light == LightRange()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"low": (98.0,)}, "four numbers each in low, mean and high"),
+        ({"high": (300.0, 0.36, 0.36, 0.36)}, "0 <= low <= mean <= high"),
+        ({"low": (120.0, 0.3, 0.3, 0.3)}, "0 <= low <= mean <= high"),
+        ({"mean": (math.nan, 0.33, 0.33, 0.34)}, "0 <= low <= mean <= high"),
+    ],
+)
+def test_a_light_that_cannot_be_is_refused(tiny_spec, change, expected):
+    with pytest.raises(UserError, match=expected):
+        dataclasses.replace(tiny_spec, light=dataclasses.replace(LIGHT, **change)).validate()
 
 
 @torch.no_grad()

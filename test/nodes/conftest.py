@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-INTERFACES = ("twist", "velocities", "joint_trajectory")
+INTERFACES = ("twist", "twist_unstamped", "velocities", "joint_trajectory")
 
 
 class Robot:
@@ -16,7 +16,7 @@ class Robot:
 
     def __init__(self, observer, interface="twist"):
         from diagnostic_msgs.msg import DiagnosticStatus
-        from geometry_msgs.msg import TwistStamped
+        from geometry_msgs.msg import Twist, TwistStamped
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from sensor_msgs.msg import Image, JointState
         from std_msgs.msg import Float64MultiArray, String
@@ -24,7 +24,7 @@ class Robot:
 
         self.observer, node = observer, observer.node
         self.interface = interface
-        twist = interface == "twist"
+        twist = interface.startswith("twist")
         self.action_names = ("linear_x", "linear_y") if twist else ("joint1", "joint2")
         self.joint_names = ["panda_joint1"] if twist else list(self.action_names)
         self.pose = [0.0] * len(self.joint_names)
@@ -35,9 +35,10 @@ class Robot:
         self.latents = node.create_publisher(Image, "latent", 10)
         self.plans = node.create_publisher(JointTrajectory, "plan", 10)
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        kinds = (TwistStamped, Float64MultiArray, JointTrajectory)
+        kinds = (TwistStamped, Twist, Float64MultiArray, JointTrajectory)
         kind = dict(zip(INTERFACES, kinds, strict=True))[interface]
-        self.twists = self.commands = observer.collect(kind, f"command/{interface}", 1000)
+        topic = f"command/{'twist' if twist else interface}"
+        self.twists = self.commands = observer.collect(kind, topic, 1000)
         self._health_kind = DiagnosticStatus, latched
         self.executed = observer.collect(JointState, "command/executed", 1000)
         self.status = observer.collect(String, "status", latched)
@@ -117,8 +118,9 @@ class Robot:
 
     def moves(self, command):
         """Return whether a command moves the robot, or leads it to another place than it is held at."""
-        if self.interface == "twist":
-            return command.twist.linear.x != 0 or command.twist.linear.y != 0
+        if self.interface.startswith("twist"):
+            linear = getattr(command, "twist", command).linear
+            return linear.x != 0 or linear.y != 0
         if self.interface == "velocities":
             return any(command.data)
         first, last = command.points
@@ -163,7 +165,7 @@ def start_command(request, processes):
     """Return a function that starts a command_node for a Robot on real time."""
 
     def start(robot, **parameters):
-        kind = "checkpoint" if robot.interface == "twist" else "arm_checkpoint"
+        kind = "checkpoint" if robot.interface.startswith("twist") else "arm_checkpoint"
         words = {"checkpoint": request.getfixturevalue(kind), "command.interface": robot.interface}
         if robot.interface == "joint_trajectory":
             words |= {"limits.position_low": "[-50.0, -50.0]", "limits.position_high": "[50.0, 50.0]"}

@@ -195,6 +195,21 @@ def test_fault_33_nobody_listens(processes, checkpoint, observer, ask):
     assert ask.diagnosed("command_node", "command/twist")
 
 
+def test_fault_33_a_base_that_takes_another_type_is_named_with_the_parameter(
+    processes, checkpoint, observer, ask
+):
+    from geometry_msgs.msg import Twist
+
+    processes.node("command_node", config=False, checkpoint=checkpoint)
+    observer.node.create_subscription(Twist, "command/twist", lambda _: None, 10)
+    words = (
+        "/observer takes geometry_msgs/msg/Twist on /command/twist, command_node sends "
+        "geometry_msgs/msg/TwistStamped: set command.interface to twist_unstamped"
+    )
+    observer.until(lambda: ask.diagnosed("command_node", words))
+    assert ask.diagnosis("command_node")[0] == b"\x01"
+
+
 @pytest.mark.parametrize("how", ["service", "topic"])
 def test_fault_40_the_emergency_stop_is_latched(robot, observer, command, how, ask):
     from std_msgs.msg import Bool

@@ -104,9 +104,9 @@ def test_fault_07_images_that_cannot_be_are_rejected_without_an_exception(encode
     broken = (
         {"data": b""},
         {"data": b"\0" * 100},
-        {"step": 1},
-        {"is_bigendian": 1},
-        {"encoding": "yuv422"},
+        {"step": 1, "data": b"\0" * 100},
+        {"encoding": "nv24"},
+        {"encoding": "mono16", "data": b"\1\0" * 64 * 48, "step": 128},
         {"encoding": ""},
         {"height": 0, "data": b""},
         {"height": 2**31, "data": b"\0"},
@@ -129,6 +129,101 @@ def test_fault_07_images_that_cannot_be_are_rejected_without_an_exception(encode
     assert not set(stamps) & set(camera.stamps())
     assert "Traceback" not in encoder.log.read_text()
     assert encoder.poll() is None
+
+
+def test_fault_05_a_driver_that_sets_no_step_and_a_flag_and_sends_yuyv_is_understood(
+    processes, checkpoint, camera, observer
+):
+    start(processes, checkpoint)
+    shot = []
+
+    def shoot():
+        data = camera.rng.integers(0, 256, 64 * 48 * 2, np.uint8).tobytes()
+        shot.append(camera.shoot(encoding="yuv422_yuy2", step=0, is_bigendian=1, data=data))
+
+    observer.until(lambda: set(shot) & set(camera.stamps()), again=shoot)
+
+
+def test_fault_43_a_depth_topic_is_refused_as_that_and_not_counted_as_used(
+    processes, checkpoint, observer, ask
+):
+    import cv2
+    from sensor_msgs.msg import CompressedImage
+
+    node = start(processes, checkpoint, compressed="true")
+    out = observer.node.create_publisher(CompressedImage, "camera/image_raw/compressed", 1)
+    depth = cv2.imencode(".png", np.arange(48 * 64, dtype=np.uint16).reshape(48, 64))[1]
+    sent = [0]
+
+    def shoot():
+        sent[0] += 1
+        message = CompressedImage(
+            format="16UC1; png compressed ", data=depth.tobytes() + bytes([sent[0] % 256])
+        )
+        message.header.stamp = observer.node.get_clock().now().to_msg()
+        out.publish(message)
+
+    words = (
+        "/camera/image_raw/compressed: no frame can be used: it is a PNG of 16-bit values: this is a depth"
+    )
+    observer.until(lambda: ask.diagnosed("encoder_node", words), again=shoot)
+    level, _, values = ask.diagnosis("encoder_node")
+    assert level == b"\x01"
+    assert values["frames_used"] == "0"
+    assert int(values["frames_rejected"]) > 0
+    assert node.log.read_text().count("this is a depth topic") == 1
+
+
+def test_fault_46_a_camera_that_does_not_stamp_is_used_by_the_time_of_arrival(
+    processes, checkpoint, camera, observer, ask
+):
+    node = start(processes, checkpoint, image_stamp="received")
+    began = observer.node.get_clock().now().nanoseconds
+    observer.until(lambda: len(camera.latents) > 3, again=lambda: camera.shoot(stamp=0))
+    stamps = camera.stamps()
+    assert stamps == sorted(set(stamps))
+    assert began < stamps[0] <= stamps[-1] <= observer.node.get_clock().now().nanoseconds
+    assert "dropped" not in node.log.read_text()
+
+
+def test_fault_56_another_light_than_in_training_is_named_with_numbers_and_logged_once(
+    processes, checkpoint, camera, observer, ask, tmp_path
+):
+    folder = tmp_path / "lit"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    thirds = [1 / 3] * 3
+    config["light"] = {"low": [98.0, *thirds], "mean": [118.0, *thirds], "high": [130.0, *thirds]}
+    (folder / "config.json").write_text(json.dumps(config))
+    node = start(processes, folder)
+
+    def shoot(brightness):
+        pixels = camera.rng.integers(brightness - 5, brightness + 6, (48, 64, 1), np.uint8).repeat(3, 2)
+        camera.shoot(pixels=pixels)
+
+    words = "the picture is 40 % darker than in training (mean 71, 98 to 130)"
+    observer.until(lambda: ask.diagnosed("encoder_node", words), again=lambda: shoot(71))
+    level, _, values = ask.diagnosis("encoder_node")
+    assert level == b"\x01"
+    assert values["picture_brightness"] == "71"
+    observer.until(lambda: ask.diagnosed("encoder_node", "fine"), again=lambda: shoot(118))
+    assert node.log.read_text().count("darker than in training") == 1
+
+
+def test_fault_30_topics_that_do_have_images_are_offered_by_their_full_names(
+    processes, checkpoint, observer, ask
+):
+    from sensor_msgs.msg import CompressedImage, Image
+
+    start(processes, checkpoint)
+    observer.until(lambda: ask.diagnosed("encoder_node", "no image yet: nobody publishes /camera/image_raw"))
+    other = observer.node.create_publisher(CompressedImage, "front/image_raw/compressed", 1)
+    words = "images of the other kind are on /front/image_raw/compressed: set compressed to true"
+    observer.until(lambda: ask.diagnosed("encoder_node", words))
+    observer.node.create_publisher(Image, "front/image_raw", 1)
+    words = "nobody publishes /camera/image_raw, images are on /front/image_raw: remap /camera/image_raw"
+    observer.until(lambda: ask.diagnosed("encoder_node", words))
+    assert other.get_subscription_count() == 0
 
 
 def test_fault_08_black_pictures_are_a_warning(encoder, camera, observer, ask):
@@ -302,7 +397,7 @@ def test_fault_45_goals_that_show_nothing_are_refused_and_named(processes, check
         observer.until(lambda text=expected: f"goal/image was rejected: {text}" in node.log.read_text())
     camera = Camera(observer)  # so that the goal is all there is to report
     observer.until(
-        lambda: ask.diagnosed("encoder_node", "goal on goal/image was refused: the picture is white"),
+        lambda: ask.diagnosed("encoder_node", "goal on /goal/image was refused: the picture is white"),
         again=camera.shoot,
     )
     assert ask.diagnosis("encoder_node")[0] == b"\x01"
@@ -408,9 +503,9 @@ def test_fault_03_a_frozen_camera_keeps_its_cause_and_one_that_stops_says_that(
     observer.until(lambda: len(health) > first + 30, again=shoot)
     # Where the machine is so busy that no frame came for a second, that is true too.
     reasons = {message.message for message in health[first:]} - {
-        "camera/image_raw: no frame for more than 1 s"
+        "/camera/image_raw: no frame for more than 1 s"
     }
     assert reasons == {message.message for message in health[first:] if "frozen" in message.message}
-    observer.until(lambda: health[-1].message == "camera/image_raw: no frame for more than 1 s")
+    observer.until(lambda: health[-1].message == "/camera/image_raw: no frame for more than 1 s")
     assert {v.key: v.value for v in health[-1].values}["asks_for"] == "go_on"  # missed by the frames' age
     observer.until(lambda: health[-1].message == "fine", again=camera.shoot)

@@ -33,7 +33,7 @@ def test_wrong_images_are_rejected_and_named_once(processes, observer, checkpoin
     )
     observer.repeat(lambda: publisher.publish(image(1, encoding="16UC1")), 3)
     for stamp, fields in enumerate(
-        ({"data": b"\0" * 100}, {"step": 1}, {"is_bigendian": 1}, {"data": b""}), start=2
+        ({"data": b"\0" * 100}, {"step": 1, "data": b"\0"}, {"encoding": "nv24"}, {"data": b""}), start=2
     ):
         count = node.log.read_text().count("was rejected")
         observer.until(

@@ -150,6 +150,10 @@ def test_velocities_and_twists_are_zero_when_still():
     assert (message.twist.linear.x, message.twist.angular.z) == (0.1, -0.3)
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (2, 5)
     assert message.header.frame_id == "base"
+    unstamped = Commands(twist, "twist_unstamped", PERIOD, limits).message(
+        0, np.array([0.1, -0.3]), True, None
+    )
+    assert unstamped == message.twist
 
 
 @pytest.fixture

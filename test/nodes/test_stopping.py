@@ -149,7 +149,7 @@ def test_fault_49_a_clock_that_is_set_stops_the_robot_and_is_named(
 ):
     leap = tmp_path / "leap"
     leap.write_text("0")
-    chosen = checkpoint if any_robot.interface == "twist" else arm_checkpoint
+    chosen = checkpoint if any_robot.interface.startswith("twist") else arm_checkpoint
     words = [f"checkpoint:={chosen}", f"command.interface:={any_robot.interface}"]
     if any_robot.interface == "joint_trajectory":
         words += ["limits.position_low:=[-50.0, -50.0]", "limits.position_high:=[50.0, 50.0]"]

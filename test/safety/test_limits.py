@@ -121,11 +121,13 @@ def spec(kind, names, unit):
     ("kind", "interface", "fits"),
     [
         ("twist", "twist", True),
+        ("twist", "twist_unstamped", True),
         ("twist", "velocities", False),
         ("twist", "joint_trajectory", False),
         ("joint_velocity", "velocities", True),
         ("joint_velocity", "joint_trajectory", True),
         ("joint_velocity", "twist", False),
+        ("joint_velocity", "twist_unstamped", False),
         ("twist", "positions", False),
     ],
 )

@@ -25,6 +25,9 @@ def test_training_beats_copying_and_leaves_a_checkpoint(data, tmp_path, tiny, ca
     thresholds = spec.thresholds
     assert 0 < thresholds.norm_low < thresholds.norm_high
     assert thresholds.surprise > 0
+    brightness = picture((0.5, 0.5)).mean()  # the spot is inside the picture, so all are alike
+    assert spec.light.low[0] <= brightness <= spec.light.high[0] < 1.1 * spec.light.low[0]
+    assert spec.light.mean[1:] == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     # frames of one place are closer than the threshold, frames of opposite corners are not
     near, far = np.array([[0.5, 0.5], [0.505, 0.5]]), np.array([[0.2, 0.2], [0.8, 0.8]])
     with torch.no_grad():

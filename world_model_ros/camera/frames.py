@@ -16,6 +16,8 @@ SECOND = 1_000_000_000
 DARK, BRIGHT = 4, 251  # of 255: a picture that is darker, or brighter, everywhere shows nothing
 UPTIME = 10 * 365 * 86400.0  # seconds: a stamp that is older counts from the start of a computer
 APART = 10.0  # seconds: a stamp that is older comes from another clock
+RECORDED = 3600.0  # seconds: a stamp that is older may come from a recording
+BY_ARRIVAL = "set the parameter image_stamp of encoder_node to received"
 SILENT = 1.0  # seconds without any frame that are a warning
 UNUSABLE = 0.5  # seconds in which frames came and none could be used that are a warning
 _STRIDE = 7  # every which pixel is compared with DARK and BRIGHT
@@ -69,17 +71,16 @@ class FrameGate:
         if not stamp and (late or self._stamp == 0):
             return self._drop(
                 "unstamped",
-                "its stamp is zero: the driver does not stamp its images, set header.stamp to the time of "
-                "the exposure",
+                "its stamp is zero: the driver does not stamp its images, let it set header.stamp to the "
+                f"time of the exposure, or {BY_ARRIVAL}",
             )
         if self._stamp is not None and stamp <= self._stamp:
-            return self._drop("repeated", "its stamp is not newer than the last frame's")
+            if late and stamp < self._stamp:
+                return self._drop("repeated", _why_late(stamp, received))  # the camera's clock was set back
+            reason = "its stamp is not newer than the last frame's: let the driver stamp each frame, or "
+            return self._drop("repeated", reason + BY_ARRIVAL)
         if received and rules.ahead and stamp - received > rules.ahead * SECOND:
-            return self._drop(
-                "future",
-                f"its stamp is {(stamp - received) / SECOND:.2f} s ahead of this node's clock: "
-                "synchronise the clocks, or set use_sim_time alike everywhere",
-            )
+            return self._drop("future", _why_ahead(stamp, received))
         if late:
             return self._drop("late", _why_late(stamp, received))
         if rules.max_rate and self._stamp is not None and stamp - self._stamp < SECOND / rules.max_rate:
@@ -127,14 +128,43 @@ def _why_late(stamp: int, received: int) -> str:
     if age > UPTIME:
         return (
             f"its stamp is {stamp / SECOND:.2f} s, which counts from when the camera or its computer was "
-            "started: let the driver stamp with the time of day"
+            f"started: let the driver stamp with the time of day, or {BY_ARRIVAL}"
+        )
+    if age > RECORDED:
+        return (
+            f"its stamp is {_span(age)} old on arrival: if a bag is played, use `ros2 bag play --clock` and "
+            "set use_sim_time to true in all nodes; otherwise synchronise the clocks of camera and this "
+            f"computer, or {BY_ARRIVAL}"
         )
     if age > APART:
-        return f"its stamp is {age:.2f} s old on arrival: synchronise the clocks of camera and this computer"
+        return (
+            f"its stamp is {age:.2f} s old on arrival: synchronise the clocks of camera and this computer, "
+            f"or {BY_ARRIVAL}"
+        )
     return (
         f"its stamp is {age:.2f} s old on arrival: synchronise the clocks, make the way from the camera "
         "quicker, or raise max_age"
     )
+
+
+def _why_ahead(stamp: int, received: int) -> str:
+    ahead = (stamp - received) / SECOND
+    if ahead > UPTIME:
+        return (
+            f"its stamp is the time of day, this node's clock is at {received / SECOND:.2f} s: set "
+            f"use_sim_time to false for a real camera, or to true in a simulated one, or {BY_ARRIVAL}"
+        )
+    return (
+        f"its stamp is {_span(ahead)} ahead of this node's clock: synchronise the clocks, set use_sim_time "
+        f"alike everywhere, or {BY_ARRIVAL}"
+    )
+
+
+def _span(seconds: float) -> str:
+    """Return a time in seconds, hours or days, for people."""
+    if seconds < RECORDED:
+        return f"{seconds:.2f} s"
+    return f"{seconds / 3600:.1f} hours" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
 
 
 class CameraState:

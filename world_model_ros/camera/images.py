@@ -2,21 +2,63 @@
 
 import math
 import re
+import reprlib
 import struct
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 MAX_SIDE = 16384
 MAX_PIXELS = 64 << 20  # of a compressed image: a few bytes can claim gigabytes
-# encoding -> bytes a pixel, and where red, green and blue lie in them
+
+
+class Encoding(NamedTuple):
+    """How the bytes of an encoding become RGB."""
+
+    size: int  # bytes of a pixel in its row
+    conversion: int | None  # of OpenCV, None for what is RGB
+    multiple: tuple[int, int] = (1, 1)  # that the width and the height must be
+    wide: bool = False  # 16 bits a sample
+    extra: bool = False  # rows of half-sized color follow those of brightness
+
+
+# Numeric encodings name no order: theirs is OpenCV's, as in cv_bridge and RViz. YUV is that of BT.601 in its
+# limited range, as cameras give it.
 ENCODINGS = {
-    "rgb8": (3, (0, 1, 2)),
-    "bgr8": (3, (2, 1, 0)),
-    "rgba8": (4, (0, 1, 2)),
-    "bgra8": (4, (2, 1, 0)),
-    "mono8": (1, (0, 0, 0)),
+    "rgb8": Encoding(3, None),
+    "bgr8": Encoding(3, cv2.COLOR_BGR2RGB),
+    "rgba8": Encoding(4, cv2.COLOR_RGBA2RGB),
+    "bgra8": Encoding(4, cv2.COLOR_BGRA2RGB),
+    "mono8": Encoding(1, cv2.COLOR_GRAY2RGB),
+    "yuv422": Encoding(2, cv2.COLOR_YUV2RGB_UYVY, (2, 1)),
+    "yuv422_yuy2": Encoding(2, cv2.COLOR_YUV2RGB_YUY2, (2, 1)),
+    "nv12": Encoding(1, cv2.COLOR_YUV2RGB_NV12, (2, 2), extra=True),
+    "nv21": Encoding(1, cv2.COLOR_YUV2RGB_NV21, (2, 2), extra=True),
+    "bayer_rggb8": Encoding(1, cv2.COLOR_BayerRGGB2RGB, (2, 2)),
+    "bayer_bggr8": Encoding(1, cv2.COLOR_BayerBGGR2RGB, (2, 2)),
+    "bayer_gbrg8": Encoding(1, cv2.COLOR_BayerGBRG2RGB, (2, 2)),
+    "bayer_grbg8": Encoding(1, cv2.COLOR_BayerGRBG2RGB, (2, 2)),
 }
+_NAMED = "rgb8, bgr8, rgba8, bgra8, mono8, mono16, yuv422, yuv422_yuy2, nv12, nv21 or bayer_rggb8"
+ENCODINGS |= {
+    f"{name[:-1]}16": encoding._replace(size=2 * encoding.size, wide=True)
+    for name, encoding in ENCODINGS.items()
+    if name.endswith("8")
+}
+ENCODINGS |= {
+    name: ENCODINGS[same]
+    for name, same in (
+        ("uyvy", "yuv422"),
+        ("yuyv", "yuv422_yuy2"),
+        ("8UC1", "mono8"),
+        ("8UC3", "bgr8"),
+        ("8UC4", "bgra8"),
+    )
+}
+_DEPTH = re.compile(r"(16|32|64)[USF]C1")
+_DEPTH_TOPIC = "this is a depth topic, give encoder_node the topic of a color camera"
+_FEW_BITS = 16  # of 256: below it all high bytes are those of 12-bit values, or of a black picture
 
 
 class ImageRejectedError(ValueError):
@@ -26,56 +68,106 @@ class ImageRejectedError(ValueError):
 def decode_image(width: int, height: int, encoding: str, step: int, is_bigendian: bool, data) -> np.ndarray:
     """Return RGB pixels, uint8 (height, width, 3), of a sensor_msgs/Image's fields.
 
-    ``step`` is the length of a row in bytes, padding included. Raises ImageRejectedError.
+    ``step`` is the length of a row in bytes, padding included. Where the data is just as long as the pixels,
+    rows have no padding whatever ``step`` says: some drivers leave it at zero. 16-bit samples, in the order
+    that ``is_bigendian`` tells, become their high byte; for 8-bit ones it means nothing. Pixels of rgb8 are a
+    read-only view of ``data``. Raises ImageRejectedError.
     """
-    if encoding not in ENCODINGS:
-        raise ImageRejectedError(f"its encoding is {encoding!r}: publish one of {', '.join(ENCODINGS)}")
+    form = ENCODINGS.get(encoding)
+    if form is None:
+        remedy = _DEPTH_TOPIC if _DEPTH.fullmatch(encoding) else f"publish one of {_NAMED}"
+        raise ImageRejectedError(f"its encoding is {reprlib.repr(encoding)}: {remedy}")
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise ImageRejectedError(f"its size is {width} x {height}: it must be 1 to {MAX_SIDE} pixels a side")
-    if is_bigendian:
-        raise ImageRejectedError("it is marked big-endian: publish little-endian images")
-    channels, order = ENCODINGS[encoding]
-    if step < width * channels:
-        raise ImageRejectedError(
-            f"step is {step} bytes, a row of {width} {encoding} pixels has {width * channels}"
-        )
+    if width % form.multiple[0] or height % form.multiple[1]:
+        needed = "an even width" if form.multiple == (2, 1) else "an even width and height"
+        raise ImageRejectedError(f"its size is {width} x {height}: {encoding} needs {needed}")
+    length, rows = width * form.size, height * 3 // 2 if form.extra else height
     values = np.frombuffer(data, np.uint8)
-    if values.size < step * (height - 1) + width * channels or values.size > step * height:
+    if not step or values.size == rows * length:
+        step = length
+    if step < length:
         raise ImageRejectedError(
-            f"it has {values.size} bytes of data, {height} rows of {step} are {step * height}"
+            f"step is {step} bytes, a row of {width} {encoding} pixels has {length}: let the driver set it"
         )
-    rows = np.lib.stride_tricks.as_strided(
-        values, (height, width, channels), (step, channels, 1), writeable=False
-    )
-    return np.ascontiguousarray(rows[..., order])
+    if not step * (rows - 1) + length <= values.size <= step * rows:
+        short = values.size < step * rows
+        remedy = "the end is missing, check the driver" if short else "correct its size, step or encoding"
+        raise ImageRejectedError(
+            f"it has {values.size} bytes of data, {rows} rows of {step} are {step * rows}: {remedy}"
+        )
+    lines = np.lib.stride_tricks.as_strided(values, (rows, length), (step, 1), writeable=False)
+    if form.wide:
+        lines = _high_bytes(lines, is_bigendian)
+    if form.conversion is None:
+        return np.ascontiguousarray(lines).reshape(rows, width, 3)
+    channels = lines.shape[1] // width
+    if channels > 1:  # the rows themselves stay where they are: no copy
+        lines = np.lib.stride_tricks.as_strided(
+            lines, (rows, width, channels), (lines.strides[0], channels, 1), writeable=False
+        )
+    return cv2.cvtColor(lines, form.conversion)
 
 
-def decode_compressed(data) -> np.ndarray:
+def _high_bytes(lines: np.ndarray, is_bigendian: bool) -> np.ndarray:
+    """Return the high byte of each 16-bit sample in rows of bytes."""
+    high = np.ascontiguousarray(lines[:, 0 if is_bigendian else 1 :: 2])
+    if high.max() < _FEW_BITS:
+        raise ImageRejectedError(
+            f"none of its 16-bit values is above {_FEW_BITS * 256 - 1}: the picture is black, or its values "
+            "have 12 bits or fewer: publish 8 bits, or values that are scaled to 16 bits"
+        )
+    return high
+
+
+def decode_compressed(data, stated: str = "") -> np.ndarray:
     """Return RGB pixels, uint8 (H, W, 3), of a sensor_msgs/CompressedImage's data (JPEG or PNG).
 
-    Raises ImageRejectedError.
+    ``stated`` is the message's ``format``. A file tells the order of its colors itself, so "rgb8; jpeg
+    compressed rgb8" and "rgb8; jpeg compressed bgr8" are the same; a Bayer mosaic that was compressed as it
+    is becomes RGB. The picture is turned upright as its EXIF orientation tells, as viewers and
+    compressed_image_transport do. Raises ImageRejectedError.
     """
     values = np.frombuffer(data, np.uint8)
+    if "compresseddepth" in stated.lower():
+        raise ImageRejectedError(f"its format is {reprlib.repr(stated)}: {_DEPTH_TOPIC}")
+    start = values[:_PNG_COLOR].tobytes()
+    if start.startswith(_PNG_START) and start[_PNG_BITS : _PNG_BITS + 1] == b"\x10":
+        if start[_PNG_BITS + 1 :] == b"\0" and not stated.startswith(("mono", "bayer")):
+            raise ImageRejectedError(f"it is a PNG of 16-bit values: {_DEPTH_TOPIC}")
+        raise ImageRejectedError("it is a PNG of 16-bit values: publish images of 8 bits")
     size = _claimed_size(values.tobytes())
     if size is None:
-        raise ImageRejectedError(f"its {values.size} bytes are neither a JPEG nor a PNG: check the publisher")
+        what = f" (format {reprlib.repr(stated)})" if stated else ""
+        raise ImageRejectedError(
+            f"its {values.size} bytes are neither a JPEG nor a PNG{what}: let the publisher compress to JPEG"
+        )
     width, height = size
     if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
         raise ImageRejectedError(
             f"its header claims {width} x {height} pixels: at most {MAX_PIXELS >> 20} million are decoded"
         )
+    source, _, target = stated.partition(";")
+    mosaic = source in ENCODINGS and source.startswith("bayer_") and not _COLOR.search(target)
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION if mosaic else cv2.IMREAD_COLOR
     try:
-        pixels = cv2.imdecode(values, cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(values, flags)
     except cv2.error:
         pixels = None
     if pixels is None:
         raise ImageRejectedError(f"its {values.size} bytes are a damaged JPEG or PNG: check the publisher")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # OpenCV before 4.11 decodes to BGR alone
+    if mosaic:
+        height, width = pixels.shape
+        return decode_image(width, height, source.replace("16", "8"), width, False, pixels)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)  # OpenCV before 4.11 decodes to BGR alone
 
 
-# Frame header of a JPEG, whichever coding: length, precision, height, width; wherever one may begin.
-_JPEG_FRAME = re.compile(rb"(?=\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]..[\x08\x0c](..)(..))", re.DOTALL)
+# Frame header of a JPEG, whichever coding, wherever one may begin: after it length, precision, height, width.
+_JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]")
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PNG_BITS = len(_PNG_START) + 8  # where its bits a sample are, and behind them its kind of color
+_PNG_COLOR = _PNG_BITS + 2
+_COLOR = re.compile("compressed (bgr|rgb)")  # a mosaic that was turned into colors before
 
 
 def _claimed_size(data: bytes) -> tuple[int, int] | None:
@@ -87,7 +179,8 @@ def _claimed_size(data: bytes) -> tuple[int, int] | None:
         return struct.unpack_from(">II", data, len(_PNG_START))
     if not data.startswith(b"\xff\xd8\xff"):
         return None
-    sizes = [struct.unpack(">HH", m[1] + m[2])[::-1] for m in _JPEG_FRAME.finditer(data)]
+    headers = (data[m.end() : m.end() + 7] for m in _JPEG_FRAME.finditer(data))
+    sizes = [struct.unpack(">HH", h[3:])[::-1] for h in headers if len(h) == 7 and h[2] in (8, 12)]
     return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 

@@ -265,6 +265,18 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
+class LightRange:
+    """Of the training pictures; empty where a checkpoint has none.
+
+    Each list is the brightness (mean of all pixels, 0 to 255) and the shares of red, green and blue in it.
+    """
+
+    low: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class CheckpointSpec:
     """All of config.json."""
 
@@ -274,6 +286,7 @@ class CheckpointSpec:
     period: float  # seconds, of one control step
     block: int  # control steps in one model step
     thresholds: Thresholds = field(default_factory=Thresholds)
+    light: LightRange = field(default_factory=LightRange)
     training: dict = field(default_factory=dict)  # provenance: task, data, seed, commit, steps
     format_version: int = FORMAT_VERSION
 
@@ -317,7 +330,7 @@ class CheckpointSpec:
             problems.append(
                 f"block {self.block} must be positive, period {self.period} s within {list(_PERIODS)}"
             )
-        problems += self._image_problems() + self._threshold_problems()
+        problems += self._image_problems() + self._threshold_problems() + self._light_problems()
         if problems:
             raise UserError("the checkpoint's config.json contradicts itself: " + "; ".join(problems) + ".")
 
@@ -346,6 +359,20 @@ class CheckpointSpec:
         if not problems and None not in (low, high) and low > high:
             problems.append(f"threshold norm_low {low} is above norm_high {high}")
         return problems
+
+    def _light_problems(self) -> list[str]:
+        light = self.light
+        if not (light.low or light.mean or light.high):
+            return []
+        if {len(light.low), len(light.mean), len(light.high)} != {4}:
+            return ["light must have four numbers each in low, mean and high"]
+        tops = (255.0, 1.0, 1.0, 1.0)
+        values = zip(light.low, light.mean, light.high, tops, strict=True)
+        if not all(0 <= low <= mean <= high <= top for low, mean, high, top in values):
+            return [
+                f"light is {dataclasses.asdict(light)}: it must be 0 <= low <= mean <= high <= {list(tops)}"
+            ]
+        return []
 
     def to_json(self) -> str:
         """Return the text of config.json."""

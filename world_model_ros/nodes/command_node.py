@@ -16,7 +16,15 @@ from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.nodes.managed import HEALTH, INSTANCE, STATE, ManagedNode, health_of
 from world_model_ros.nodes.messages import KINDS, Commands, nanoseconds, set_stamp
-from world_model_ros.nodes.qos import HISTORY, JOINTS, LATCHED, RELIABLE, PublisherNames, other_publishers
+from world_model_ros.nodes.qos import (
+    HISTORY,
+    LATCHED,
+    RELIABLE,
+    PublisherNames,
+    full_names,
+    other_publishers,
+    type_name,
+)
 from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.commander import Commander, Rules, State
 from world_model_ros.safety.health import COMMAND, ENCODER, MONITOR, PLANNER, Health
@@ -109,11 +117,12 @@ class CommandNode(ManagedNode):
         self.tick_ms, self.tick_rate = Percentiles(), Rate()
         self.last_time, self.waking = 0, time.monotonic()  # of the clock, and when it last advanced
         self.rejected_joints = -QUIET
-        self.out = self.publisher(KINDS[interface], f"command/{interface}", RELIABLE)
+        self.kind, topic = KINDS[interface]
+        self.out = self.publisher(self.kind, topic, RELIABLE)
         self.executed = self.publisher(JointState, "command/executed", HISTORY)
         self.status = self.publisher(String, "status", LATCHED)
         self.subscribe(JointTrajectory, "plan", self.on_plan, RELIABLE)
-        self.subscribe(JointState, "joint_states", self.on_joints, JOINTS, with_info=True)
+        self.joint_states = self.newest_joints("joint_states")
         self.subscribe(Image, "latent", self.on_latent, RELIABLE)
         for name in (ENCODER, PLANNER, MONITOR, COMMAND):
             self.subscribe_health(name)
@@ -155,6 +164,7 @@ class CommandNode(ManagedNode):
 
     def start(self) -> None:
         """Begin without inputs; a fault stays."""
+        self.joint_states.read()  # of the time before
         self.commander.begin()
         self.waking = time.monotonic()
 
@@ -185,6 +195,11 @@ class CommandNode(ManagedNode):
             self.reject("plan", problem)
         else:
             self.accept("plan")
+
+    def take_joints(self) -> None:
+        """Take what is new on joint_states: once a control step, however fast it is published."""
+        for message, info in self.joint_states.read():
+            self.on_joints(message, info)
 
     def on_joints(self, message: JointState, info: dict) -> None:
         """Take the positions of the joints."""
@@ -245,10 +260,11 @@ class CommandNode(ManagedNode):
 
     def tick(self) -> None:
         """Send the command of the control step that begins now."""
+        woken = time.monotonic()
+        self.take_joints()
         now, steady = self.clocks()
         if now == 0:
             return  # use_sim_time, and no /clock yet
-        woken = time.monotonic()
         self.tick_rate.heard(woken)
         decision = self.commander.tick(now, steady)
         if self.handed_over.there and not self.commander.release_state.by_person:
@@ -316,9 +332,25 @@ class CommandNode(ManagedNode):
         if others and state is not State.RELEASED:
             return self.warn(f"{topic} is also published by {', '.join(others)}: end one of them")
         if not self.out.get_subscription_count():
-            return self.warn(f"nobody listens to {topic}: start the robot's controller, or remap the topic")
+            return self.warn(self.why_nobody(topic))
         self.complaints.fine("command topic")
         return (Health.WARNING, reason) if state in (State.HOLD, State.WAITING) else (Health.FINE, reason)
+
+    def why_nobody(self, topic: str) -> str:
+        """Return why no controller takes the commands: another type, or none is there."""
+        ours, interface = type_name(self.kind), self.values["command.interface"]
+        for info in self.get_subscriptions_info_by_topic(topic):
+            if info.topic_type == ours:
+                continue  # discovered, and not matched yet; an incompatible quality of service is named apart
+            fitting = [
+                name
+                for name, (kind, where) in KINDS.items()
+                if type_name(kind) == info.topic_type and where == KINDS[interface][1]
+            ]
+            remedy = f"set command.interface to {fitting[0]}" if fitting else "let both use the same type"
+            who = ", ".join(full_names([info])) or "another program"
+            return f"{who} takes {info.topic_type} on {topic}, command_node sends {ours}: {remedy}"
+        return f"nobody listens to {topic}: start the robot's controller, or remap the topic"
 
     def warn(self, problem: str):
         """Return a warning for the diagnostics, and log it once."""

@@ -21,10 +21,11 @@ from world_model_ros.model.checkpoint import choose_device, load_checkpoint
 from world_model_ros.model.config import find_checkpoint
 from world_model_ros.model.encoder import prepare_images
 from world_model_ros.monitoring.anomaly import usual_norms
+from world_model_ros.monitoring.light import LightMonitor
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.nodes import environment
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import latent_message, nanoseconds
+from world_model_ros.nodes.messages import latent_message, nanoseconds, set_stamp
 from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE, full_names
 from world_model_ros.safety.health import Health
 
@@ -32,6 +33,8 @@ REMEDY = (
     f"start the camera with {environment.profile_variable()} set to this package's config/fastdds.xml, or "
     "let it publish reliably"
 )
+
+OURS = ("camera/image_raw", "goal/image", "latent", "goal/latent", "imagination")  # no cameras' topics
 
 LOOK = 0.2  # seconds between two reports of the camera's health
 LOST_LATELY = 5.0  # seconds after a lost frame in which dropped frames are reported
@@ -47,14 +50,16 @@ class EncoderNode(ManagedNode):
         self.frame_drops = FrameDropMonitor()
         self.lost_at = -math.inf  # when a frame was lost last
         self.drop_reason, self.drops_since = "", 0.0
-        self.camera = None
         self.state = CameraState()
         self.goal: tuple[np.ndarray, np.ndarray] | None = None  # pixels and latent of the last one taken
         self.goal_problem = ""  # why the newest goal was refused
-        self.milliseconds, self.rate = Percentiles(), Rate()
-        self.topic, self.kind = "camera/image_raw", Image
+        self.milliseconds, self.rate, self.light = Percentiles(), Rate(), LightMonitor()
+        topic, self.kind = "camera/image_raw", Image
         if self.values["compressed"]:
-            self.topic, self.kind = f"{self.topic}/compressed", CompressedImage
+            topic, self.kind = f"{topic}/compressed", CompressedImage
+        # As they are after remapping: what a person sees in `ros2 topic list`.
+        self.topic, self.goal_topic = map(self.resolve_topic_name, (topic, "goal/image"))
+        self.own_stamps = self.values["image_stamp"] == "received"
 
     def rules(self) -> FrameRules:
         """Return when a frame is dropped, from the parameters."""
@@ -77,11 +82,13 @@ class EncoderNode(ManagedNode):
         self.encode = encode.to(self.device)
         thresholds = self.spec.thresholds
         self.norms = usual_norms(thresholds.norm_low, thresholds.norm_high)
+        seen = self.spec.light
+        self.light = LightMonitor(seen.low, seen.high, seen.mean[0] if seen.mean else None)
         self.frame_shape = None  # of the camera's first frame
         self.latents = self.publisher(Image, "latent", RELIABLE)
         self.goals = self.publisher(Image, "goal/latent", LATCHED)
         self.subscribe_command(Image, "goal/image", self.on_goal, newest=True)
-        self.camera = self.subscribe(self.kind, self.topic, self.on_frame, FRESH, message_lost=self.on_lost)
+        self.subscribe(self.kind, self.topic, self.on_frame, FRESH, message_lost=self.on_lost)
         self.timer(LOOK, self.report_camera, steady=True)
         began = time.perf_counter()
         self.embed(decode_image(64, 64, "rgb8", 192, False, bytes(64 * 64 * 3)))
@@ -91,11 +98,12 @@ class EncoderNode(ManagedNode):
         """Judge the first frame without earlier ones."""
         self.gate.reset()
         self.state.reset()
+        self.light.reset()
         self.frame_shape = None
 
     def tear_down(self) -> None:
         """Free the model."""
-        self.encode = self.camera = self.goal = None
+        self.encode = self.goal = None
 
     def embed(self, pixels):
         """Return the latent (D,) of RGB pixels, uint8 (H, W, 3)."""
@@ -107,9 +115,10 @@ class EncoderNode(ManagedNode):
         """Publish the latent of a camera frame, or log once why not."""
         self.rate.heard(time.monotonic())
         self.frame_drops.came()
-        dropped = self.gate.judge(
-            nanoseconds(message.header.stamp), self.get_clock().now().nanoseconds, message.data
-        )
+        now = self.get_clock().now().nanoseconds
+        if self.own_stamps:
+            set_stamp(message.header.stamp, now)
+        dropped = self.gate.judge(nanoseconds(message.header.stamp), now, message.data)
         if dropped:
             if self.gate.kind != "too_many":
                 self.state.refused(self.seconds(), self.gate.kind, dropped, self.gate.frozen)
@@ -121,7 +130,9 @@ class EncoderNode(ManagedNode):
         pixels = self.decoded(message, self.topic)
         if pixels is not None:
             self.frame_shape = self.frame_shape or pixels.shape
-            self.state.used(self.seconds(), self.gate.look(pixels))
+            seconds = self.seconds()
+            light = self.light.judge(seconds, pixels)
+            self.state.used(seconds, self.gate.look(pixels) or light)
             self.latents.publish(latent_message(self.embed(pixels), message.header))
             self.milliseconds.add(1e3 * (time.perf_counter() - began))
         self.report_camera()
@@ -155,7 +166,7 @@ class EncoderNode(ManagedNode):
 
     def on_goal(self, message: Image) -> None:
         """Publish the latent of a goal image, or log once why not."""
-        pixels = self.decoded(message, "goal/image")
+        pixels = self.decoded(message, self.goal_topic)
         if pixels is None:
             return
         # The same picture has the same latent, also where the device rounds differently each time.
@@ -164,7 +175,7 @@ class EncoderNode(ManagedNode):
             if latent is None:
                 return
             self.goal = (pixels, latent)
-        self.accept("goal/image")
+        self.accept(self.goal_topic)
         self.goal_problem = ""
         self.goals.publish(latent_message(self.goal[1], message.header))
 
@@ -177,14 +188,14 @@ class EncoderNode(ManagedNode):
             latent = self.embed(pixels)
             check_goal_norm(float(np.linalg.norm(latent)), self.norms)
         except ImageRejectedError as reason:
-            self.refuse_image("goal/image", str(reason))
+            self.refuse_image(self.goal_topic, str(reason))
             return None
         return latent
 
     def refuse_image(self, topic: str, reason: str) -> None:
         """Log once why an image is refused."""
         self.reject(topic, reason)
-        if topic == "goal/image":
+        if topic == self.goal_topic:
             self.goal_problem = reason
         else:
             self.gate.reject()
@@ -194,7 +205,7 @@ class EncoderNode(ManagedNode):
         """Return RGB pixels, uint8 (H, W, 3); None after logging why there are none."""
         try:
             if isinstance(message, CompressedImage):
-                pixels = decode_compressed(message.data)
+                pixels = decode_compressed(message.data, message.format)
             else:
                 pixels = decode_image(
                     message.width,
@@ -204,14 +215,14 @@ class EncoderNode(ManagedNode):
                     bool(message.is_bigendian),
                     message.data,
                 )
-            if topic == "goal/image":
+            if topic == self.goal_topic:
                 check_goal_size(pixels.shape, self.frame_shape)
             else:
                 check_frame_size(pixels.shape, self.frame_shape)
         except ImageRejectedError as reason:
             self.refuse_image(topic, str(reason))
             return None
-        if topic != "goal/image":
+        if topic != self.goal_topic:
             self.accept(topic)
         return pixels
 
@@ -223,25 +234,44 @@ class EncoderNode(ManagedNode):
     def watch(self):
         """Return the warning that no image comes, or that the newest goal was refused."""
         if not self.rate.metrics("camera", 0.0):
-            topic = self.camera.topic_name
-            if not self.count_publishers(topic):
-                return Health.WARNING, f"no image yet: nobody publishes {topic}"
+            if not self.count_publishers(self.topic):
+                return Health.WARNING, f"no image yet: nobody publishes {self.topic}{self.other_cameras()}"
             cameras = self.cameras() or "the camera"
-            return Health.WARNING, f"no image yet on {topic} from {cameras}: if they are large, {REMEDY}"
+            return Health.WARNING, f"no image yet on {self.topic} from {cameras}: if they are large, {REMEDY}"
         if self.goal_problem:
-            return Health.WARNING, f"the newest goal on goal/image was refused: {self.goal_problem}"
+            return Health.WARNING, f"the newest goal on {self.goal_topic} was refused: {self.goal_problem}"
         return Health.FINE, ""
 
     def cameras(self) -> str:
         """Return the names of the nodes that publish the camera's topic, as far as they are known."""
-        topic = self.camera.topic_name
-        return ", ".join(full_names(self.get_publishers_info_by_topic(topic)))
+        return ", ".join(full_names(self.get_publishers_info_by_topic(self.topic)))
+
+    def other_cameras(self) -> str:
+        """Return which topics do have images, and how to take one of them; "" where there are none."""
+        ours = set(map(self.resolve_topic_name, OURS))
+        wanted = {f"sensor_msgs/msg/{kind.__name__}": kind for kind in (Image, CompressedImage)}
+        found: dict[type, list[str]] = {Image: [], CompressedImage: []}
+        for topic, kinds in self.get_topic_names_and_types():
+            fitting = [wanted[kind] for kind in kinds if kind in wanted]
+            if fitting and topic not in ours and self.count_publishers(topic):
+                found[fitting[0]].append(topic)
+        same, others = found[self.kind], found[Image if self.kind is CompressedImage else CompressedImage]
+        if same:
+            return f", images are on {', '.join(same)}: remap {self.topic} to one of them"
+        if others:
+            compressed = str(self.kind is Image).lower()
+            return (
+                f", images of the other kind are on {', '.join(others)}: set compressed to {compressed}, and "
+                "remap the topic where it differs"
+            )
+        return ""
 
     def metrics(self) -> dict:
         """Return stage times, rates and counts."""
         return (
             {f"frames_{key}": count for key, count in self.gate.counts.items()}
             | {"frames_lost": self.frame_drops.total}
+            | self.light.metrics()
             | self.milliseconds.metrics("encoding_ms")
             | self.rate.metrics("camera", time.monotonic())
         )

@@ -9,11 +9,13 @@ from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import JointState
 
 from world_model_ros.camera.images import Complaints
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
-from world_model_ros.nodes.qos import Publications, describe_mismatch
+from world_model_ros.nodes.polling import NeverWakes, NewestJoints
+from world_model_ros.nodes.qos import JOINTS, Publications, describe_mismatch
 from world_model_ros.safety.health import Health
 
 LEVELS = {
@@ -133,6 +135,15 @@ class ManagedNode(LifecycleNode):
         )
         self._made.append((self.destroy_subscription, made))
         return made
+
+    def newest_joints(self, topic: str) -> NewestJoints:
+        """Subscribe to joint states that are read when they are needed, instead of one by one."""
+        events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._mismatch(topic, JOINTS, False))
+        made = self.create_subscription(
+            JointState, topic, lambda _: None, JOINTS, callback_group=NeverWakes(), event_callbacks=events
+        )
+        self._made.append((self.destroy_subscription, made))
+        return NewestJoints(made)
 
     def subscribe_command(
         self, kind, topic: str, callback, always: bool = False, newest: bool = False

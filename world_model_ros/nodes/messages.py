@@ -3,7 +3,7 @@
 import array
 
 import numpy as np
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import Twist, TwistStamped
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -80,7 +80,13 @@ def plan_message(
     return message
 
 
-KINDS = {"twist": TwistStamped, "velocities": Float64MultiArray, "joint_trajectory": JointTrajectory}
+# command.interface -> message, and topic
+KINDS = {
+    "twist": (TwistStamped, "command/twist"),
+    "twist_unstamped": (Twist, "command/twist"),
+    "velocities": (Float64MultiArray, "command/velocities"),
+    "joint_trajectory": (JointTrajectory, "command/joint_trajectory"),
+}
 
 
 class Commands:
@@ -103,13 +109,16 @@ class Commands:
         """
         if self.interface == "velocities":
             return Float64MultiArray(data=action.tolist())
-        if self.interface == "twist":
-            message = TwistStamped()
-            set_stamp(message.header.stamp, now)
-            message.header.frame_id = self.action.frame
+        if self.action.kind == "twist":
+            twist = Twist()
             for name, value in zip(self.action.names, action.tolist(), strict=True):
                 part, axis = name.split("_")
-                setattr(getattr(message.twist, part), axis, value)
+                setattr(getattr(twist, part), axis, value)
+            if self.interface == "twist_unstamped":
+                return twist
+            message = TwistStamped(twist=twist)
+            set_stamp(message.header.stamp, now)
+            message.header.frame_id = self.action.frame
             return message
         return self._trajectory(action, moving, positions)
 

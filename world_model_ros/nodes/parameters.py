@@ -141,6 +141,13 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             "Subscribe to camera/image_raw/compressed (JPEG or PNG) instead of camera/image_raw.",
         ),
         Parameter(
+            "image_stamp",
+            "header",
+            "Time of a frame: that of its header, or received, the time of its arrival, for cameras that do "
+            "not stamp or have another clock.",
+            choices=("header", "received"),
+        ),
+        Parameter(
             "max_age",
             1.0,
             "Largest age of a frame on arrival, in seconds; older ones are dropped. 0: no limit.",
@@ -201,9 +208,9 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "command.interface",
             "twist",
-            "Command message: twist (TwistStamped), velocities (Float64MultiArray) or "
-            "joint_trajectory (JointTrajectory).",
-            choices=("twist", "velocities", "joint_trajectory"),
+            "Command message: twist (TwistStamped), twist_unstamped (Twist), velocities (Float64MultiArray) "
+            "or joint_trajectory (JointTrajectory).",
+            choices=("twist", "twist_unstamped", "velocities", "joint_trajectory"),
         ),
         Parameter(
             "lease",

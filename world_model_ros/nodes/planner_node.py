@@ -22,7 +22,7 @@ from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.messages import latent_array, nanoseconds, plan_message
 from world_model_ros.nodes.parameters import planner_config
-from world_model_ros.nodes.qos import HISTORY, JOINTS, RELIABLE
+from world_model_ros.nodes.qos import HISTORY, RELIABLE
 from world_model_ros.nodes.worker import Worker
 from world_model_ros.planning.planner import GoalInUse, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
@@ -34,6 +34,7 @@ from world_model_ros.safety.limits import narrowed
 ACKNOWLEDGE = Duration(seconds=0.05)
 STOP_SECONDS = 1.0  # for the plan in flight, when ending
 WATCHDOG = 0.2  # seconds between two checks of the worker
+JOINTS_READ = 0.05  # seconds between two looks at joint_states, besides one for each plan
 JOINTS_KEPT = 500_000_000  # ns that a measured position may be integrated from
 QUIET = 1_000_000_000  # ns without a rejection, until joint_states count as fine again
 GOAL_AGE = 1.0  # seconds that a latent may be old to become the goal
@@ -95,11 +96,17 @@ class PlannerNode(ManagedNode):
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
         self.subscribe(Image, "latent", self.on_latent, HISTORY)
         self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
-        self.subscribe(JointState, "joint_states", self.on_joints, JOINTS)
+        if names:  # a plan of joint velocities has positions
+            self.joint_states = self.newest_joints("joint_states")
+            self.timer(JOINTS_READ, self.take_joints, steady=True)
         self.serve(SetBool, "planner/enable", self.on_enable)
         self.serve(Trigger, "planner/goal_from_camera", self.on_goal_from_camera)
         self.timer(WATCHDOG, self.watch_worker, steady=True)
-        self.get_logger().info(f"planner ready: {self.values['checkpoint']}, {self.planner.config}")
+        config = self.planner.config
+        self.get_logger().info(
+            f"planner ready: {self.values['checkpoint']}, {config.solver} with {config.samples} samples and "
+            f"{config.iterations} iterations, {config.horizon} model steps ahead"
+        )
 
     def start(self) -> None:
         """Begin with an empty history. Raises UserError while a plan from before hangs."""
@@ -114,6 +121,8 @@ class PlannerNode(ManagedNode):
         self.latent: np.ndarray | None = None
         self.latent_came = 0.0  # seconds of steady time
         self.joints.reset()
+        if self.joints.names:
+            self.joint_states.read()  # of the time before
         self._planned = None  # (step, goal) of the worker's last plan
         self.job_epoch = 0  # of the worker's job
         self.report_due = False  # the worker has something new for the diagnostics
@@ -151,6 +160,8 @@ class PlannerNode(ManagedNode):
     def submit(self, step: ModelStep | None) -> None:
         """Hand a model step to the worker, with the lock held."""
         if step is not None and self.enabled and self.goal.latent is not None and not self.too_slow:
+            if self.joints.names:
+                self.take_joints()
             now = time.monotonic_ns()
             joints, problem = self.joints.positions(now, JOINTS_KEPT), self.joints.unusable(now, JOINTS_KEPT)
             self.worker.submit(Job(self.epoch, self.goal.latent, step, joints, problem))
@@ -185,10 +196,13 @@ class PlannerNode(ManagedNode):
         except ValueError as error:
             self.reject("command/executed", str(error))
 
+    def take_joints(self) -> None:
+        """Take what is new on joint_states, however fast it is published."""
+        for message, _ in self.joint_states.read():
+            self.on_joints(message)
+
     def on_joints(self, message: JointState) -> None:
         """Keep the measured positions that a joint-velocity plan integrates from."""
-        if not self.joints.names:
-            return
         steady = time.monotonic_ns()
         problem = self.joints.add(steady, steady, message.name, message.position)
         if problem:

@@ -16,10 +16,15 @@ LATCHED = QoSProfile(
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 HISTORY = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 FRESH = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-# Several publishers may share the joints: the newest message of one must not push out another's.
-JOINTS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Several publishers may share the joints: what one sends in a control step must not push out another's.
+JOINTS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 GID = 16  # bytes that identify an endpoint
 REMEMBERED = 256  # publications, and publishers, that are told apart
+
+
+def type_name(kind: type) -> str:
+    """Return the name of a message's type as in `ros2 topic list -t`, such as std_msgs/msg/String."""
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
 def full_names(endpoints) -> list[str]:

@@ -182,7 +182,7 @@ class ActionLimiter:
         return sorted(self._cut)
 
 
-INTERFACES = {"twist": ("twist",), "joint_velocity": ("velocities", "joint_trajectory")}
+INTERFACES = {"twist": ("twist", "twist_unstamped"), "joint_velocity": ("velocities", "joint_trajectory")}
 TWIST_NAMES = ("linear_x", "linear_y", "linear_z", "angular_x", "angular_y", "angular_z")
 UNITS = {"m/s", "rad/s"}  # REP 103: messages on command topics do not name their unit
 
@@ -209,13 +209,18 @@ def check_interface(action: ActionSpec, interface: str) -> None:
 
 def warn_interface(interface: str) -> str:
     """Return the warning that a person must read before the robot moves, or ""."""
-    if interface != "velocities":
-        return ""
-    return (
-        "command.interface is velocities: a forward_command_controller keeps the last velocity when "
-        "command_node dies or its computer hangs. Use a controller that times out, or set a command timeout "
-        "in the drives"
-    )
+    if interface == "velocities":
+        return (
+            "command.interface is velocities: a forward_command_controller keeps the last velocity when "
+            "command_node dies or its computer hangs. Use a controller that times out, or set a command "
+            "timeout in the drives"
+        )
+    if interface == "twist_unstamped":
+        return (
+            "command.interface is twist_unstamped: a base cannot tell how old a Twist is, and one without a "
+            "timeout keeps the last velocity when command_node dies. Use a base that stops when none comes"
+        )
+    return ""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Thresholds of a checkpoint: goal reached, surprise and range of latent norms, from held-out episodes.
 
+And the range of light in the training's frames, which encoder_node compares with the camera's.
 monitoring/anomaly.py (AnomalyMonitor) compares surprise and norms with them, planner_node the distance to
 the goal.
 """
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.data.episodes import EpisodeFile
-from world_model_ros.model.config import CheckpointSpec, Thresholds
+from world_model_ros.model.config import CheckpointSpec, LightRange, Thresholds
 from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.monitoring.light import light_of
 from world_model_ros.monitoring.surprise import surprise
 from world_model_ros.training.metrics import BATCH, encode_clips, encode_frames, evaluation_mode
 
@@ -57,6 +59,15 @@ def calibrate(
         norm_high=float(high),
     )
     return thresholds, metrics
+
+
+def measure_light(clips: Clips, seed: int = 0) -> LightRange:
+    """Return the range of brightness and colors in the frames of the training ``clips``."""
+    rows = np.random.default_rng(seed).permutation(len(clips.pixels))[:_FRAMES]
+    lights = np.array([light_of(clips.pixels[row]) for row in np.sort(rows)])
+    low, high = lights.min(axis=0), lights.max(axis=0)
+    mean = lights.mean(axis=0).clip(low, high)  # of equal numbers it may be rounded to outside
+    return LightRange(*(tuple(values.round(6).tolist()) for values in (low, mean, high)))
 
 
 def _from_states(model, file, clips, spec, seed) -> tuple[float | None, dict]:

@@ -35,7 +35,7 @@ from world_model_ros.model.config import (
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import readiness
-from world_model_ros.training.calibrate import calibrate
+from world_model_ros.training.calibrate import calibrate, measure_light
 from world_model_ros.training.card import collect_command, write_card
 from world_model_ros.training.heads import STORED, add_heads, add_step_arguments
 from world_model_ros.training.loop import (
@@ -261,7 +261,8 @@ def _export(
     metrics.update(judged)
     ready = _readiness(arguments, model, spec, file, held_out)
     noted = {**spec.training, "validation": metrics, "readiness": ready}
-    spec = dataclasses.replace(spec, thresholds=thresholds, training=noted)
+    light = measure_light(clips, arguments.seed)
+    spec = dataclasses.replace(spec, thresholds=thresholds, light=light, training=noted)
     card = write_card(
         arguments.out.resolve().name, spec, file, _commands(spec, file), len(held_out.episodes), metrics
     )
