@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.data.recognise import hint
+from world_model_ros.errors import UserError
 from world_model_ros.model.config import CARD_NAME, read_spec
 
 LONGEST_CARD = 100_000  # characters
@@ -16,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a summary; UserError for anything that is neither."""
+    other = hint(arguments.path)
+    if other:
+        raise UserError(other)
     print(describe_checkpoint(arguments.path) if arguments.path.is_dir() else describe_file(arguments.path))
     return 0
 
@@ -27,11 +32,16 @@ def describe_file(path: Path) -> str:
         seconds = float((lengths - 1).sum()) * attributes["steps_per_row"] * attributes["period"]
         lines = [
             f"{path}: {len(file)} episodes of {lengths.min()} to {lengths.max()} frames, "
-            f"{lengths.sum()} in all, {seconds / 60:.1f} minutes",
+            f"{lengths.sum()} in all, {seconds / 60:.1f} minutes{_assumed(file, 'period')}",
             f"frames: {'x'.join(map(str, file.frame_shape))}",
         ]
-        lines += [f"{key}: {attributes[key]}" for key in sorted(attributes)]
+        lines += [f"{key}: {attributes[key]}{_assumed(file, key)}" for key in sorted(attributes)]
+        lines += [f"note: {note}" for note in file.notes]
     return "\n".join(lines)
+
+
+def _assumed(file: EpisodeFile, key: str) -> str:
+    return " (assumed: the file does not say it)" if key in file.assumed else ""
 
 
 def describe_checkpoint(folder: Path) -> str:

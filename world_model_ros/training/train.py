@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from world_model_ros.data import unstated
 from world_model_ros.data.clips import Clips, split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import action_spec, interface_of
@@ -103,6 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, default=0, help="torch threads, 0 for torch's own choice")
     parser.add_argument("--commit", help="commit to store in the checkpoint (default: from git)")
+    unstated.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -112,8 +114,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device).type
-    with EpisodeFile(arguments.data) as file:
+    with EpisodeFile(arguments.data, unstated.given(arguments)) as file:
+        check_data(file)
         return _train(arguments, file, device)
+
+
+def check_data(file: EpisodeFile) -> None:
+    """Say on standard error how the file's numbers are read; UserError where a model cannot learn from them."""
+    known = {name: file.attributes[name] for name in unstated.NEEDED if name not in file.assumed}
+    unstated.require(known, str(file.path))
+    if file.whole_number_actions:
+        raise UserError(
+            f"{file.path}: its actions are whole numbers, such as the numbers of discrete choices: a model plans "
+            "with continuous ones, so store them as float32 in their unit."
+        )
+    for note in file.notes:
+        print(f"note: {file.path}: {note}", file=sys.stderr)
 
 
 def _train(arguments: argparse.Namespace, file: EpisodeFile, device: str) -> int:
@@ -311,7 +327,9 @@ def _spec(arguments: argparse.Namespace, file: EpisodeFile, episodes: list[int])
     model = dataclasses.replace(_SIZES[arguments.size](block * action.dim), history=arguments.history)
     image = ImageSpec(size=model.image_size)
     spec = CheckpointSpec(model, image, action, period=float(file.attributes["period"]), block=block)
-    spec.validate()
+    problems = spec.problems()
+    if problems:
+        raise UserError(f"{file.path} cannot be trained on: {'; '.join(problems)}.")
     return spec
 
 
