@@ -125,8 +125,8 @@ def test_gray_pixels_become_three_equal_channels(tmp_path, stored):
     [
         (PIXELS / 127.5 - 1, r"float64 from -[\d.]+ to [\d.]+, which is neither 0 to 1 nor"),
         (PIXELS.astype(np.uint16) * 257, "uint16 from 0 to 65535"),
-        (np.repeat(PIXELS, 2, -1), "must have 3 channels"),
-        (PIXELS.reshape(6, -1), "not a row of images"),
+        (np.repeat(PIXELS, 2, -1), "must have the channels red"),
+        (PIXELS.reshape(6, -1), "not that of images"),
         (np.full((6, 8, 10, 3), np.nan), "from nan to nan"),
     ],
 )

@@ -87,7 +87,7 @@ def test_whole_number_actions_are_refused(bare, tmp_path, tiny, capsys, command)
 
 
 def test_float_pixels_with_their_channels_first_train_as_the_same_pictures(
-    bare, tmp_path, tiny, capsys, command, lines
+    bare, tmp_path, tiny, capsys, command
 ):
     assert main(command(bare, tmp_path / "a", steps=2, **GIVEN)) == 0
     with h5py.File(bare, "r+") as file:
@@ -99,5 +99,5 @@ def test_float_pixels_with_their_channels_first_train_as_the_same_pictures(
     said = capsys.readouterr().err
     assert "have their channels first" in said
     assert "float32 from 0 to 1" in said
-    first, second = ([line["prediction"] for line in lines(tmp_path / name)] for name in "ab")
+    first, second = (read_spec(tmp_path / name / "out").training["validation"] for name in "ab")
     assert first == second

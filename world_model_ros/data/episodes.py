@@ -183,6 +183,10 @@ class EpisodeFile:
         """Return its states, float32 (T, S); UserError where none were recorded."""
         return self._rows("state", episode)
 
+    def recorded(self, column: str, episode: int) -> np.ndarray | None:
+        """Return an episode's rows of "state" or "proprio", None where the file has none."""
+        return self._rows(column, episode) if column in self._file else None
+
     def coordinates(self, episode: int) -> np.ndarray:
         """Return its states, of a file without states its proprio, float32 (T, S); S is 0 without either."""
         column = "state" if self.has_states else "proprio"

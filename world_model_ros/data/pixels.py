@@ -19,18 +19,16 @@ class Pixels:
             shape = (*shape, 1)
         if len(shape) != 4:
             raise UserError(
-                f"{where} is inconsistent: pixels have the shape {column.shape}, which is not a row of images."
+                f"{where} is inconsistent: its pixels have the shape {column.shape}, not that of images."
             )
         self._channels_first = shape[3] not in (1, 3) and shape[1] in (1, 3)
         if self._channels_first:
             shape = (shape[0], shape[2], shape[3], shape[1])
-            self.notes.append(
-                f"pixels {column.shape} have their channels first: read as height, width, channels"
-            )
+            self.notes.append(f"pixels {column.shape} have their channels first: read as channels last")
         if shape[3] not in (1, 3):
             raise UserError(
-                f"{where}: pixels have the shape {column.shape}, but a frame must have 3 channels, red, green "
-                "and blue: store them so."
+                f"{where}: pixels have the shape {column.shape}, but a frame must have the channels red, "
+                "green and blue: store them so."
             )
         self._gray = shape[3] == 1
         if self._gray:

@@ -17,9 +17,9 @@ PUBLISHED = ("pixels", "action", "ep_len", "ep_offset")  # the datasets of an ep
 
 
 def layout_of(path: str | Path) -> str | None:
-    """Return the layout of a file or folder in words ("a LeRobot v3.0 folder"), None where it is none of these.
+    """Return a path's layout in words ("a LeRobot v3.0 folder"), None where it is none that is known here.
 
-    An episode file, also a published one without attributes, is none of these.
+    None too for an episode file, also for a published one without attributes.
     """
     path = Path(path)
     try:

@@ -13,6 +13,7 @@ NEEDED = {
     "period": ("--period", "control period"),
     "block": ("--block", "action block"),
 }
+_WORDS = {**NEEDED, "action_frame": ("--action-frame", "frame")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,11 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--action-names", help="names of the action's dimensions, with commas between them")
     group.add_argument("--action-kind", help="joint_velocity, twist, or what else the actions are")
     group.add_argument("--action-unit", help="unit of the actions, such as rad/s or m/s")
+    group.add_argument("--action-frame", help="frame that a twist is given in")
 
 
 def given(arguments: argparse.Namespace) -> dict:
     """Return the attributes that the options state. Raises UserError for values that cannot be."""
-    stated = {name: getattr(arguments, name, None) for name in NEEDED}
+    stated = {name: getattr(arguments, name, None) for name in _WORDS}
     stated = {name: value for name, value in stated.items() if value is not None}
     if "action_names" in stated:
         names = [name.strip() for name in stated["action_names"].split(",")]
@@ -36,9 +38,9 @@ def given(arguments: argparse.Namespace) -> dict:
                 f"--action-names {stated['action_names']}: give different names with commas between them."
             )
         stated["action_names"] = names
-    for name in ("action_kind", "action_unit"):
+    for name in ("action_kind", "action_unit", "action_frame"):
         if name in stated and not stated[name].strip():
-            raise UserError(f"{NEEDED[name][0]} must not be empty.")
+            raise UserError(f"{_WORDS[name][0]} must not be empty.")
     if "period" in stated and not 0 < stated["period"] < math.inf:
         raise UserError(f"--period must be a positive number of seconds, it is {stated['period']}.")
     if stated.get("block", 1) < 1:
@@ -53,8 +55,8 @@ def combine(stated: dict, options: dict, where: str) -> dict:
         same = math.isclose(told, value, rel_tol=1e-6) if name == "period" else told == value
         if not same:
             raise UserError(
-                f"{where} says {NEEDED[name][1]} {told!r}, {NEEDED[name][0]} says {value!r}: "
-                f"leave out {NEEDED[name][0]}."
+                f"{where} says {_WORDS[name][1]} {told!r}, {_WORDS[name][0]} says {value!r}: "
+                f"leave out {_WORDS[name][0]}."
             )
     return {**stated, **options}
 

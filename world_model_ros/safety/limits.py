@@ -192,8 +192,8 @@ def check_interface(action: ActionSpec, interface: str) -> None:
     fitting = INTERFACES.get(action.kind)
     if fitting is None:
         raise UserError(
-            f"the checkpoint's actions are {action.kind} {list(action.names)} ({action.unit}), which command_node "
-            f"cannot send: train on actions of the kind {' or '.join(INTERFACES)} for a robot."
+            f"the checkpoint's actions are {action.kind} {list(action.names)} ({action.unit}), which "
+            f"command_node cannot send: train on actions of the kind {' or '.join(INTERFACES)} for a robot."
         )
     if interface not in fitting:
         raise UserError(

@@ -120,13 +120,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_data(file: EpisodeFile) -> None:
-    """Say on standard error how the file's numbers are read; UserError where a model cannot learn from them."""
+    """Print how the file's numbers are read to stderr; UserError where a model cannot learn from them."""
     known = {name: file.attributes[name] for name in unstated.NEEDED if name not in file.assumed}
     unstated.require(known, str(file.path))
     if file.whole_number_actions:
         raise UserError(
-            f"{file.path}: its actions are whole numbers, such as the numbers of discrete choices: a model plans "
-            "with continuous ones, so store them as float32 in their unit."
+            f"{file.path}: its actions are whole numbers, such as the numbers of discrete choices: a model "
+            "plans with continuous ones, so store them as float32 in their unit."
         )
     for note in file.notes:
         print(f"note: {file.path}: {note}", file=sys.stderr)
