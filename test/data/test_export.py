@@ -125,6 +125,10 @@ def test_large_sets_become_several_files(tmp_path, episodes, monkeypatch):
     np.testing.assert_array_equal(read[2].pixels, file.pixels(2))
 
 
+def full_disk(_):
+    raise OSError(28, "No space left on device")
+
+
 def test_an_export_that_cannot_be_is_one_sentence(tmp_path, episodes):
     file = episodes(tmp_path / "a.h5")
     (tmp_path / "there").mkdir()
@@ -136,3 +140,11 @@ def test_an_export_that_cannot_be_is_one_sentence(tmp_path, episodes):
     untimed = episodes(tmp_path / "b.h5", attributes=attributes)
     with pytest.raises(UserError, match="does not say its control period: give --period"):
         export_lerobot(untimed, tmp_path / "out")
+
+
+def test_on_a_full_disk_no_part_of_an_export_stays(tmp_path, episodes, monkeypatch):
+    file = episodes(tmp_path / "a.h5")
+    monkeypatch.setattr("world_model_ros.data.export._png", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        export_lerobot(file, tmp_path / "full")
+    assert not list(tmp_path.glob("*full*"))

@@ -379,6 +379,16 @@ def test_compressed_and_padded_aloha_images_are_decoded_in_the_colours_that_are_
     same_at_random(file, [(p, *rest) for p, (_, *rest) in zip(pixels, episodes, strict=True)])
 
 
+def test_aloha_images_in_strings_are_decoded_too(tmp_path):
+    episodes = recorded()
+    path = write_aloha(tmp_path / "a", episodes)
+    for i, (pixels, *_) in enumerate(episodes):
+        with h5py.File(path / f"episode_{i}.hdf5", "r+") as file:
+            del file["observations/images/cam_high"]
+            file["observations/images/cam_high"] = np.array([png(frame) for frame in pixels], "S")
+    same_at_random(converted(path, tmp_path / "a.h5", Options(jpeg_colors="rgb", given=ALOHA)), episodes)
+
+
 def test_a_damaged_aloha_image_is_one_sentence(tmp_path):
     path = write_aloha(tmp_path / "a", recorded(), lambda frame: b"nothing")
     with pytest.raises(UserError, match="an image cannot be decoded"):
@@ -423,6 +433,10 @@ def test_a_lance_table_is_read_identically(tmp_path, inside):
     lance.write_dataset(pa.concat_tables(tables), str(path))
     path = path.parent if inside else path
     same_at_random(converted(path, tmp_path / "a.h5", Options(given=ALOHA)), episodes)
+    mixed = tmp_path / "mixed.lance"
+    lance.write_dataset(pa.concat_tables([*tables, tables[0]]), str(mixed))
+    with pytest.raises(UserError, match="its rows are not ordered by episode"):
+        layouts.describe(mixed)
 
 
 def test_the_options_of_a_conversion(tmp_path):

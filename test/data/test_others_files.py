@@ -59,6 +59,8 @@ def test_case_44_what_is_given_is_no_longer_assumed_and_never_contradicts_the_fi
     path = published(tmp_path / "a.h5", attributes={"period": 0.1})
     file = EpisodeFile(path, {"block": 3, "period": 0.1})
     assert set(file.assumed) == {"action_names", "action_kind", "action_unit"}
+    empty = published(tmp_path / "b.h5", attributes={"action_unit": ""})
+    assert EpisodeFile(empty, {"action_unit": "m/s"}).attributes["action_unit"] == "m/s"
     assert (file.attributes["block"], file.attributes["period"]) == (3, 0.1)
     with pytest.raises(UserError, match=r"says control period 0.1, --period says 0.2: leave out --period"):
         EpisodeFile(path, {"period": 0.2})

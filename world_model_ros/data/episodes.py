@@ -108,6 +108,7 @@ class EpisodeFile:
 
     def _read_attributes(self, action: h5py.Dataset, given: dict) -> None:
         stated = {k: _decode(v) for k, v in self._file.attrs.items()}
+        stated = {k: v for k, v in stated.items() if k not in NEEDED or v not in ("", [])}
         stated = combine(stated, given, str(self.path))
         self.assumed = tuple(name for name in NEEDED if name not in stated)
         self.attributes = {"steps_per_row": 1, **_ASSUMED, **stated}

@@ -7,6 +7,7 @@ What LeRobot has no field for (kind, unit, limits, block) goes to meta/world_mod
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -32,7 +33,7 @@ _COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 
 
 def export_lerobot(file: EpisodeFile, folder: Path, task: str | None = None) -> Path:
-    """Write all episodes of ``file`` to a new LeRobot folder and return its path.
+    """Write all episodes of ``file`` to a new LeRobot folder, complete or not at all; return its path.
 
     ``task`` is the sentence that LeRobot keeps with each episode. Raises UserError where ``folder`` exists,
     cannot be written, or pyarrow is not installed.
@@ -43,14 +44,19 @@ def export_lerobot(file: EpisodeFile, folder: Path, task: str | None = None) -> 
     attributes = {k: v for k, v in file.attributes.items() if k not in file.assumed}
     if "period" in file.assumed:
         raise UserError(f"{file.path} does not say its control period: give --period.")
-    writer = _Writer(folder, file, task or str(attributes.get("task") or file.path.stem))
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        writer.write()
-        write_json(folder / OURS, attributes)
+        _Writer(unfinished, file, task or str(attributes.get("task") or file.path.stem)).write()
+        write_json(unfinished / OURS, attributes)
+        unfinished.rename(folder)
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be written ({error.strerror or error}): free some space there and delete it."
+            f"{folder} cannot be written ({error.strerror or error}): free some space, or choose another "
+            "folder."
         ) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
@@ -77,8 +83,8 @@ class _Writer:
         first, number, size, out = 0, -1, np.inf, None
         for index in tqdm(range(len(self.file)), desc="export", unit="episode", leave=False, disable=None):
             values = self._values(index, first)
-            images = [_png(frame) for frame in self.file.pixels(index)]
-            histogram = _histogram(self.file.pixels(index))
+            frames = self.file.pixels(index)
+            images, histogram = [_png(frame) for frame in frames], _histogram(frames)
             if size > _LARGEST_FILE << 20:
                 number, size = number + 1, 0
                 out = self._next_file(out, number)

@@ -63,7 +63,7 @@ def combine(stated: dict, options: dict, where: str) -> dict:
 
 def require(known: dict, where: str) -> None:
     """Raise UserError, naming the options, where ``known`` lacks something that a model needs."""
-    missing = [words for name, words in NEEDED.items() if known.get(name) in (None, "", [])]
+    missing = [words for name, words in NEEDED.items() if name not in known]
     if missing:
         what = _listed([words for _, words in missing])
         options = _listed([option for option, _ in missing])

@@ -45,7 +45,8 @@ class Aloha(Source):
         return Path(path).exists() and bool(aloha_files(Path(path)))
 
     def _decode(self, row) -> np.ndarray:
-        return decode_image(np.asarray(row, np.uint8), str(self.path))
+        data = row if isinstance(row, bytes) else np.asarray(row, np.uint8)
+        return decode_image(data, str(self.path))
 
     def episodes(self, options: Options) -> Iterator[Episode]:
         """Yield all episodes in order. Raises UserError where ``options`` lack what is needed."""

@@ -30,7 +30,10 @@ class Lance(Source):
             )
         pictures = [name for name, kind in types.items() if kind in ("binary", "large_binary")]
         episodes = self._table.to_table(columns=["episode_idx"]).column("episode_idx").to_numpy()
-        self.lengths = np.unique(episodes, return_counts=True)[1].tolist()
+        starts = np.flatnonzero(np.diff(episodes, prepend=episodes[:1] - 1))
+        if len(np.unique(episodes)) != len(starts):
+            raise UserError(f"{path}: its rows are not ordered by episode: write the table again in order.")
+        self.lengths = np.diff(starts, append=len(episodes)).tolist()
         first = self._table.take([0], columns=["action", *pictures])
         self.action_width = numbers(first, "action").shape[1]
         self.cameras = {

@@ -109,6 +109,7 @@ class Source(ABC):
     def describe(self) -> str:
         """Return what the data set holds and what it does not say, a line per fact."""
         names, period = self.stated.get("action_names"), self.stated.get("period")
+        steps = self.stated.get("steps_per_row", 1)
         lengths = self.lengths or [0]
         cameras = [f"{camera} ({height}x{width})" for camera, (height, width) in self.cameras.items()]
         missing = [option for name, (option, _) in unstated.NEEDED.items() if name not in self.stated]
@@ -117,7 +118,7 @@ class Source(ABC):
             f"frames, {sum(self.lengths)} in all",
             f"cameras: {', '.join(cameras) or 'none'}",
             f"actions: {self.action_width} numbers, {', '.join(names) if names else 'not named'}",
-            f"rate: {1 / period:g} Hz" if period else "rate: not stated",
+            f"rate: {1 / (period * steps):g} Hz" if period else "rate: not stated",
         ]
         lines += [f"not stated, to be given: {', '.join(missing)}"] if missing else []
         lines += [f"choose one with --camera: {', '.join(self.cameras)}"] if len(self.cameras) > 1 else []
