@@ -90,8 +90,11 @@ setup(
         "test": [
             *("pytest==8.3.5", "pytest-timeout", "pytest-xdist"),
             *("gymnasium", "hypothesis", "ruff"),
+            *("pyarrow", "hdf5plugin"),
         ],
         "gym": ["gymnasium"],  # every task as a Gymnasium environment: sim/gym_env.py
+        # Other people's data sets: LeRobot (pyarrow, av for AV1 videos), Lance, Blosc in HDF5.
+        "data": ["pyarrow", "av", "pylance", "hdf5plugin"],
         # ROS 2 itself for machines without it; a sourced ROS 2 brings its own.
         "ros": [
             "ros-rclpy[fastrtps]==9.1.2",

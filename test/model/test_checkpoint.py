@@ -204,7 +204,7 @@ def edited(folder, edit):
         (lambda c: c["action"].update(names=["linear_x"]), "differ in length"),
         (lambda c: c["action"].update(names=["linear_x", "linear_x"]), "not all different"),
         (lambda c: c["action"].update(low=[0.4, -0.4], high=[-0.4, 0.4]), "is not below"),
-        (lambda c: c["action"].update(kind="joint_position"), "neither joint_velocity nor twist"),
+        (lambda c: c["action"].update(kind="Joint velocity"), "must be a word"),
         (lambda c: c.update(block=4), "block x action names is 4 x 2"),
         (lambda c: c.update(period=10**400), "too large"),
         (lambda c: c.update(period=1e-300), "period 1e-300 s"),
@@ -218,6 +218,16 @@ def edited(folder, edit):
 def test_fault_25_a_configuration_that_contradicts_itself_is_refused(folder, edit, message):
     with pytest.raises(UserError, match=message):
         load_checkpoint(edited(folder, edit))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.", "module._orig_mod."])
+def test_prefixes_of_compilers_and_trainers_are_removed(folder, prefix):
+    model, _ = load_checkpoint(folder)
+    tensors = load_file(folder / WEIGHTS)
+    save_file({f"{prefix}{name}": value for name, value in tensors.items()}, folder / WEIGHTS)
+    again, _ = load_checkpoint(folder)
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=0, atol=0)
 
 
 @pytest.mark.fault

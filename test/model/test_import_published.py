@@ -73,6 +73,39 @@ def test_both_spellings_give_the_published_model(published, golden, spelling, ca
     assert (spec.image.size, spec.image.resize) == (28, "bilinear")
 
 
+def compiled_parts(state):
+    """Return the keys of a model whose encoder and predictor alone were compiled."""
+    return {k.replace(".", "._orig_mod.", 1) if k[0] in "ep" else k: v for k, v in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"_orig_mod.{k}": v for k, v in state.items()},
+        lambda state: {f"module.{k}": v for k, v in state.items()},
+        lambda state: {f"module._orig_mod.{k}": v for k, v in state.items()},
+        lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()}, "epoch": 3},
+        lambda state: {"state_dict": state},
+        compiled_parts,
+    ],
+)
+@torch.no_grad()
+def test_what_trainers_put_before_the_names_or_around_the_weights_is_removed(published, golden, wrap):
+    wrapped = wrap(golden.group("a/sd/"))
+    assert wrapped.keys() != golden.group("a/sd/").keys()
+    torch.save(wrapped, published / "weights.pt")
+    model, _ = import_published.read_published(published)
+    assert (model.encode(golden["a/in/pixels"]) - golden["a/out/emb"]).abs().max() <= 2e-5
+
+
+def test_a_tensor_with_and_without_a_prefix_is_refused(published, golden):
+    state = golden.group("a/sd/")
+    name, value = next(iter(state.items()))
+    torch.save({**state, f"_orig_mod.{name}": value}, published / "weights.pt")
+    with pytest.raises(UserError, match="_orig_mod"):
+        import_published.read_published(published)
+
+
 @pytest.mark.parametrize("option", ["action-stats", "period", "block"])
 def test_without_statistics_or_timing_nothing_is_imported(published, option, capsys):
     assert main(command(published, **{option: None})) == 2

@@ -30,13 +30,19 @@ from world_model_ros.data.assembly import (
     sort_datasets,
 )
 from world_model_ros.data.atomic import write_text, written
+from world_model_ros.data.pixels import Pixels
+from world_model_ros.data.recognise import PUBLISHED, hint
+from world_model_ros.data.unstated import NEEDED, combine
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import ActionInterface
 
 _COLUMNS = {"pixels": np.uint8, "action": np.float32, "state": np.float32, "proprio": np.float32}
 _FURTHER_CAMERA = "pixels_"
 _COPIED = 64  # rows at a time
 _PART = re.compile(r"episode-(\d{8})\.h5")
-_DEFAULTS = {"steps_per_row": 1, "period": 0.05, "block": 5}
+_BLOSC = 32001  # HDF5's number of the filter that published files use
+# What is shown where a file says nothing, as "assumed"; nothing is trained with it.
+_ASSUMED = {"action_kind": "twist", "action_unit": "", "period": 0.05, "block": 5}
 
 
 def _decode(value):
@@ -54,20 +60,22 @@ def _open(path: Path, mode: str = "r") -> h5py.File:
     except FileNotFoundError:
         raise UserError(f"no episode file at {path}: make one with `collect`, or check the path.") from None
     except OSError as error:
-        raise UserError(f"{path} is not a readable HDF5 episode file ({error}).") from None
+        other = hint(path)
+        raise UserError(other or f"{path} is not a readable HDF5 episode file ({error}).") from None
 
 
 class EpisodeFile:
     """Read-only view of an episode file, of this package or a published one.
 
-    Raises UserError when the file is missing, unreadable or lacks a column.
+    ``given`` are attributes for what the file itself does not state; ``assumed`` lists those that neither
+    states. Raises UserError when the file is missing, unreadable, lacks a column or contradicts ``given``.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, given: dict | None = None):
         self.path = Path(path)
         self._file = _open(self.path)
         try:
-            self._read()
+            self._read(given or {})
         except UserError:
             self.close()
             raise
@@ -75,31 +83,55 @@ class EpisodeFile:
             self.close()
             raise UserError(f"{self.path} is damaged ({error}): copy or record it again.") from None
 
-    def _read(self) -> None:
+    def _read(self, given: dict) -> None:
         """Read and check everything but the rows."""
-        missing = [name for name in ("pixels", "action", "ep_len", "ep_offset") if name not in self._file]
+        missing = [name for name in PUBLISHED if name not in self._file]
         if missing:
-            raise UserError(f"{self.path} lacks the datasets {missing}: it is not an episode file.")
-        pixels, action = self._file["pixels"], self._file["action"]
-        rows, index = len(pixels), (self._file["ep_len"], self._file["ep_offset"])
-        shapes = {values.shape for values in index}
-        if pixels.ndim != 4 or action.ndim != 2 or len(action) != rows or shapes != {(len(index[0]),)}:
+            other = hint(self.path)
+            raise UserError(other or f"{self.path} lacks the datasets {missing}: it is not an episode file.")
+        columns = {name: self._file[name] for name in _COLUMNS if name in self._file}
+        rows = len(columns["pixels"])
+        for name, column in columns.items():
+            if column.ndim < 1 or len(column) != rows:
+                raise UserError(
+                    f"{self.path} is inconsistent: its columns differ in length ({rows} frames, {name} has "
+                    f"the shape {column.shape})."
+                )
+            _find_filters(column, self.path)
+        action = columns["action"]
+        if action.ndim > 2:
             raise UserError(
-                f"{self.path} is inconsistent: its datasets have shapes that do not fit together."
+                f"{self.path} is inconsistent: its datasets have shapes that do not fit together "
+                f"(action {action.shape} must have a row of numbers for each frame)."
             )
-        columns = [self._file[name] for name in _COLUMNS if name in self._file]
-        if any(len(column) != rows or column.ndim < 2 for column in columns):
-            raise UserError(f"{self.path} is inconsistent: its columns differ in length.")
+        self._pixels = Pixels(columns["pixels"], str(self.path))
+        index = (self._file["ep_len"], self._file["ep_offset"])
+        sizes = {values.shape[:1] for values in index if values.size == len(values)}
+        if len(sizes) != 1 or any(values.size != len(values) for values in index):
+            raise UserError(
+                f"{self.path} is inconsistent: its datasets have shapes that do not fit together "
+                f"(ep_len {index[0].shape}, ep_offset {index[1].shape})."
+            )
         if len(index[0]) > rows:
             raise UserError(f"{self.path} is inconsistent: it has more episodes than rows.")
-        self.lengths, self.offsets = (values[:].astype(np.int64) for values in index)
+        self.lengths, self.offsets = (values[:].reshape(-1).astype(np.int64) for values in index)
         if len(self.lengths) == 0:
             raise UserError(f"{self.path} holds no episode: collect or record some first.")
         if np.any(self.lengths < 1) or np.any(self.offsets < 0) or np.any(self.offsets > rows - self.lengths):
             raise UserError(f"{self.path} is inconsistent: its episodes point outside its {rows} rows.")
-        self.attributes = {**_DEFAULTS, **{k: _decode(v) for k, v in self._file.attrs.items()}}
-        self._check_attributes()
-        width = action.shape[1]
+        self._read_attributes(action, given)
+
+    def _read_attributes(self, action: h5py.Dataset, given: dict) -> None:
+        stated = {k: _decode(v) for k, v in self._file.attrs.items()}
+        stated = {k: v for k, v in stated.items() if k not in NEEDED or v not in ("", [])}
+        stated = combine(stated, given, str(self.path))
+        self.assumed = tuple(name for name in NEEDED if name not in stated)
+        self.attributes = {"steps_per_row": 1, **_ASSUMED, **stated}
+        for name, kinds in (("steps_per_row", int), ("block", int), ("period", (int, float))):
+            value = self.attributes[name]
+            if not isinstance(value, kinds) or not 0 < value < float("inf"):
+                raise UserError(f"{self.path} is inconsistent: its attribute {name} is {value!r}.")
+        width = action.shape[1] if action.ndim == 2 else 1
         steps = self.attributes["steps_per_row"]
         names = self.attributes.setdefault("action_names", [f"action_{i}" for i in range(width // steps)])
         if width != steps * len(names):
@@ -108,11 +140,22 @@ class EpisodeFile:
                 f"{steps} steps of {names}."
             )
 
-    def _check_attributes(self) -> None:
-        for name, kinds in (("steps_per_row", int), ("block", int), ("period", (int, float))):
-            value = self.attributes[name]
-            if not isinstance(value, kinds) or not 0 < value < float("inf"):
-                raise UserError(f"{self.path} is inconsistent: its attribute {name} is {value!r}.")
+    def assume(self, interface: ActionInterface) -> None:
+        """Take what the file does not state from a checkpoint that is used on it."""
+        values = {
+            "action_names": list(interface.names),
+            "action_kind": interface.kind,
+            "action_unit": interface.unit,
+            "period": interface.period,
+            "block": interface.block,
+        }
+        width = len(self.attributes["action_names"])
+        taken = {name: values[name] for name in self.assumed}
+        if "action_names" in taken and len(interface.names) != width:
+            del taken["action_names"]  # it is about another action: the comparison will say so
+        if "action_kind" in taken:
+            self.attributes.setdefault("action_frame", interface.frame)
+        self.attributes |= taken
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -133,18 +176,24 @@ class EpisodeFile:
         first, last, step = part.indices(int(self.lengths[episode]))
         start = int(self.offsets[episode])
         try:
-            return self._file[column][start + first : start + max(first, last) : step]
+            rows = self._file[column][start + first : start + max(first, last) : step]
         except KeyError:
             raise UserError(f"{self.path} has no column {column!r}.") from None
         except Exception as error:  # a damaged file may hold anything anywhere
-            raise UserError(
-                f"{self.path}: {column} cannot be read ({error}); "
-                "files compressed with Blosc need `pip install hdf5plugin`."
-            ) from None
+            raise UserError(f"{self.path}: {column} cannot be read ({error}).") from None
+        return rows[:, None] if rows.ndim == 1 else rows
 
     def pixels(self, episode: int, part: slice = slice(None)) -> np.ndarray:
-        """Return the frames of an episode, or a part of them, uint8 (T, H, W, 3)."""
-        return self._rows("pixels", episode, part)
+        """Return the frames of an episode, or a part of them, uint8 (T, H, W, 3).
+
+        They are so however the file stores them.
+        """
+        return self._pixels.rgb(self._rows("pixels", episode, part))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about how the file is read, a phrase each."""
+        return self._pixels.notes
 
     def actions(self, episode: int) -> np.ndarray:
         """Return its action rows, float32 (T, steps_per_row * dim), physical units, the last NaN."""
@@ -153,6 +202,10 @@ class EpisodeFile:
     def states(self, episode: int) -> np.ndarray:
         """Return its states, float32 (T, S); UserError where none were recorded."""
         return self._rows("state", episode)
+
+    def recorded(self, column: str, episode: int) -> np.ndarray | None:
+        """Return an episode's rows of "state" or "proprio", None where the file has none."""
+        return self._rows(column, episode) if column in self._file else None
 
     def coordinates(self, episode: int) -> np.ndarray:
         """Return its states, of a file without states its proprio, float32 (T, S); S is 0 without either."""
@@ -165,7 +218,7 @@ class EpisodeFile:
     def coordinate_names(self) -> list[str]:
         """Names of the ``coordinates``; numbered where the file names none."""
         column = "state" if self.has_states else "proprio"
-        width = self._file[column].shape[1] if column in self._file else 0
+        width = self._file[column][:1].reshape(1, -1).shape[1] if column in self._file else 0
         names = list(self.attributes.get(f"{column}_names") or [])
         return names if len(names) == width else [f"{column}_{i}" for i in range(width)]
 
@@ -178,14 +231,34 @@ class EpisodeFile:
         return np.where(known, labels, NO_LABEL).astype(np.int8) if labels.shape == none.shape else none
 
     @property
+    def whole_number_actions(self) -> bool:
+        """Whether the actions are stored as integers: nothing physical is."""
+        return self._file["action"].dtype.kind in "iub"
+
+    @property
     def has_states(self) -> bool:
         """Whether states were recorded."""
         return "state" in self._file
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of a stored frame."""
-        return tuple(self._file["pixels"].shape[1:])
+        """Height, width and channels of a frame."""
+        return self._pixels.frame_shape
+
+
+def _find_filters(column: h5py.Dataset, path: Path) -> None:
+    """Load what decompresses ``column``; UserError, naming the filter, where it is not installed."""
+    filters = column.id.get_create_plist()
+    for i in range(filters.get_nfilters()):
+        number = filters.get_filter(i)[0]
+        if not h5py.h5z.filter_avail(number):
+            with contextlib.suppress(ImportError):
+                import hdf5plugin  # noqa: F401
+        if not h5py.h5z.filter_avail(number):
+            name = "Blosc" if number == _BLOSC else f"HDF5 filter {number}"
+            raise UserError(
+                f"{path}: {column.name[1:]} is compressed with {name}: run `pip install hdf5plugin`."
+            )
 
 
 class EpisodeWriter:

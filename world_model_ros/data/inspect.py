@@ -8,6 +8,7 @@ import numpy as np
 from world_model_ros.data.assembly import FAILURE, NO_LABEL, SUCCESS
 from world_model_ros.data.curate.checks import coverage, file_warnings
 from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.data.recognise import hint
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CARD_NAME, read_spec
 
@@ -21,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a summary; UserError for anything that is neither."""
+    other = hint(arguments.path)
+    if other:
+        raise UserError(other)
     print(describe_checkpoint(arguments.path) if arguments.path.is_dir() else describe_file(arguments.path))
     return 0
 
@@ -32,10 +36,11 @@ def describe_file(path: Path) -> str:
         seconds = float((lengths - 1).sum()) * attributes["steps_per_row"] * attributes["period"]
         lines = [
             f"{path}: {len(file)} episodes of {lengths.min()} to {lengths.max()} frames, "
-            f"{lengths.sum()} in all, {seconds / 60:.1f} minutes",
+            f"{lengths.sum()} in all, {seconds / 60:.1f} minutes{_assumed(file, 'period')}",
             f"frames: {'x'.join(map(str, file.frame_shape))}",
         ]
-        lines += [f"{key}: {attributes[key]}" for key in sorted(attributes)]
+        lines += [f"{key}: {attributes[key]}{_assumed(file, key)}" for key in sorted(attributes)]
+        lines += [f"note: {note}" for note in file.notes]
         labels = file.labels
         if np.any(labels != NO_LABEL):
             counts = [int((labels == value).sum()) for value in (SUCCESS, FAILURE, NO_LABEL)]
@@ -47,6 +52,10 @@ def describe_file(path: Path) -> str:
         except Exception as error:  # a damaged file may hold anything anywhere
             raise UserError(f"{path} is damaged ({error}): copy or record it again.") from None
     return "\n".join(lines)
+
+
+def _assumed(file: EpisodeFile, key: str) -> str:
+    return " (assumed: the file does not say it)" if key in file.assumed else ""
 
 
 def describe_checkpoint(folder: Path) -> str:

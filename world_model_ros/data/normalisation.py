@@ -59,8 +59,8 @@ def interface_of(file: EpisodeFile) -> ActionInterface:
     low, high = (tuple(map(float, attributes.get(f"action_{end}") or ())) for end in ("low", "high"))
     return ActionInterface(
         names=tuple(attributes["action_names"]),
-        kind=attributes.get("action_kind", "twist"),
-        unit=attributes.get("action_unit", ""),
+        kind=attributes["action_kind"],
+        unit=attributes["action_unit"],
         frame=attributes.get("action_frame", ""),
         low=low if high else (),
         high=high if low else (),

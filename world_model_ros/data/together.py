@@ -8,7 +8,7 @@ from world_model_ros.data.assembly import SOURCES, sort_datasets
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.normalisation import interface_of
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import interface_differences
+from world_model_ros.model.config import ActionInterface, interface_differences
 
 
 def file_differences(a: EpisodeFile, b: EpisodeFile) -> list[str]:
@@ -50,20 +50,30 @@ def layout_differences(a: EpisodeFile, b: EpisodeFile) -> list[str]:
 class EpisodeFiles:
     """The episodes of several files, one file after the other, to be read like those of one ``EpisodeFile``.
 
-    ``episodes`` keeps the first that many only, ``drop_actions`` leaves out these action dimensions. Raises
+    ``episodes`` keeps the first that many only, ``drop_actions`` leaves out these action dimensions,
+    ``given`` are attributes for what the files do not state. Raises
     UserError where the files do not fit together, with the values of both, where there are too few episodes,
     and for unknown names.
     """
 
-    def __init__(self, paths: list[Path], episodes: int | None = None, drop_actions=()):
+    def __init__(
+        self, paths: list[Path], episodes: int | None = None, drop_actions=(), given: dict | None = None
+    ):
         self.files: list[EpisodeFile] = []
         try:
             for path in paths:
-                self.files.append(EpisodeFile(path))
-            self._join(episodes, list(drop_actions))
+                self.files.append(EpisodeFile(path, given))
+            self._kept = episodes, list(drop_actions)
+            self._join(*self._kept)
         except BaseException:
             self.close()
             raise
+
+    def assume(self, interface: ActionInterface) -> None:
+        """Take what the files do not state from a checkpoint that is used on them."""
+        for file in self.files:
+            file.assume(interface)
+        self._join(*self._kept)
 
     def _join(self, episodes: int | None, drop_actions: list[str]) -> None:
         first, *others = self.files

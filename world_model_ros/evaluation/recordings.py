@@ -69,6 +69,7 @@ def read_recordings(
     attributes = file.attributes
     if task and attributes.get("task", task) != task:
         raise UserError(f"{file.path} is of the task {attributes['task']!r}, not of {task!r}.")
+    file.assume(spec.interface)
     differing = interface_differences(
         spec.interface, interface_of(file), ("in the checkpoint", "in the file")
     )

@@ -27,6 +27,7 @@ from world_model_ros.model.lewm import LeWorldModel
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of BatchNorm, kept as they are
 _READ = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+_PREFIXES = ("module.", "model.")  # of DistributedDataParallel, of Lightning and others
 DEVICES = ("auto", "cpu", "cuda")
 _STORED = {"float32": torch.float32, "float16": torch.float16}
 
@@ -107,8 +108,25 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> tuple[LeWorldMod
         raise
     except Exception as error:  # a damaged file may raise anything
         raise UserError(f"{path} cannot be read ({error}): copy the checkpoint again.") from None
-    model = build_model(spec.model, tensors, path)
+    model = build_model(spec.model, strip_prefixes(tensors), path)
     return model.to(device).eval(), spec
+
+
+def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict without what torch.compile, data parallelism or a trainer put before the names.
+
+    Raises UserError where a tensor is there with and without it.
+    """
+    stripped = {name.replace("_orig_mod.", ""): value for name, value in tensors.items()}
+    if len(stripped) != len(tensors):
+        raise UserError("the weights hold tensors both with and without _orig_mod.: save the model once.")
+    while stripped and (prefix := _common_prefix(stripped)):
+        stripped = {name.removeprefix(prefix): value for name, value in stripped.items()}
+    return stripped
+
+
+def _common_prefix(tensors: dict[str, Tensor]) -> str | None:
+    return next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None)
 
 
 def build_model(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> LeWorldModel:

@@ -8,6 +8,7 @@ import functools
 import json
 import math
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,7 +192,7 @@ class ActionSpec:
     """The action of one control step, in physical units; one entry per dimension."""
 
     names: tuple[str, ...]
-    kind: str  # "joint_velocity" or "twist"
+    kind: str  # "joint_velocity" or "twist"; others train and plan, but command_node cannot send them
     unit: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -303,6 +304,12 @@ class CheckpointSpec:
 
     def validate(self) -> None:
         """Raise UserError where the numbers contradict each other."""
+        problems = self.problems()
+        if problems:
+            raise UserError("the checkpoint's config.json contradicts itself: " + "; ".join(problems) + ".")
+
+    def problems(self) -> list[str]:
+        """Return how the numbers contradict each other, a phrase each."""
         action, problems = self.action, self.model.problems()
         if self.format_version != FORMAT_VERSION:
             problems.append(f"format_version is {self.format_version}, this version reads {FORMAT_VERSION}")
@@ -324,15 +331,13 @@ class CheckpointSpec:
                 )
         if len(set(action.names)) != len(action.names):
             problems.append(f"action names {list(action.names)} are not all different")
-        if action.kind not in ("joint_velocity", "twist"):
-            problems.append(f"action kind {action.kind!r} is neither joint_velocity nor twist")
+        if not re.fullmatch("[a-z][a-z0-9_]*", action.kind):
+            problems.append(f"action kind {action.kind!r} must be a word such as joint_velocity or twist")
         if self.block < 1 or not _PERIODS[0] <= self.period <= _PERIODS[1]:
             problems.append(
                 f"block {self.block} must be positive, period {self.period} s within {list(_PERIODS)}"
             )
-        problems += self._image_problems() + self._threshold_problems() + self._light_problems()
-        if problems:
-            raise UserError("the checkpoint's config.json contradicts itself: " + "; ".join(problems) + ".")
+        return problems + self._image_problems() + self._threshold_problems() + self._light_problems()
 
     def _image_problems(self) -> list[str]:
         image, problems = self.image, []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import build_model, save_checkpoint
+from world_model_ros.model.checkpoint import build_model, save_checkpoint, strip_prefixes
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
 from world_model_ros.model.strict import build
 
@@ -85,12 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
 def read_published(folder: str | Path):
     """Return (model in evaluation mode, ModelConfig) of a published LeWM folder.
 
-    Both key spellings are accepted, nothing missing or left over. Raises UserError naming the file.
+    Both key spellings are accepted, and what compilers and trainers put before the names or around the
+    weights ({"state_dict": ...}); nothing missing or left over. Raises UserError naming the file.
     """
     folder = Path(folder)
     config = _model_config(folder / CONFIG)
     path = folder / WEIGHTS
-    state = respell(_read_weights(path))
+    state = respell(strip_prefixes(_read_weights(path)))
     # the one width that the configuration may leave to a default
     mixing = state.get("action_encoder.patch_embed.weight")
     if mixing is not None and mixing.ndim == 3:
@@ -146,6 +147,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} is not a plain file of tensors, so it was not read ({reason[:160]}): "
             "download it again from a source you trust."
         ) from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = dict(state["state_dict"])
     if not isinstance(state, dict) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
     ):

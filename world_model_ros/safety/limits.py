@@ -189,7 +189,12 @@ UNITS = {"m/s", "rad/s"}  # REP 103: messages on command topics do not name thei
 
 def check_interface(action: ActionSpec, interface: str) -> None:
     """Raise UserError, naming both sides, unless ``interface`` can carry the checkpoint's actions."""
-    fitting = INTERFACES[action.kind]
+    fitting = INTERFACES.get(action.kind)
+    if fitting is None:
+        raise UserError(
+            f"the checkpoint's actions are {action.kind} {list(action.names)} ({action.unit}), which "
+            f"command_node cannot send: train on actions of the kind {' or '.join(INTERFACES)} for a robot."
+        )
     if interface not in fitting:
         raise UserError(
             f"command.interface {interface!r} cannot carry the checkpoint's actions, which are "

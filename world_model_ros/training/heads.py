@@ -267,6 +267,7 @@ def _rows(lengths: np.ndarray, offset: int) -> Tensor:
 
 
 def _same_data(file: EpisodeFiles, training: list[int], spec: CheckpointSpec) -> bool:
+    file.assume(spec.interface)
     action = action_spec(file, training)
     same = not interface_differences(spec.interface, interface_of(file), ("", ""))
     return same and all(

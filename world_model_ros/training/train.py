@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from world_model_ros.data import unstated
 from world_model_ros.data.clips import Clips, split_episodes
 from world_model_ros.data.frame_cache import cache_where_needed
 from world_model_ros.data.normalisation import action_spec, interface_of
@@ -123,6 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, default=0, help="torch threads, 0 for torch's own choice")
     parser.add_argument("--commit", help="commit to store in the checkpoint (default: from git)")
+    unstated.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -132,8 +134,24 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device).type
-    with EpisodeFiles(arguments.data, arguments.episodes, arguments.drop_actions) as file:
+    given = unstated.given(arguments)
+    with EpisodeFiles(arguments.data, arguments.episodes, arguments.drop_actions, given) as file:
+        check_data(file)
         return _train(arguments, file, device)
+
+
+def check_data(file: EpisodeFiles) -> None:
+    """Print how the file's numbers are read to stderr; UserError where a model cannot learn from them."""
+    for part in file.files:
+        known = {name: part.attributes[name] for name in unstated.NEEDED if name not in part.assumed}
+        unstated.require(known, str(part.path))
+        if part.whole_number_actions:
+            raise UserError(
+                f"{part.path}: its actions are whole numbers, such as the numbers of discrete choices: a "
+                "model plans with continuous ones, so store them as float32 in their unit."
+            )
+        for note in part.notes:
+            print(f"note: {part.path}: {note}", file=sys.stderr)
 
 
 def _train(arguments: argparse.Namespace, file: EpisodeFiles, device: str) -> int:
@@ -339,7 +357,9 @@ def _spec(arguments: argparse.Namespace, file: EpisodeFiles, episodes: list[int]
     model = dataclasses.replace(_SIZES[arguments.size](block * action.dim), history=arguments.history)
     image = ImageSpec(size=model.image_size)
     spec = CheckpointSpec(model, image, action, period=float(file.attributes["period"]), block=block)
-    spec.validate()
+    problems = spec.problems()
+    if problems:
+        raise UserError(f"{file.path} cannot be trained on: {'; '.join(problems)}.")
     return spec
 
 
