@@ -14,7 +14,10 @@ from world_model_ros.errors import UserError
 VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
     "collect": ("world_model_ros.evaluation.collect", "let an explorer or the planner fill an episode file"),
-    "convert": ("world_model_ros.data.convert", "make an episode file of rosbag2 recordings"),
+    "convert": (
+        "world_model_ros.data.convert",
+        "make an episode file of bags and of other data sets, or a LeRobot folder of one",
+    ),
     "episodes": ("world_model_ros.data.curate.command", "list, show, drop, trim, merge and label episodes"),
     "train": ("world_model_ros.training.train", "train a world model on episode files"),
     "train-heads": ("world_model_ros.training.heads", "add heads to a trained world model, or replace them"),

@@ -47,11 +47,12 @@ def sort_datasets(
 class Assembly:
     """An episode file in the making: ``add`` episodes, then ``close``.
 
-    ``check`` is called after each slice that was written and may raise an exception.
+    ``check`` is called after each slice that was written and may raise an exception. ``compress``: frames
+    that are stored uncompressed are compressed.
     """
 
-    def __init__(self, out: h5py.File, check=lambda: None):
-        self.out, self.check = out, check
+    def __init__(self, out: h5py.File, check=lambda: None, compress: bool = False):
+        self.out, self.check, self.compress = out, check, compress
         self.lengths: list[int] = []
         self.labels: list[int] = []
         self._rows: set[str] = set()  # names of the datasets of rows
@@ -120,7 +121,7 @@ class Assembly:
     def _create(self, name: str, source: h5py.Dataset) -> h5py.Dataset:
         """Make an empty dataset like ``source``, with its compression where it has chunks."""
         shape = source.shape[1:]
-        if source.chunks:
+        if source.chunks and (source.compression or not self.compress):
             space = h5py.h5s.create_simple((0, *shape), (h5py.h5s.UNLIMITED, *shape))
             links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
             links.set_create_intermediate_group(True)

@@ -29,8 +29,9 @@ def matches(path: Path) -> bool:
     return bool(_files(path)) or (path / "metadata.yaml").is_file()
 
 
-def add_arguments(group) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options for bags."""
+    group = parser.add_argument_group("rosbag2")
     group.add_argument("--robot", type=Path, help="the robot file; config/robot.yaml is an example")
     group.add_argument(
         "--policy",

@@ -1,6 +1,6 @@
 """The ``convert`` verb: recordings in other formats become one episode file.
 
-A reader is a module with ``add_arguments(group)``, which declares its options, and
+A reader is a module with ``add_arguments(parser)``, which declares its options, and
 ``open_source(path, arguments)``, which returns a Source. READERS lists them all.
 """
 
@@ -12,9 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from world_model_ros.data import bags
+from world_model_ros.data import bags, layouts, unstated
 from world_model_ros.data.atomic import check_target
-from world_model_ros.data.episodes import EpisodeWriter
+from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
+from world_model_ros.data.export import export_lerobot
 from world_model_ros.errors import UserError
 
 
@@ -33,6 +34,7 @@ class Source(Protocol):
 # name -> (whether a path is of this format, the module that reads it); the first that matches is taken
 READERS = {
     "rosbag2": (bags.matches, "world_model_ros.data.bags"),
+    **{layout.name: (layout.matches, "world_model_ros.data.layouts") for layout in layouts.LAYOUTS},
 }
 
 
@@ -51,12 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="the recordings, in order")
     parser.add_argument("--out", type=Path, help="the episode file (.h5) to write")
     parser.add_argument("--dry-run", action="store_true", help="print the report alone, write nothing")
-    for name, (_, module) in READERS.items():
-        importlib.import_module(module).add_arguments(parser.add_argument_group(name))
+    parser.add_argument(
+        "--to",
+        choices=("episodes", "lerobot"),
+        default="episodes",
+        help="what to write: an episode file, or a LeRobot v3.0 folder of one episode file",
+    )
+    for module in dict.fromkeys(module for _, module in READERS.values()):
+        importlib.import_module(module).add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the report, then write the episodes; UserError for what cannot be converted."""
+    if arguments.to == "lerobot":
+        return _export(arguments)
     if not arguments.dry_run:
         _check_out(arguments.out)
     sources = []
@@ -78,6 +88,15 @@ def run(arguments: argparse.Namespace) -> int:
                     add(columns)
     writer.finish()
     print(f"{arguments.out}: {writer.episodes} episodes")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    if len(arguments.paths) > 1 or arguments.out is None or arguments.dry_run:
+        raise UserError("--to lerobot takes one episode file and --out, the folder to write.")
+    with EpisodeFile(arguments.paths[0], unstated.given(arguments)) as file:
+        export_lerobot(file, arguments.out)
+        print(f"{arguments.out}: {len(file)} episodes as a LeRobot v3.0 folder")
     return 0
 
 

@@ -401,7 +401,7 @@ class EpisodeWriter:
                 raise UserError(f"no episode was finished, so {self.path} was not written.")
             return self.path
         with written(self.path, f"all {self.episodes} episodes are safe, finish later") as (out, check):
-            assembly = Assembly(out, check)
+            assembly = Assembly(out, check, compress=True)
             if self._merged:
                 with EpisodeFile(self.path) as old:
                     add_episodes(assembly, old, range(len(old)))

@@ -1,15 +1,32 @@
 """Other people's data sets as episodes, one file a layout. Each is known by the shape of its files."""
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from world_model_ros.data.layouts.aloha import Aloha
 from world_model_ros.data.layouts.lance import Lance
 from world_model_ros.data.layouts.lerobot import LeRobot
 from world_model_ros.data.layouts.published import Published
 from world_model_ros.data.layouts.robomimic import Robomimic
-from world_model_ros.data.layouts.source import Episode, Options, Source
+from world_model_ros.data.layouts.source import Episode, Options, Source, add_arguments, options_of
 from world_model_ros.errors import UserError
+
+__all__ = (
+    "LAYOUTS",
+    "Episode",
+    "LayoutSource",
+    "Options",
+    "Source",
+    "add_arguments",
+    "attributes",
+    "describe",
+    "matches",
+    "open_source",
+    "read",
+)
 
 LAYOUTS: tuple[type[Source], ...] = (LeRobot, Robomimic, Aloha, Lance, Published)
 
@@ -19,7 +36,7 @@ def matches(path: Path) -> bool:
     return any(layout.matches(path) for layout in LAYOUTS)
 
 
-def open_source(path: Path) -> Source:
+def open_layout(path: Path) -> Source:
     """Return the data set at ``path``. Raises UserError where it has none of the layouts or is damaged."""
     for layout in LAYOUTS:
         if layout.matches(path):
@@ -32,9 +49,31 @@ def open_source(path: Path) -> Source:
     raise UserError(f"{path} is no data set of {', '.join(layout.name for layout in LAYOUTS)}.")
 
 
+class LayoutSource:
+    """A data set as a Source of data/convert.py."""
+
+    def __init__(self, path: Path, options: Options):
+        self.path, self.options = path, options
+        self.attributes = attributes(path, options)
+
+    def report(self) -> str:
+        """Return what the data set holds."""
+        return describe(self.path)
+
+    def episodes(self) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+        """Yield each episode as one piece."""
+        for one in read(self.path, self.options):
+            yield iter([{k: v for k, v in one._asdict().items() if v is not None}])
+
+
+def open_source(path: Path, arguments: argparse.Namespace) -> LayoutSource:
+    """Return a data set as a Source of data/convert.py; UserError where something has to be given."""
+    return LayoutSource(path, options_of(arguments))
+
+
 def describe(path: Path) -> str:
     """Return what is at ``path``, a line per fact: cameras, actions, rate, and which options it needs."""
-    return open_source(path).describe()
+    return open_layout(path).describe()
 
 
 def attributes(path: Path, options: Options) -> dict:
@@ -42,12 +81,12 @@ def attributes(path: Path, options: Options) -> dict:
 
     Raises UserError where neither the data set nor ``options`` say what is needed.
     """
-    return open_source(path).attributes(options)
+    return open_layout(path).attributes(options)
 
 
 def read(path: Path, options: Options) -> Iterator[Episode]:
     """Yield the episodes at ``path`` one after another, as EpisodeWriter.append takes them."""
-    source = open_source(path)
+    source = open_layout(path)
     try:
         yield from source.episodes(options)
     except UserError:

@@ -36,8 +36,9 @@ class Options:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of a conversion."""
-    parser.add_argument("--camera", help="the camera to take, where there are several")
-    parser.add_argument(
+    group = parser.add_argument_group("other data sets")
+    group.add_argument("--camera", help="the camera to take, where there are several")
+    group.add_argument(
         "--jpeg-colors",
         choices=("rgb", "bgr"),
         help="how ALOHA's compressed images were made: from RGB as usual, or bgr: OpenCV was given RGB",
