@@ -396,3 +396,8 @@ def observer(domain):
     watching = Observer(domain)
     yield watching
     watching.close()
+
+
+def said(reports):
+    """Return the message of the newest of a node's health reports, or ""."""
+    return reports[-1].message if reports else ""

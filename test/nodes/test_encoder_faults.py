@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from test.conftest import said
 from world_model_ros.nodes import environment
 
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
@@ -67,12 +68,10 @@ def test_fault_03_a_frozen_camera_is_named_and_asks_for_a_standstill(
     start(processes, checkpoint, frozen_after=0.5)
     frozen = np.full((48, 64, 3), 90, np.uint8)
     observer.until(lambda: camera.latents, again=camera.shoot)
-    observer.until(
-        lambda: health and "frozen" in health[-1].message, again=lambda: camera.shoot(pixels=frozen)
-    )
+    observer.until(lambda: "frozen" in said(health), again=lambda: camera.shoot(pixels=frozen))
     assert {v.key: v.value for v in health[-1].values}["asks_for"] == "hold"
     stamps = observer.repeat(lambda: camera.shoot(pixels=frozen), 20)
-    observer.until(lambda: health[-1].message == "fine", again=camera.shoot)
+    observer.until(lambda: said(health) == "fine", again=camera.shoot)
     # One that was perceived shows that those before it were not.
     observer.until(lambda: max(camera.stamps()) > stamps[-1], again=camera.shoot)
     assert not set(stamps) & set(camera.stamps())
@@ -480,7 +479,7 @@ def test_fault_09_a_camera_whose_frames_are_all_of_no_use_is_a_warning_with_the_
     )
     assert ask.diagnosis("encoder_node")[0] == b"\x01"
     assert int(ask.diagnosis("encoder_node")[2]["frames_used"]) == 0
-    observer.until(lambda: expected in health[-1].message, again=shoot)
+    observer.until(lambda: expected in said(health), again=shoot)
     assert node.log.read_text().count(expected) == 1
     observer.until(lambda: ask.diagnosis("encoder_node")[0] == b"\x00", again=camera.shoot)
 
@@ -498,7 +497,7 @@ def test_fault_03_a_frozen_camera_keeps_its_cause_and_one_that_stops_says_that(
     def shoot():
         camera.shoot(pixels=frozen)
 
-    observer.until(lambda: "frozen" in health[-1].message, again=shoot)
+    observer.until(lambda: "frozen" in said(health), again=shoot)
     first = len(health)
     observer.until(lambda: len(health) > first + 30, again=shoot)
     # Where the machine is so busy that no frame came for a second, that is true too.
@@ -506,6 +505,6 @@ def test_fault_03_a_frozen_camera_keeps_its_cause_and_one_that_stops_says_that(
         "/camera/image_raw: no frame for more than 1 s"
     }
     assert reasons == {message.message for message in health[first:] if "frozen" in message.message}
-    observer.until(lambda: health[-1].message == "/camera/image_raw: no frame for more than 1 s")
+    observer.until(lambda: said(health) == "/camera/image_raw: no frame for more than 1 s")
     assert {v.key: v.value for v in health[-1].values}["asks_for"] == "go_on"  # missed by the frames' age
-    observer.until(lambda: health[-1].message == "fine", again=camera.shoot)
+    observer.until(lambda: said(health) == "fine", again=camera.shoot)

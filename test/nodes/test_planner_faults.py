@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from test.conftest import said
+
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
 BLOCK = 250_000_000
 NODE = """
@@ -141,7 +143,7 @@ def test_fault_35_no_progress_ends_planning_and_says_so(processes, checkpoint, f
 
     processes.node("planner_node", config=False, checkpoint=checkpoint, progress_timeout=2.0)
     feed.begin()
-    observer.until(lambda: "no progress" in (feed.health[-1].message if feed.health else ""), again=feed.next)
+    observer.until(lambda: "no progress" in said(feed.health), again=feed.next)
     assert feed.asks() == "hold"
     ended = feed.time
     observer.repeat(feed.next, 10)
@@ -251,7 +253,7 @@ def test_fault_35_a_time_in_which_the_robot_was_kept_still_is_no_lack_of_progres
             executed.publish(message)
 
     def stuck():
-        return "no progress" in feed.health[-1].message
+        return "no progress" in said(feed.health)
 
     observer.until(lambda: feed.latents.get_subscription_count() and feed.goals.get_subscription_count())
     again()

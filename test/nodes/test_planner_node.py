@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from test.conftest import said
+
 pytestmark = pytest.mark.ros
 DIM = 64
 BLOCK = 250_000_000
@@ -178,7 +180,7 @@ def test_fault_51_joints_that_publishers_share_are_collected_with_an_age_each(
     assert "rejected" not in node.log.read_text()
     del places["joint2"]
     lost = "no plan: its positions cannot be integrated: joint_states had no position of joint2 for more than"
-    observer.until(lambda: lost in health[-1].message, again=again)
+    observer.until(lambda: lost in said(health), again=again)
     count = len(plans)
     places["joint2"] = 2.0
     observer.until(lambda: len(plans) > count, again=again)
