@@ -33,7 +33,8 @@ def make_metric(config: PlannerConfig, heads: dict[str, Metric | None], norm_low
     """Return the distance to the goal that a plan is judged by, as a resolved ``config`` asks for it.
 
     heads are the checkpoint's distances by the name of the objective, None for one that it lacks; norm_low
-    is the smallest norm of its latents in training, or None where it has none. Raises UserError where the head is needed and missing.
+    is the smallest norm of its latents in training, or None where it has none. Raises UserError where the
+    head is needed and missing.
     """
     metric = heads.get(config.objective, squared_distance)
     if metric is None:

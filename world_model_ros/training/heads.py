@@ -42,8 +42,8 @@ BATCH = 1024
 RATE = 1e-3
 LONGEST = 20  # model steps between the two latents of a pair, at most
 LATENT_NOISE_STD = 0.05  # on the first latent: the ones that a planner predicts are not exact either
-# Of the object-distance head: sizes; how far apart in model steps its pairs are; the noise on codes; from which
-# squared error of a latent and squared change of a code on a pair hardly counts; the weight of changes.
+# Of the object-distance head: sizes; how far apart in model steps its pairs are; the noise on codes; from
+# which squared error of a latent and squared change of a code on a pair hardly counts; the weight of changes.
 OBJECT_HIDDEN, OBJECT_CODE, OBJECT_LONGEST = 256, 6, 4
 OBJECT_BATCH, OBJECT_RATE = 512, 2e-3
 CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
