@@ -34,10 +34,11 @@ def test_the_choices_are_what_planning_has():
     assert set(PRECISIONS) == set(fast_rollout.PRECISIONS)
 
 
+@pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("temporal", [False, True])
 @pytest.mark.parametrize("inverse", [False, True])
-def test_the_defaults_leave_nothing_open_and_are_in_range(temporal, inverse):
-    config = PlannerConfig().resolved(temporal, inverse)
+def test_the_defaults_leave_nothing_open_and_are_in_range(temporal, inverse, moved):
+    config = PlannerConfig().resolved(temporal, inverse, moved)
     assert "auto" not in (config.solver, config.objective, config.proposal)
     assert [f.name for f in fields(config) if getattr(config, f.name) is None] == ["deadline"]
     assert config.make_solver().samples == config.samples

@@ -5,8 +5,10 @@ import torch
 from world_model_ros.model.heads import HORIZON
 from world_model_ros.training.heads import (
     fit_inverse_dynamics,
+    fit_object_distance,
     fit_temporal_distance,
     inverse_metrics,
+    object_metrics,
     temporal_metrics,
 )
 
@@ -98,3 +100,58 @@ def test_inverse_dynamics_takes_episodes_of_any_length_but_not_single_frames():
     assert head(latents[0], latents[1], torch.tensor(1)).isfinite().all()
     with pytest.raises(ValueError, match="two frames"):
         fit_inverse_dynamics(latents, blocks, np.ones(12, int), steps=2)
+
+
+def pushed(episodes, length, seed):
+    """Latents of a robot that always moves and of a thing that it moves now and then, by one fixed net."""
+    rng, mix = np.random.default_rng(seed), np.random.default_rng(99)
+    begin = rng.normal(size=(2, episodes, 1, 2))
+    robot = np.clip(rng.normal(0, 0.3, (episodes, length, 2)).cumsum(1) + begin[0], -2, 2)
+    steps = rng.normal(0, 0.5, (episodes, length, 2)) * (rng.random((episodes, length, 1)) < 0.35)
+    thing = np.clip(steps.cumsum(1) + begin[1], -2, 2)
+    first, second = mix.normal(size=(4, 64)), mix.normal(size=(64, 24)) / 8
+    latents = np.tanh(np.concatenate([robot, thing], -1).reshape(-1, 4) @ first) @ second
+    latents = (latents - latents.mean(0)) / latents.std(0)
+    robot, thing = robot.reshape(-1, 2), thing.reshape(-1, 2)
+    return (
+        torch.from_numpy(latents).float(),
+        torch.from_numpy(robot).float(),
+        thing,
+        np.full(episodes, length),
+    )
+
+
+def test_object_distance_follows_what_the_robot_moves_and_not_the_robot():
+    latents, robot, _, lengths = pushed(300, 20, 0)
+    head = fit_object_distance(latents, robot, lengths, steps=1200)
+    latents, robot, thing, lengths = pushed(50, 20, 1)
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, len(latents), (2, 3000))
+    distances = head(latents[a], latents[b]).numpy()
+    of_thing, of_robot = (np.linalg.norm(places[a] - places[b], axis=1) for places in (thing, robot.numpy()))
+    assert np.corrcoef(of_thing, distances)[0, 1] > 0.7
+    assert abs(np.corrcoef(of_robot, distances)[0, 1]) < 0.2
+    metrics = object_metrics(head, latents, lengths)
+    assert metrics["object_p25"] < 0.3 * metrics["object_p90"]  # most steps move nothing
+    assert head.encode(latents).std(0).numpy() == pytest.approx(1, abs=0.35)
+
+
+def test_equal_seeds_give_equal_object_heads_and_leave_torchs_generator_alone():
+    latents, robot, _, lengths = pushed(6, 8, 0)
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    first = fit_object_distance(latents, robot, lengths, steps=3, seed=5)
+    torch.testing.assert_close(torch.rand(3), expected)
+    again, other = (fit_object_distance(latents, robot, lengths, steps=3, seed=s) for s in (5, 6))
+    for one, two, three in zip(first.parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+        assert one.ndim < 2 or not torch.equal(one, three)
+
+
+def test_object_distance_takes_episodes_of_any_length_but_not_too_short_ones():
+    latents, robot, _, _ = pushed(3, 4, 0)
+    head = fit_object_distance(latents, robot, np.array([3, 1, 8]), steps=2)
+    assert head(latents[0], latents).shape == (12,)
+    with pytest.raises(ValueError, match="an episode of two frames"):
+        fit_object_distance(latents[:2], robot[:2], np.array([1, 1]), steps=2)

@@ -207,6 +207,12 @@ class EpisodeFile:
         """Return an episode's rows of "state" or "proprio", None where the file has none."""
         return self._rows(column, episode) if column in self._file else None
 
+    def proprio(self, episode: int) -> np.ndarray:
+        """Return what the robot knew of itself, float32 (T, P); P is 0 where nothing was recorded."""
+        if "proprio" not in self._file:
+            return np.zeros((self.lengths[episode], 0), np.float32)
+        return self._rows("proprio", episode)
+
     def coordinates(self, episode: int) -> np.ndarray:
         """Return its states, of a file without states its proprio, float32 (T, S); S is 0 without either."""
         column = "state" if self.has_states else "proprio"

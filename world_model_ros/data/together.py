@@ -150,6 +150,11 @@ class EpisodeFiles:
         file, there = self.places[episode]
         return file.states(there)
 
+    def proprio(self, episode: int) -> np.ndarray:
+        """Return what the robot knew of itself, float32 (T, P)."""
+        file, there = self.places[episode]
+        return file.proprio(there)
+
     def coordinates(self, episode: int) -> np.ndarray:
         """Return its states, of files without states its proprio, float32 (T, S)."""
         file, there = self.places[episode]

@@ -151,7 +151,11 @@ def _settings_of(
         checkpoint=checkpoint,
         budget=budget,
         pipelined=arguments.pipelined or not (arguments.blocking or waits),
-        planner=planner.resolved(temporal=heads.temporal_hidden > 0, inverse=heads.inverse_hidden > 0),
+        planner=planner.resolved(
+            temporal=heads.temporal_hidden > 0,
+            inverse=heads.inverse_hidden > 0,
+            moved=heads.object_hidden > 0,
+        ),
     )
 
 

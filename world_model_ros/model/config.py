@@ -62,6 +62,8 @@ class ModelConfig:
     encoder_norm: str = "group"  # or "batch"
     temporal_hidden: int = 0  # width of the temporal-distance head, 0: none
     inverse_hidden: int = 0  # width of the inverse-dynamics head, 0: none
+    object_hidden: int = 0  # width of the object-distance head, 0: none
+    object_code: int = 0  # numbers in its codes
 
     @classmethod
     def full(cls, action_dim: int) -> "ModelConfig":
@@ -136,13 +138,15 @@ class ModelConfig:
         problems += [f"model.{name} must be positive" for name in positive if getattr(self, name) < 1]
         if max(self.encoder_depth, self.predictor_depth) > _DEEPEST:
             problems.append(f"more than {_DEEPEST} layers are not supported")
-        optional = ("action_mixed", "temporal_hidden", "inverse_hidden")
+        optional = ("action_mixed", "temporal_hidden", "inverse_hidden", "object_hidden", "object_code")
         problems += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
         problems += [
             f"model.{f.name} is above {_WIDEST}"
             for f in dataclasses.fields(self)
             if f.type is int and getattr(self, f.name) > _WIDEST
         ]
+        if bool(self.object_hidden > 0) != bool(self.object_code > 0):
+            problems.append("model.object_hidden and model.object_code must both be given, or neither")
         if self.image_size > _LARGEST_IMAGE or len(self.channels) > _DEEPEST:
             problems.append(f"images above {_LARGEST_IMAGE} pixels a side are not supported")
         if any(c > _WIDEST for c in self.channels):

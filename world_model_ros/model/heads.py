@@ -30,6 +30,34 @@ class TemporalDistance(nn.Module):
         return F.softplus(self.net(self.start(starts) + self.goal(goals)).squeeze(-1))
 
 
+class ObjectDistance(nn.Module):
+    """How far apart two latents are in what the robot does not move directly: the distance of two codes.
+
+    Where the robot is decides half of what a latent says, and is not what a goal picture is about: an object
+    that has its pose has reached it, wherever the arm is. The codes are small, say nothing of the robot,
+    and change only where something else has moved (training/heads.py).
+    """
+
+    def __init__(self, latent_dim: int, hidden: int, code: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(latent_dim, hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, code),
+        )
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """Return the codes (..., C) of latents (..., D); each number has unit variance over the training."""
+        return self.net(latents)
+
+    def forward(self, starts: Tensor, goals: Tensor) -> Tensor:
+        """Return the distance (...) of latents (..., D) and (..., D), which broadcast."""
+        return (self.encode(starts) - self.encode(goals)).norm(dim=-1)
+
+
 class InverseDynamics(nn.Module):
     """Which actions lead from one latent to another: an MLP on the pair and the arrival time.
 

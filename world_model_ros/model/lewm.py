@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.encoder import ConvEncoder, VisionTransformer
-from world_model_ros.model.heads import InverseDynamics, TemporalDistance
+from world_model_ros.model.heads import InverseDynamics, ObjectDistance, TemporalDistance
 from world_model_ros.model.predictor import Predictor
 
 
 class LeWorldModel(nn.Module):
     """Encoder, action encoder, predictor; every latent passes through one of two projectors.
 
-    Where they are, ``temporal`` judges pairs of latents and ``inverse`` guesses the actions between them;
-    both learn after all the rest.
+    Where they are, ``temporal`` and ``object`` judge pairs of latents and ``inverse`` guesses the actions
+    between them; they learn after all the rest.
     """
 
     def __init__(self, config: ModelConfig):
@@ -36,6 +36,9 @@ class LeWorldModel(nn.Module):
         width, hidden = config.latent_dim, (config.temporal_hidden, config.inverse_hidden)
         self.temporal = TemporalDistance(width, hidden[0]) if hidden[0] else None
         self.inverse = InverseDynamics(width, config.action_dim, hidden[1]) if hidden[1] else None
+        self.object = None
+        if config.object_hidden:
+            self.object = ObjectDistance(width, config.object_hidden, config.object_code)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""

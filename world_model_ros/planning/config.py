@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from world_model_ros.planning.cem import CEM
 
 SOLVERS = ("auto", "cem", "icem", "mppi", "gradient")
-OBJECTIVES = ("auto", "squared", "temporal")
+OBJECTIVES = ("auto", "squared", "temporal", "object")
 PROPOSALS = ("auto", "none", "inverse_dynamics")
 PRECISIONS = ("fp32", "bf16")
 # The squared distance is flat far from the goal, so some first candidates must come near it: a large spread
@@ -51,6 +51,21 @@ DEFAULTS = {
         "squared_distance_weight": 2.0,
         "horizon": 8,
     },
+    "object": {
+        "solver": "icem",
+        "samples": 48,
+        "elites": 6,
+        "iterations": 3,
+        "first_solve_multiplier": 3,
+        "initial_std": 1.0,
+        "correlation": 0.9,
+        "stand_still_margin": 0.07,
+        "time_cost": 0.0,
+        "replan_tolerance": 0.35,
+        "ood_penalty": 0.0,
+        "squared_distance_weight": 0.0,
+        "horizon": 8,
+    },
 }
 # Without proposals only random candidates come near the goal, which takes more of them.
 DEFAULTS_WITHOUT_PROPOSALS = {
@@ -63,6 +78,7 @@ DEFAULTS_WITHOUT_PROPOSALS = {
         "time_cost": 0.0,
     },
     "temporal": {"solver": "cem", "samples": 128, "elites": 12, "iterations": 6, "first_solve_multiplier": 2},
+    "object": {"solver": "cem", "samples": 128, "elites": 12, "iterations": 6, "first_solve_multiplier": 2},
 }
 
 
@@ -101,7 +117,8 @@ def _choice(description: str, choices: tuple[str, ...], default: str):
 class PlannerConfig:
     """Options of the planner; None and "auto" leave the choice to ``DEFAULTS``, measured on one CPU thread.
 
-    Costs are in units of the objective: squared latent distance, or model steps to the goal.
+    Costs are in units of the objective: squared latent distance, model steps to the goal, or standard
+    deviations of object codes.
     """
 
     horizon: int | None = _number("Longest plan, in model steps.", 1, 50)
@@ -119,8 +136,9 @@ class PlannerConfig:
         "Correlation of the sampled actions between neighbouring control steps; 0 is white noise.", 0.0, 0.999
     )
     objective: str = _choice(
-        "Cost of a plan: squared (latent distance to the goal), temporal (predicted model steps to the goal) "
-        "or auto: temporal where the checkpoint has that head.",
+        "Cost of a plan: squared (latent distance to the goal), temporal (predicted model steps to the "
+        "goal), object (distance of what the robot does not move directly) or auto: object, or else "
+        "temporal, where the checkpoint has that head.",
         OBJECTIVES,
         "auto",
     )
@@ -176,11 +194,14 @@ class PlannerConfig:
                 f"elites must lie between 2 and samples, they are {self.elites} of {self.samples}."
             )
 
-    def resolved(self, temporal: bool, inverse: bool) -> "PlannerConfig":
-        """Return these options with every default filled in, for a checkpoint with these heads or without."""
+    def resolved(self, temporal: bool, inverse: bool, moved: bool = False) -> "PlannerConfig":
+        """Return these options with every default filled in, for a checkpoint with these heads or without.
+
+        ``moved`` is whether it has an object-distance head.
+        """
         objective, proposal = self.objective, self.proposal
         if objective == "auto":
-            objective = "temporal" if temporal else "squared"
+            objective = "object" if moved else "temporal" if temporal else "squared"
         if proposal == "auto":
             proposal = "inverse_dynamics" if inverse else "none"
         defaults = DEFAULTS[objective] | (DEFAULTS_WITHOUT_PROPOSALS[objective] if proposal == "none" else {})

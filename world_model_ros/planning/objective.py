@@ -29,17 +29,19 @@ class WorldModel(Protocol):
         """(B, T, D), (B, T-1, A), (B, S, H, A) -> (B, S, H, D): the latent after each block."""
 
 
-def make_metric(config: PlannerConfig, temporal: Metric | None, norm_low: float | None) -> Metric:
+def make_metric(config: PlannerConfig, heads: dict[str, Metric | None], norm_low: float | None) -> Metric:
     """Return the distance to the goal that a plan is judged by, as a resolved ``config`` asks for it.
 
-    temporal is the checkpoint's temporal-distance head, norm_low the smallest norm of its latents in
-    training, or None where it has none. Raises UserError where the head is needed and missing.
+    heads are the checkpoint's distances by the name of the objective, None for one that it lacks; norm_low
+    is the smallest norm of its latents in training, or None where it has none. Raises UserError where the
+    head is needed and missing.
     """
-    if config.objective == "temporal" and temporal is None:
+    metric = heads.get(config.objective, squared_distance)
+    if metric is None:
         raise UserError(
-            "the checkpoint has no temporal-distance head: train it with one, or plan with objective squared."
+            f"the checkpoint has no {config.objective}-distance head: train it with one, or plan with "
+            "objective squared."
         )
-    metric = temporal if config.objective == "temporal" else squared_distance
     if config.squared_distance_weight:
         metric = WithSquaredDistance(metric, config.squared_distance_weight)
     if config.ood_penalty and norm_low is not None:

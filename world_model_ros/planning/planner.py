@@ -72,14 +72,16 @@ class RecedingHorizonPlanner:
     """
 
     def __init__(self, model: WorldModel, spec: CheckpointSpec, config: PlannerConfig | None = None):
-        head, self.inverse = getattr(model, "temporal", None), getattr(model, "inverse", None)
-        self.config = (config or PlannerConfig()).resolved(head is not None, self.inverse is not None)
+        heads = {name: getattr(model, name, None) for name in ("temporal", "object")}
+        self.inverse = getattr(model, "inverse", None)
+        there = (head is not None for head in (heads["temporal"], self.inverse, heads["object"]))
+        self.config = (config or PlannerConfig()).resolved(*there)
         if self.config.proposal == "inverse_dynamics" and self.inverse is None:
             raise UserError(
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
             )
         self.spec, self.shape = spec, (spec.block, spec.action.dim)
-        self.metric = make_metric(self.config, head, spec.thresholds.norm_low)
+        self.metric = make_metric(self.config, heads, spec.thresholds.norm_low)
         parameter = next(iter(getattr(model, "parameters", tuple)()), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
         rows = spec.action.low, spec.action.high, np.zeros(spec.action.dim)

@@ -20,12 +20,19 @@ def _inverse_row(metrics: dict) -> str:
     return f"| inverse dynamics, R2 of the next block | {pairs} |\n"
 
 
+def _object_row(metrics: dict) -> str:
+    if "object_p50" not in metrics:
+        return ""
+    values = ", ".join(f"{metrics[f'object_p{q}']:.2f} ({q} %)" for q in (25, 50, 90))
+    return f"| object distance of neighbouring frames, quantiles | {values} |\n"
+
+
 _HEADS = "\n## Heads, trained afterwards\n"
 
 
 def with_heads(card: str, heads: dict, metrics: dict) -> str:
     """Return a card's text with a last section on heads trained later, instead of an earlier one."""
-    rows = _temporal_row(metrics) + _inverse_row(metrics)
+    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics)
     return f"""{card.split(_HEADS)[0].rstrip()}
 {_HEADS}
 ```

@@ -28,13 +28,13 @@ from world_model_ros.model.checkpoint import (
     save_checkpoint,
 )
 from world_model_ros.model.config import CARD_NAME, CheckpointSpec, find_checkpoint, interface_differences
-from world_model_ros.model.heads import HORIZON, InverseDynamics, TemporalDistance
+from world_model_ros.model.heads import HORIZON, InverseDynamics, ObjectDistance, TemporalDistance
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training.card import with_heads
 from world_model_ros.training.metrics import encode_frames
 
-FRAMES = 60_000  # of the training episodes, encoded for the heads
+FRAMES = 250_000  # of the training episodes, encoded for the heads
 STORED = "float16"  # type of the weights in the checkpoints that training writes
 TEMPORAL_HIDDEN = 256
 INVERSE_HIDDEN = 512
@@ -42,6 +42,11 @@ BATCH = 1024
 RATE = 1e-3
 LONGEST = 20  # model steps between the two latents of a pair, at most
 LATENT_NOISE_STD = 0.05  # on the first latent: the ones that a planner predicts are not exact either
+# Of the object-distance head: sizes; how far apart in model steps its pairs are; the noise on codes; from
+# which squared error of a latent and squared change of a code on a pair hardly counts; the weight of changes.
+OBJECT_HIDDEN, OBJECT_CODE, OBJECT_LONGEST = 256, 6, 4
+OBJECT_BATCH, OBJECT_RATE = 512, 2e-3
+CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
 NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
 
 
@@ -65,6 +70,20 @@ def add_step_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inverse-steps", type=int, default=4000, help="steps of the inverse-dynamics head, 0: no head"
     )
+    parser.add_argument(
+        "--object-steps",
+        type=int,
+        default=0,
+        help="steps of the object-distance head, for a robot that moves things; 0: no head",
+    )
+
+
+def steps_of(arguments: argparse.Namespace) -> dict[str, int]:
+    """Return the steps of each head; UserError for negative ones."""
+    steps = {name: getattr(arguments, f"{name}_steps") for name in ("temporal", "inverse", "object")}
+    if min(steps.values()) < 0:
+        raise UserError(f"{', '.join(f'--{name}-steps' for name in steps)} must not be negative.")
+    return steps
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,8 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     All other weights, the thresholds and the card's text stay as they are; a head with 0 steps stays
     too. Raises UserError where the data is not that of the training.
     """
-    if min(arguments.threads, arguments.temporal_steps, arguments.inverse_steps) < 0:
-        raise UserError("--threads, --temporal-steps and --inverse-steps must not be negative.")
+    if arguments.threads < 0:
+        raise UserError("--threads must not be negative.")
+    steps = steps_of(arguments)
     check_place("--out", arguments.out)
     source_commit()
     if arguments.threads:
@@ -84,7 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
     noted = spec.training
     if not {"held_out_share", "seed"} <= noted.keys():
         raise UserError(f"{checkpoint} does not say which episodes it held out: train it with heads instead.")
-    steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
     with EpisodeFiles(arguments.data, noted.get("episodes"), noted.get("dropped_actions", ())) as file:
         training, held_out = split_episodes(len(file), noted["held_out_share"], noted["seed"])
         if not _same_data(file, training, spec):
@@ -98,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
             Clips(file, spec.action, spec.block, frames, episodes, size, cache)
             for episodes in (training, held_out)
         )
-    spec, metrics = add_heads(model, spec, clips, unseen, steps, noted["seed"])
+        spec, metrics = add_heads(model, spec, file, clips, unseen, steps, noted["seed"])
     command = command_line("train-heads", arguments, add_arguments, leave_out=("threads",))
     heads = {"command": command, "commit": source_commit()}
     noted = {**noted, "validation": {**noted.get("validation", {}), **metrics}, "heads": heads}
@@ -111,11 +130,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def add_heads(
-    model: LeWorldModel, spec: CheckpointSpec, clips: Clips, held_out: Clips, steps: dict[str, int], seed: int
+    model: LeWorldModel,
+    spec: CheckpointSpec,
+    file: EpisodeFiles,
+    clips: Clips,
+    held_out: Clips,
+    steps: dict[str, int],
+    seed: int,
 ) -> tuple[CheckpointSpec, dict[str, float]]:
     """Give ``model`` its heads, rounded as they are stored; return the spec with them and held-out metrics.
 
-    ``steps`` has the steps of the "temporal" and the "inverse" head, 0 for no such head.
+    ``steps`` has the steps of the "temporal", the "inverse" and the "object" head, 0 for no such head.
+    ``file`` is where ``clips`` and ``held_out`` are from. Raises UserError where the object-distance head is
+    asked for and the file has no proprio.
     """
     if not any(steps.values()):
         return spec, {}
@@ -132,6 +159,12 @@ def add_heads(
         metrics.update(inverse_metrics(head, *unseen))
         model.inverse = head.to(device)
         widths["inverse_hidden"] = INVERSE_HIDDEN
+    if steps["object"]:
+        robot = _proprio(file, clips, len(lengths)), _proprio(file, held_out, len(unseen[2]))
+        head = _rounded(fit_object_distance(latents, robot[0], lengths, steps["object"], seed))
+        metrics.update(object_metrics(head, unseen[0], unseen[2]))
+        model.object = head.to(device)
+        widths |= {"object_hidden": OBJECT_HIDDEN, "object_code": OBJECT_CODE}
     return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), metrics
 
 
@@ -199,6 +232,62 @@ def fit_inverse_dynamics(
     return _fit(lambda: InverseDynamics(*size), loss, steps, seed, "inverse dynamics")
 
 
+def fit_object_distance(
+    latents: Tensor, robot: Tensor, lengths: np.ndarray, steps: int, seed: int = 0
+) -> ObjectDistance:
+    """Return a head fitted for ``steps`` steps to latents (N, D) and the robot's state (N, P) beside them.
+
+    lengths (E,) are the episodes' numbers of frames, one after the other. Three terms teach the codes:
+    from a code and the robot's state, a decoder tells the latent, so a code says what the robot's state
+    leaves open; from the code of an earlier frame and the robot's present state it tells the present
+    latent, wherever nothing else has moved meanwhile, so a code says nothing of the robot; and codes
+    change seldom. The last two are robust: pairs between which something has moved hardly count. Raises
+    ValueError where no episode has two frames.
+    """
+    starts, lengths = _usable(lengths)
+    if not len(lengths):
+        raise ValueError("an object distance needs an episode of two frames")
+    generator = torch.Generator().manual_seed(seed)
+    robot = (robot - robot.mean(0)) / robot.std(0).clamp_min(1e-6)
+    width, longest = latents.shape[1], int(lengths.clamp(max=OBJECT_LONGEST + 1).max()) - 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = ObjectDistance(width, OBJECT_HIDDEN, OBJECT_CODE)
+        spread = nn.BatchNorm1d(OBJECT_CODE, affine=False)  # the scale of codes is free otherwise
+        decoder = nn.Sequential(
+            nn.Linear(OBJECT_CODE + robot.shape[1], OBJECT_HIDDEN),
+            nn.SiLU(),
+            nn.Linear(OBJECT_HIDDEN, OBJECT_HIDDEN),
+            nn.SiLU(),
+            nn.Linear(OBJECT_HIDDEN, OBJECT_HIDDEN),
+            nn.SiLU(),
+            nn.Linear(OBJECT_HIDDEN, width),
+        )
+
+    def loss(_: nn.Module) -> Tensor:
+        episode = _draw(len(lengths), generator)[:OBJECT_BATCH]
+        count = lengths[episode]
+        offset = 1 + _below((count - 1).clamp(max=longest), generator)
+        earlier = starts[episode] + _below(count - offset, generator)
+        later = earlier + offset
+        codes = [spread(head.encode(_noisy(latents[rows], generator))) for rows in (earlier, later)]
+        blurred = codes[0] + CODE_NOISE_STD * torch.randn(codes[0].shape, generator=generator)
+        told, swapped = (decoder(torch.cat([blurred, robot[rows]], 1)) for rows in (earlier, later))
+        own = (told - latents[earlier]).square().mean()
+        moved = (swapped - latents[later]).square().mean(1)
+        changed = (codes[0] - codes[1]).square().sum(1)
+        robust = SWAP * torch.log1p(moved / SWAP).mean()
+        return own + robust + SELDOM * torch.log1p(changed / CHANGE).mean()
+
+    parts = nn.ModuleList([head, spread, decoder])
+    _train(parts, loss, steps, OBJECT_RATE, "object distance")
+    with torch.no_grad():  # the last layer takes the scale over
+        last, std = head.net[-1], (spread.running_var + spread.eps).sqrt()
+        last.bias.copy_((last.bias - spread.running_mean) / std)
+        last.weight.div_(std[:, None])
+    return head.eval().requires_grad_(False)
+
+
 def _fit(
     make: Callable[[], nn.Module], loss: Callable[[nn.Module], Tensor], steps: int, seed: int, name: str
 ) -> nn.Module:
@@ -206,14 +295,20 @@ def _fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = make()
-    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=1e-3)
+    _train(head, loss, steps, RATE, name)
+    return head.eval().requires_grad_(False)
+
+
+def _train(
+    module: nn.Module, loss: Callable[[nn.Module], Tensor], steps: int, rate: float, name: str
+) -> None:
+    optimiser = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-3)
     for step in tqdm(range(steps), desc=name, unit="step", disable=None, leave=False):
         for group in optimiser.param_groups:
-            group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimiser.zero_grad(set_to_none=True)
-        loss(head).backward()
+        loss(module).backward()
         optimiser.step()
-    return head.eval().requires_grad_(False)
 
 
 def _usable(lengths: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -228,6 +323,11 @@ def _draw(high: int | Tensor, generator: torch.Generator) -> Tensor:
     return (torch.rand(BATCH, generator=generator) * high).long()
 
 
+def _below(high: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a whole number below each of ``high`` (B,)."""
+    return (torch.rand(len(high), generator=generator) * high).long()
+
+
 def _noisy(latents: Tensor, generator: torch.Generator) -> Tensor:
     return latents + LATENT_NOISE_STD * torch.randn(latents.shape, generator=generator)
 
@@ -240,6 +340,16 @@ def temporal_metrics(head: TemporalDistance, latents: Tensor, lengths: np.ndarra
         if len(rows):
             metrics[f"temporal_{offset}"] = float(head(latents[rows], latents[rows + offset]).mean())
     return metrics
+
+
+@torch.inference_mode()
+def object_metrics(head: ObjectDistance, latents: Tensor, lengths: np.ndarray) -> dict[str, float]:
+    """Return quantiles of the distances of held-out latents one model step apart: most steps move nothing."""
+    rows = _rows(lengths, 1)
+    if not len(rows):
+        return {}
+    distances = head(latents[rows], latents[rows + 1])
+    return {f"object_p{q}": float(distances.quantile(q / 100)) for q in (25, 50, 90)}
 
 
 @torch.inference_mode()
@@ -264,6 +374,17 @@ def _rows(lengths: np.ndarray, offset: int) -> Tensor:
     starts = np.cumsum(lengths) - lengths
     rows = [s + np.arange(n - offset) for s, n in zip(starts, lengths, strict=True) if n > offset]
     return torch.from_numpy(np.concatenate(rows) if rows else np.zeros(0, np.int64))
+
+
+def _proprio(file: EpisodeFiles, clips: Clips, episodes: int) -> Tensor:
+    """Return the robot's state (N, P) beside the latents of the first ``episodes`` of ``clips``."""
+    states = [file.proprio(e)[:: clips.stride] for e in clips.episodes[:episodes]]
+    if not states[0].shape[1]:
+        raise UserError(
+            f"{file.path} has no proprio, the robot's own state, which --object-steps needs: record the "
+            "joints too, or leave it out."
+        )
+    return torch.from_numpy(np.nan_to_num(np.concatenate(states)))
 
 
 def _same_data(file: EpisodeFiles, training: list[int], spec: CheckpointSpec) -> bool:

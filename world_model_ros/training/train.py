@@ -38,7 +38,7 @@ from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import readiness
 from world_model_ros.training.calibrate import calibrate, measure_light
 from world_model_ros.training.card import collect_command, write_card
-from world_model_ros.training.heads import STORED, add_heads, add_step_arguments
+from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, steps_of
 from world_model_ros.training.loop import (
     IDENTITY_KINDS,
     METRICS_NAME,
@@ -52,7 +52,7 @@ from world_model_ros.training.state import STATE_NAME, find_run
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 SEEN_CLIPS = 4000  # of the training episodes, to compare their error with the held-out one
-HEADS = ("temporal", "inverse")  # a training that starts from a checkpoint fits them anew
+HEADS = ("temporal", "inverse", "object")  # a training that starts from a checkpoint fits them anew
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -217,7 +217,9 @@ def start_from(
             f"{checkpoint} was trained for other actions than the data's: {'; '.join(differing)}. Start from "
             "a checkpoint of the same robot, or without --start."
         )
-    bare = dataclasses.replace(there.model, temporal_hidden=0, inverse_hidden=0)
+    bare = dataclasses.replace(
+        there.model, temporal_hidden=0, inverse_hidden=0, object_hidden=0, object_code=0
+    )
     weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
     return dataclasses.replace(spec, model=bare, image=there.image), weights, there.training
 
@@ -272,8 +274,7 @@ def _export(
     metrics = validate(model, held_out, spec.image)
     seen = validate(model, clips, spec.image, clips.some(SEEN_CLIPS, arguments.seed))
     metrics["prediction_seen"] = seen["prediction"]
-    steps = {"temporal": arguments.temporal_steps, "inverse": arguments.inverse_steps}
-    spec, judged = add_heads(model, spec, clips, held_out, steps, arguments.seed)
+    spec, judged = add_heads(model, spec, file, clips, held_out, steps_of(arguments), arguments.seed)
     metrics.update(judged)
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
     metrics.update(judged)
@@ -327,8 +328,9 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--augment is a probability between 0 and 1, it is {arguments.augment}.")
     if not 0 < arguments.val < 1:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
-    if min(arguments.threads, arguments.seed, arguments.temporal_steps, arguments.inverse_steps) < 0:
-        raise UserError("--threads, --seed, --temporal-steps and --inverse-steps must not be negative.")
+    if min(arguments.threads, arguments.seed) < 0:
+        raise UserError("--threads and --seed must not be negative.")
+    steps_of(arguments)
     if arguments.memory is not None and not arguments.memory >= 0:
         raise UserError(f"--memory is a number of gigabytes, it is {arguments.memory}.")
     if arguments.cache and not arguments.cache.is_dir():
