@@ -11,8 +11,6 @@ from world_model_ros.sim.scene import (
     SUBSTEPS,
     WORKSPACE_CENTRE,
     WORKSPACE_HALF,
-    WORKSPACE_HIGH,
-    WORKSPACE_LOW,
     Scene,
     View,
 )
@@ -35,6 +33,7 @@ class ArmTask(Task):
 
     stick: float  # from the origin of panda_hand to the tip, m
     view: View
+    workspace_half = WORKSPACE_HALF  # of the square that the tip moves in, m
     action_names = ("linear_x", "linear_y")
     action_frame = "panda_link0"
     action_low = (-SPEED, -SPEED)
@@ -50,18 +49,30 @@ class ArmTask(Task):
                 f"an image of {image_size} pixels shows nothing: choose an image size of at least 8."
             )
         self._scene = Scene(self.stick, self.view, gui)
+        self.prepare()
         super().__init__(seed, gui, image_size)
+
+    def prepare(self) -> None:
+        """Add to the scene what stays in it."""
+
+    @classmethod
+    def workspace(cls) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lowest and the highest position (2,) of the tip in m."""
+        return WORKSPACE_CENTRE - cls.workspace_half, WORKSPACE_CENTRE + cls.workspace_half
 
     def place(self, state: np.ndarray) -> None:
         """Put the tip where `state` says, at rest."""
-        self._command = np.clip(state[:2], WORKSPACE_LOW, WORKSPACE_HIGH)
+        self._command = np.clip(state[:2], *self.workspace())
         self._scene.place(self._command)
 
     def move(self, action: np.ndarray, after) -> None:
         """Move the tip for a control step, within the workspace."""
-        end = np.clip(self._command + action * self.period, WORKSPACE_LOW, WORKSPACE_HIGH)
-        self._scene.move(self._command, end, after)
-        self._command = end
+        end = np.clip(self._command + action * self.period, *self.workspace())
+        self._command = self._scene.move(self._command, end, after, self.blocked)
+
+    def blocked(self) -> bool:
+        """Return whether the stick meets more resistance than it can push away."""
+        return False
 
     def state(self) -> np.ndarray:
         """Position of the tip, (2,)."""
@@ -82,7 +93,7 @@ class ArmTask(Task):
     def checked(self, state: np.ndarray) -> np.ndarray:
         """Return a state as an array; ValueError for another shape or a tip outside the workspace."""
         state = super().checked(state)
-        if np.any(np.abs(state[:2] - WORKSPACE_CENTRE) > WORKSPACE_HALF + _OUTSIDE):
+        if np.any(np.abs(state[:2] - WORKSPACE_CENTRE) > self.workspace_half + _OUTSIDE):
             raise ValueError(f"the tip at {state[:2].tolist()} is outside the workspace")
         return state
 

@@ -33,6 +33,10 @@ _TABLE_X, _TABLE_Y = 0.36, 0.45  # half sizes, m
 _TABLE_COLOUR = (0.55, 0.47, 0.40, 1)
 _MAT_HALF = 0.2
 _MAT_COLOUR = (0.82, 0.80, 0.74, 1)
+RIM_HEIGHT = 0.007  # m, below the stick's tip
+_RIM_HALF = 0.004  # of its width, m
+_RIM_COLOUR = (0.30, 0.26, 0.22, 1)
+_WALL_HALF = 0.03  # of the wall that stands for the rim, m
 _TABLE_FRICTION, _STICK_FRICTION = 0.8, 0.5  # pybullet multiplies the two in contact
 _TORQUES = (500.0,) * 7  # N m; more than the Panda has, for the tip to start and stop without overshoot
 _PURE = (
@@ -126,6 +130,32 @@ class Scene:
             rgbaColor=colour,
         )
 
+    def add_rim(self, half: float) -> list[int]:
+        """Surround a square of `half` side with a low rim for other bodies than the arm; return its bodies.
+
+        The stick passes above the rim. What is pushed against the rim cannot leave: it is simulated as a
+        wall that the arm does not touch, since rigid contact would lift a body over so low an edge.
+        """
+        p, bodies = self.client, []
+        for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            across, along = half + _WALL_HALF, half + 2 * _WALL_HALF
+            size = [_WALL_HALF, along] if x else [along, _WALL_HALF]
+            wall = p.createCollisionShape(p.GEOM_BOX, halfExtents=[*size, _WALL_HALF])
+            seen = half + _RIM_HALF
+            edge = [_RIM_HALF, seen + _RIM_HALF] if x else [seen - _RIM_HALF, _RIM_HALF]
+            back = seen - across
+            look = p.createVisualShape(
+                p.GEOM_BOX,
+                halfExtents=[*edge, RIM_HEIGHT / 2],
+                visualFramePosition=[back * x, back * y, RIM_HEIGHT / 2 - _WALL_HALF],
+                rgbaColor=_RIM_COLOUR,
+            )
+            place = [*(WORKSPACE_CENTRE + across * np.array([x, y])), _WALL_HALF]
+            bodies.append(p.createMultiBody(0, wall, look, place))
+            for link in range(-1, p.getNumJoints(self.arm)):
+                p.setCollisionFilterPair(self.arm, bodies[-1], link, -1, 0)
+        return bodies
+
     def place(self, tip: np.ndarray) -> None:
         """Put the arm at rest with its tip at (2,), and the camera where it belongs.
 
@@ -143,30 +173,37 @@ class Scene:
         for joint, angle, velocity in zip(self._joints, angles.tolist(), velocities.tolist(), strict=True):
             self.client.resetJointState(self.arm, joint, angle, velocity)
 
-    def move(self, start: np.ndarray, end: np.ndarray, after=None) -> None:
-        """Move the tip from `start` to `end` (2,) at constant speed within one control step.
+    def move(self, start: np.ndarray, end: np.ndarray, after=None, blocked=lambda: False) -> np.ndarray:
+        """Move the tip from `start` towards `end` (2,) at constant speed within one control step.
 
-        `after(i)` is called after each of the `SUBSTEPS` physics steps, i from 1 on; it must change nothing.
+        Once `blocked()`, asked after each of the `SUBSTEPS` physics steps, the tip goes back to where it was
+        a physics step earlier and stays there for the rest. `after(i)` is called after each physics step, i
+        from 1 on; it must change nothing. Returns where the tip was sent to last, (2,).
         """
         p = self.client
         fractions = np.linspace(0.0, 1.0, SUBSTEPS + 1)[:, None]
-        way = inverse_kinematics(start + fractions * (end - start), TIP_HEIGHT + self._stick)
+        places = start + fractions * (end - start)
+        way = inverse_kinematics(places, TIP_HEIGHT + self._stick)
         # Set, the speed is right from the first substep; the solver alone would need many iterations.
         self._set_arm(way[0], (way[1] - way[0]) * SUBSTEPS / PERIOD)
-        for i, angles in enumerate(way[1:].tolist(), start=1):
+        angles, last = way.tolist(), SUBSTEPS
+        for i in range(1, SUBSTEPS + 1):
             # With both gains at one the motor reaches its target within the substep, torque permitting.
             p.setJointMotorControlArray(
                 self.arm,
                 self._joints,
                 p.POSITION_CONTROL,
-                targetPositions=angles,
+                targetPositions=angles[min(i, last)],
                 forces=_TORQUES,
                 positionGains=(1.0,) * 7,
                 velocityGains=(1.0,) * 7,
             )
             p.stepSimulation()
+            if last == SUBSTEPS and blocked():
+                last = i - 1
             if after is not None:
                 after(i)
+        return places[last]
 
     def tip(self) -> np.ndarray:
         """Position of the stick's tip, (2,) m."""

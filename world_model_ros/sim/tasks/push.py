@@ -21,8 +21,6 @@ from world_model_ros.sim.scene import (
     PERIOD,
     STICK_RADIUS,
     WORKSPACE_CENTRE,
-    WORKSPACE_HIGH,
-    WORKSPACE_LOW,
     View,
     material,
 )
@@ -30,8 +28,12 @@ from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Viol
 
 PUSHED = 0.04  # block to goal, m
 TURNED = np.radians(20)
-_START_HALF = 0.10  # of the square that blocks start in, m
-_GOAL_HALF = 0.12  # of the square that goals of the block lie in, m
+WORKSPACE_HALF = 0.20  # of the square that the tip moves in, m
+# Half the side of the tray inside its rim, m. The stick passes above the rim and so gets behind any block.
+TRAY_HALF = 0.185
+_RIM_FORCE = 10.0  # N, with which the block meets the rim at most: the arm is compliant, and gives way
+_GOAL_HALF = 0.12  # of the square that blocks start in and goals of the block lie in, m
+_OUTSIDE = 0.01  # how far a block may reach into the rim in a given state before it is refused, m
 _CLEAR = STICK_RADIUS + 0.01  # free space around the tip where a block starts or appears, m
 # A goal is a pose that the explorer's own pushing leads to (LeWM's protocol): from a start where the
 # block is about to move this far.
@@ -39,9 +41,8 @@ _MOVED, _MOVED_ANGLE = 0.05, np.radians(25)
 _TRIES = 10  # of a fifth of a second each, in which the clock of the simulation stands
 _BLOCK_FRICTION = 0.5  # pybullet multiplies it with that of what it touches
 
-# Of violations: what the block moves at least in a step that it shall not react to, m; where it may jump
-# to, half a square, m; its other colour.
-_REACTS, _JUMP_HALF = 0.015, 0.15
+# Of violations: what the block moves at least in a step that it shall not react to, m; its other colour.
+_REACTS = 0.015
 _COLOUR = (0.85, 0.10, 0.10, 1.0)
 
 # A bar and a stem of one width. Its frame sits in its centre of mass, y points to the bar.
@@ -57,6 +58,24 @@ BLOCK_BOXES = (  # centre y, size, colour
 )
 _CENTRES = np.array([(0.0, y) for y, _, _ in BLOCK_BOXES])
 _HALVES = np.array([size[:2] for _, size, _ in BLOCK_BOXES]) / 2
+_SIGNS = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1)])
+_CORNERS = (_CENTRES[:, None] + _HALVES[:, None] * _SIGNS).reshape(-1, 2)
+
+_LEFT, _STEM = BLOCK_LENGTH / 2, BLOCK_WIDTH / 2
+_BOTTOM, _TOP = BAR_Y - BLOCK_WIDTH / 2, BAR_Y + BLOCK_WIDTH / 2
+_OUTLINE = np.array(  # its corners, anticlockwise
+    [
+        (-_STEM, _TOP - BLOCK_LENGTH),
+        (_STEM, _TOP - BLOCK_LENGTH),
+        (_STEM, _BOTTOM),
+        (_LEFT, _BOTTOM),
+        (_LEFT, _TOP),
+        (-_LEFT, _TOP),
+        (-_LEFT, _BOTTOM),
+        (-_STEM, _BOTTOM),
+    ]
+)
+_SIDES = np.roll(_OUTLINE, -1, axis=0) - _OUTLINE
 
 
 def clearance(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
@@ -65,6 +84,31 @@ def clearance(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
     local = (np.asarray(points) - pose[:2]) @ np.array([[cosine, -sine], [sine, cosine]])
     outside = np.maximum(np.abs(local[..., None, :] - _CENTRES) - _HALVES, 0.0)
     return np.hypot(outside[..., 0], outside[..., 1]).min(axis=-1)
+
+
+def in_tray(pose: np.ndarray, margin: float = 0.0) -> bool:
+    """Return whether the T at `pose` (x, y, yaw) lies within the rim, `margin` m away from it at least."""
+    cosine, sine = np.cos(pose[2]), np.sin(pose[2])
+    corners = _CORNERS @ np.array([[cosine, sine], [-sine, cosine]]) + pose[:2]
+    return bool(np.all(np.abs(corners - WORKSPACE_CENTRE) < TRAY_HALF - margin))
+
+
+def outline(share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a point of the T's outline (2,) and the normal (2,) that points outwards, in the T's frame.
+
+    `share`, from 0 to 1, is how far round the outline it is.
+    """
+    lengths = np.hypot(*_SIDES.T)
+    ends = lengths.cumsum()
+    side = min(int(np.searchsorted(ends, share * ends[-1])), len(ends) - 1)
+    along = (ends[side] - share * ends[-1]) / lengths[side]
+    x, y = _SIDES[side] / lengths[side]
+    return _OUTLINE[side] + (1 - along) * _SIDES[side], np.array([y, -x])
+
+
+def _rotated(vector: np.ndarray, angle: float) -> np.ndarray:
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.array([cosine * vector[0] - sine * vector[1], sine * vector[0] + cosine * vector[1]])
 
 
 @functools.cache
@@ -89,46 +133,73 @@ def block_urdf() -> str:
 
 
 class PushExplorer(Explorer):
-    """Go behind the block, push through it, begin again; sometimes wander or rest."""
+    """Choose a spot on the block's outline, go there, push, begin again; or press against an edge, or rest.
 
-    _BEHIND = 0.12  # from the block's centre to where a push begins, m
+    It goes wherever a plan may lead: into the corners, along the edges of the workspace and against them, and
+    it pushes the block against the rim as well as away from it.
+    """
+
     _AROUND = 0.13  # from the block's centre to the way round it, m
     _CLEAR = STICK_RADIUS + 0.008
+    _GAP = STICK_RADIUS + 0.012  # from the outline to where a push begins, m
+    _SPOTS = 8  # of which one is chosen
+    _PHASES = ("push", "edge", "wander", "rest")
+    _SHARES = (0.79, 0.11, 0.06, 0.04)
 
     def __init__(self, seed):
         super().__init__(seed)
         self._phase = "think"
         self._left = 0
 
-    def _think(self, block: np.ndarray) -> None:
+    def _think(self, tip: np.ndarray, block: np.ndarray) -> None:
         rng = self._rng
         self._speed = rng.uniform(0.25, 0.45)
         self._scale = rng.uniform(0.0, 0.08)
-        if self._chance(0.12):
-            self._phase, self._left = "wander", int(rng.integers(5, 16))
-            self._target = rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)
-            return
-        if self._chance(0.05):
-            self._phase, self._left = "rest", int(rng.integers(3, 9))
-            return
-        offset = WORKSPACE_CENTRE - block[:2]
-        angle = rng.uniform(-np.pi, np.pi)
-        # The farther out the block, the surer the push goes back to the middle.
-        if self._chance(np.hypot(*offset) / 0.08):
-            angle = np.arctan2(offset[1], offset[0]) + rng.normal(0.0, 0.5)
-        self._direction = np.array([np.cos(angle), np.sin(angle)])
-        self._lateral = rng.uniform(-0.055, 0.055)
-        self._phase, self._left = "approach", 45
+        self._phase = str(rng.choice(self._PHASES, p=self._SHARES))
+        low, high = Push.workspace()
+        if self._phase == "rest":
+            self._left = int(rng.integers(3, 9))
+        elif self._phase == "wander":
+            self._left = int(rng.integers(5, 16))
+            self._target = rng.uniform(low, high)
+        elif self._phase == "edge":
+            self._left = int(rng.integers(12, 31))
+            self._target = rng.uniform(low, high)
+            side = rng.integers(2)
+            self._target[side] = WORKSPACE_CENTRE[side] + rng.choice((-1, 1)) * (WORKSPACE_HALF + 0.1)
+            if self._chance(0.3):  # into a corner
+                other = 1 - side
+                self._target[other] = WORKSPACE_CENTRE[other] + rng.choice((-1, 1)) * (WORKSPACE_HALF + 0.1)
+        else:
+            self._phase, self._left = "approach", 45
+            self._choose_spot(tip, block)
 
-    def _begin(self, block: np.ndarray) -> np.ndarray:
-        sideways = np.array([-self._direction[1], self._direction[0]])
-        place = block[:2] - self._BEHIND * self._direction + self._lateral * sideways
-        return np.clip(place, WORKSPACE_LOW, WORKSPACE_HIGH)
+    def _choose_spot(self, tip: np.ndarray, block: np.ndarray) -> None:
+        """Choose where on the outline to push, and whereto."""
+        rng = self._rng
+        inwards = WORKSPACE_CENTRE - block[:2]
+        # The farther out the block, the surer the push goes back to the middle. Others are often near by.
+        inward = self._chance(np.hypot(*inwards) / 0.10 if in_tray(block, 0.015) else 0.9)
+        near = self._chance(0.7)
+        best = None
+        for _ in range(self._SPOTS):
+            place, normal = outline(rng.random())
+            angle = rng.normal(0.0, 0.35)
+            direction = _rotated(-normal, block[2] + angle)
+            begin = place + self._GAP * normal
+            there = _rotated(begin, block[2]) + block[:2]
+            free = clearance(begin, np.zeros(3)) > STICK_RADIUS + 0.004
+            reachable = free and np.all(np.abs(there - WORKSPACE_CENTRE) < WORKSPACE_HALF)
+            rank = bool(reachable), 2 * inward * direction @ inwards - near * np.hypot(*(there - tip))
+            if best is None or rank > best[0]:
+                best = rank, begin, direction
+        _, self._begin, self._direction = best
 
     def _around(self, tip: np.ndarray, target: np.ndarray, block: np.ndarray) -> np.ndarray:
         """Return `target`, or a place on the way to it beside the block when that is in between."""
         steps = tip + np.linspace(0.0, 1.0, 12)[:, None] * (target - tip)
-        if np.all(clearance(steps[1:], block) > self._CLEAR):
+        free = clearance(steps, block)
+        if np.all(free[1:] > min(self._CLEAR, free[0] - 0.001)):
             return target
         out = tip - block[:2]
         here = np.arctan2(out[1], out[0])
@@ -136,35 +207,41 @@ class PushExplorer(Explorer):
         turn = (np.arctan2(goal[1], goal[0]) - here + np.pi) % (2 * np.pi) - np.pi
         angle = here + np.clip(turn, -0.7, 0.7)
         place = block[:2] + self._AROUND * np.array([np.cos(angle), np.sin(angle)])
-        return np.clip(place, WORKSPACE_LOW, WORKSPACE_HIGH)
+        return np.clip(place, *Push.workspace())
 
     def _velocity(self, state: np.ndarray) -> np.ndarray:
         tip, block = state[:2], state[2:]
         if self._left <= 0:
-            self._think(block)
+            self._think(tip, block)
         self._left -= 1
         noise = self._disturbance(self._scale)
         if self._phase == "rest":
             return np.zeros(2)
-        if self._phase == "wander":
+        if self._phase in ("wander", "edge"):
             if np.hypot(*(self._target - tip)) < 0.02:
                 self._left = 0
             return towards(self._target, tip, self._speed) + noise
         if self._phase == "approach":
-            target = self._begin(block)
-            if np.hypot(*(target - tip)) < 0.025:
-                self._phase = "push"
-                self._speed = self._rng.uniform(0.12, 0.42)
-                length = self._rng.uniform(0.11, 0.22)
-                self._left = int(np.ceil(length / (self._speed * PERIOD)))
-            else:
+            target = np.clip(_rotated(self._begin, block[2]) + block[:2], *Push.workspace())
+            if np.hypot(*(target - tip)) >= 0.015:
                 return towards(self._around(tip, target, block), tip, self._speed) + noise
-        if (
-            np.any(np.abs(block[:2] - WORKSPACE_CENTRE) > 0.10)
-            and (block[:2] - WORKSPACE_CENTRE) @ self._direction > 0
-        ):
+            self._phase = "push"
+            self._begin_push()
+        outwards = (block[:2] - WORKSPACE_CENTRE) @ self._direction > 0
+        if outwards and not (self._to_the_rim or in_tray(block, 0.01)):
             self._left = 0  # far enough out
+        if self._left == 0 and self._chance(0.5):  # once more, from where it is
+            way = block[:2] - tip
+            self._direction = _rotated(way / max(np.hypot(*way), 1e-9), self._rng.normal(0.0, 0.5))
+            if in_tray(block, 0.01) or self._direction @ (block[:2] - WORKSPACE_CENTRE) < 0:
+                self._begin_push()
         return self._speed * self._direction + noise
+
+    def _begin_push(self) -> None:
+        self._speed = self._rng.uniform(0.08, 0.42)
+        length = self._rng.uniform(0.04, 0.22)
+        self._left = int(np.ceil(length / (self._speed * PERIOD)))
+        self._to_the_rim = self._chance(0.15)
 
 
 def _moved(before: np.ndarray, after: np.ndarray) -> bool:
@@ -179,8 +256,7 @@ def _near_the_middle(state: np.ndarray) -> bool:
 def _jump_of_block(length: float, turn: float = 0.0) -> Violation:
     def stage(state: np.ndarray, rng: np.random.Generator) -> Intervention | None:
         def fits(pose: np.ndarray) -> bool:
-            near = np.all(np.abs(pose[:2] - WORKSPACE_CENTRE) < _JUMP_HALF)
-            return bool(near and clearance(state[:2], pose) > _CLEAR)
+            return bool(in_tray(pose) and clearance(state[:2], pose) > _CLEAR)
 
         pose = jump(state[2:], length, rng, fits, turn)
         return None if pose is None else Intervention(lambda world: world.place_block(pose))
@@ -208,7 +284,8 @@ class Push(ArmTask):
     """Push a T of 15 cm within 4 cm and 20 degrees of a pose."""
 
     stick = 0.32  # long, which keeps the hand from hiding the block
-    view = View((0.92, 0.0, 0.50), (0.50, 0.0, 0.0), 40.0)  # low, which looks under the hand, at the block
+    workspace_half = WORKSPACE_HALF
+    view = View((0.92, 0.0, 0.50), (0.50, 0.0, 0.0), 43.5)  # low, which looks under the hand, at the block
     state_names = ("ee_x", "ee_y", "block_x", "block_y", "block_yaw")
     criterion = "pose"
     goal_words = f"the block is within {100 * PUSHED:.0f} cm and {np.degrees(TURNED):.0f} degrees of its pose"
@@ -240,6 +317,15 @@ class Push(ArmTask):
     }
     _block: int | None = None  # its body
 
+    def prepare(self) -> None:
+        """Put the rim round the tray."""
+        self._rim = set(self._scene.add_rim(TRAY_HALF))
+
+    def blocked(self) -> bool:
+        """Return whether the block is pressed against the rim."""
+        contacts = self._scene.client.getContactPoints(self._block)
+        return sum(c[9] for c in contacts if c[2] in self._rim) > _RIM_FORCE
+
     def place(self, state: np.ndarray) -> None:
         """Put the tip and the block (x, y, yaw) where `state` says, at rest.
 
@@ -260,6 +346,13 @@ class Push(ArmTask):
         p.changeDynamics(
             self._block, -1, lateralFriction=_BLOCK_FRICTION, linearDamping=0.0, angularDamping=0.0
         )
+
+    def checked(self, state: np.ndarray) -> np.ndarray:
+        """Return a state as an array; ValueError where it is none, or the tip or the block is outside."""
+        state = super().checked(state)
+        if not in_tray(state[2:], -_OUTSIDE):
+            raise ValueError(f"the block at {state[2:].tolist()} is not inside the rim")
+        return state
 
     def state(self) -> np.ndarray:
         """Position of the tip and pose of the block, (5,)."""
@@ -288,12 +381,11 @@ class Push(ArmTask):
 
     def random_state(self, rng: np.random.Generator) -> np.ndarray:
         """Return a state (5,): the block near the middle at any angle, the tip clear of it."""
-        block = np.append(
-            WORKSPACE_CENTRE + rng.uniform(-_START_HALF, _START_HALF, 2), rng.uniform(-np.pi, np.pi)
-        )
         while True:
-            tip = rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)
-            if clearance(tip, block) > _CLEAR:
+            place = WORKSPACE_CENTRE + rng.uniform(-_GOAL_HALF, _GOAL_HALF, 2)
+            block = np.append(place, rng.uniform(-np.pi, np.pi))
+            tip = rng.uniform(*self.workspace())
+            if in_tray(block) and clearance(tip, block) > _CLEAR:
                 return np.concatenate([tip, block])
 
     def sample_goal(self, rng: np.random.Generator) -> np.ndarray:
