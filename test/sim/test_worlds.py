@@ -217,7 +217,7 @@ def test_the_hand_hides_little_of_the_block(push):
         return np.sum((red < 60) & ((blue > 100) | (green > 80)))
 
     for _ in range(40):
-        pose = np.append(WORKSPACE_CENTRE + rng.uniform(-0.1, 0.1, 2), rng.uniform(-np.pi, np.pi))
+        pose = push.random_state(rng)[2:]
         angle = rng.uniform(-np.pi, np.pi)
         tip = pose[:2] + 0.08 * np.array([np.cos(angle), np.sin(angle)])
         far = (WORKSPACE_LOW[0], np.copysign(0.18, -pose[1]))
@@ -232,8 +232,9 @@ def test_an_unknown_task_is_named():
 
 def test_the_hand_points_down_at_the_tip(world):
     rng = np.random.default_rng(0)
+    rest = world.random_state(rng)[2:]
     for tip in rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH, (20, 2)):
-        world.reset(state=np.append(tip, np.zeros(len(world.state_names) - 2)))
+        world.reset(state=np.append(tip, rest))
         np.testing.assert_allclose(world.state()[:2], tip, atol=1e-6)
         client, scene = world._scene.client, world._scene
         height, rotation = client.getLinkState(scene.arm, 6, computeForwardKinematics=True)[4:6]
