@@ -273,6 +273,7 @@ class RecedingHorizonPlanner:
         near = self.config.replan_tolerance + self.config.squared_distance_weight / 2
         self._at_goal = solution.stands_still and self._expected_cost <= near
 
+    @torch.inference_mode()
     def _physical_plan(self, solution: Solution, start: float) -> Plan:
         low, high = self.spec.action.low, self.spec.action.high
         steps = denormalise(solution.actions[0].numpy(), self.spec.action).reshape(-1, self.spec.action.dim)
