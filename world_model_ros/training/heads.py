@@ -47,6 +47,7 @@ LATENT_NOISE_STD = 0.05  # on the first latent: the ones that a planner predicts
 OBJECT_HIDDEN, OBJECT_CODE, OBJECT_LONGEST = 256, 6, 4
 OBJECT_BATCH, OBJECT_RATE = 512, 2e-3
 CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
+LEAST_SPREAD = 0.05  # of a joint, as a share of the largest one: smaller ones are not scaled up
 NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
 
 
@@ -248,12 +249,14 @@ def fit_object_distance(
     if not len(lengths):
         raise ValueError("an object distance needs an episode of two frames")
     generator = torch.Generator().manual_seed(seed)
-    robot = (robot - robot.mean(0)) / robot.std(0).clamp_min(1e-6)
+    # A joint that hardly moves tells by its deflection what the robot touches: it must not be magnified.
+    spread = robot.std(0)
+    robot = (robot - robot.mean(0)) / spread.clamp_min(max(LEAST_SPREAD * float(spread.max()), 1e-6))
     width, longest = latents.shape[1], int(lengths.clamp(max=OBJECT_LONGEST + 1).max()) - 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = ObjectDistance(width, OBJECT_HIDDEN, OBJECT_CODE)
-        spread = nn.BatchNorm1d(OBJECT_CODE, affine=False)  # the scale of codes is free otherwise
+        scaled = nn.BatchNorm1d(OBJECT_CODE, affine=False)  # the scale of codes is free otherwise
         decoder = nn.Sequential(
             nn.Linear(OBJECT_CODE + robot.shape[1], OBJECT_HIDDEN),
             nn.SiLU(),
@@ -270,7 +273,7 @@ def fit_object_distance(
         offset = 1 + _below((count - 1).clamp(max=longest), generator)
         earlier = starts[episode] + _below(count - offset, generator)
         later = earlier + offset
-        codes = [spread(head.encode(_noisy(latents[rows], generator))) for rows in (earlier, later)]
+        codes = [scaled(head.encode(_noisy(latents[rows], generator))) for rows in (earlier, later)]
         blurred = codes[0] + CODE_NOISE_STD * torch.randn(codes[0].shape, generator=generator)
         told, swapped = (decoder(torch.cat([blurred, robot[rows]], 1)) for rows in (earlier, later))
         own = (told - latents[earlier]).square().mean()
@@ -279,11 +282,11 @@ def fit_object_distance(
         robust = SWAP * torch.log1p(moved / SWAP).mean()
         return own + robust + SELDOM * torch.log1p(changed / CHANGE).mean()
 
-    parts = nn.ModuleList([head, spread, decoder])
+    parts = nn.ModuleList([head, scaled, decoder])
     _train(parts, loss, steps, OBJECT_RATE, "object distance")
     with torch.no_grad():  # the last layer takes the scale over
-        last, std = head.net[-1], (spread.running_var + spread.eps).sqrt()
-        last.bias.copy_((last.bias - spread.running_mean) / std)
+        last, std = head.net[-1], (scaled.running_var + scaled.eps).sqrt()
+        last.bias.copy_((last.bias - scaled.running_mean) / std)
         last.weight.div_(std[:, None])
     return head.eval().requires_grad_(False)
 
@@ -377,8 +380,15 @@ def _rows(lengths: np.ndarray, offset: int) -> Tensor:
 
 
 def _proprio(file: EpisodeFiles, clips: Clips, episodes: int) -> Tensor:
-    """Return the robot's state (N, P) beside the latents of the first ``episodes`` of ``clips``."""
+    """Return the robot's pose (N, P) beside the latents of the first ``episodes`` of ``clips``.
+
+    Its velocities are left out: they too tell what the robot touches.
+    """
     states = [file.proprio(e)[:: clips.stride] for e in clips.episodes[:episodes]]
+    names = list(file.attributes.get("proprio_names") or [])
+    if len(names) == states[0].shape[1]:
+        kept = [i for i, name in enumerate(names) if not name.endswith("_velocity")]
+        states = [rows[:, kept] for rows in states]
     if not states[0].shape[1]:
         raise UserError(
             f"{file.path} has no proprio, the robot's own state, which --object-steps needs: record the "
