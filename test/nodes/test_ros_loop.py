@@ -8,7 +8,9 @@ import pytest
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = 250_000_000
-LINE = re.compile(r"goal (\d)/(\d) (reached|missed): \d+ mm, \d+ steps, \d+\.\d s(, planning \d+ ms)?(: .+)?$", re.M)
+LINE = re.compile(
+    r"goal (\d)/(\d) (reached|missed): \d+ mm, \d+ steps, \d+\.\d s(, planning \d+ ms)?(: .+)?$", re.M
+)
 
 
 def nanoseconds(stamp):
