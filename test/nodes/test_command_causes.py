@@ -99,6 +99,7 @@ def test_fault_46_a_reset_overrides_a_hold_of_the_monitor_slowly_and_for_a_while
     any_robot.get_moving()
     any_robot.report("monitor_node", "hold", "the picture is like none seen in training")
     holds(any_robot, "like none seen in training", "command/reset goes on for 2 s at 0.25")
+    any_robot.stands(again=any_robot.drive)  # what was sent before the hold has arrived
     any_robot.executed.clear()
     answer = ask.trigger("command/reset")
     assert "0.25" in answer.message
