@@ -1,6 +1,8 @@
 """The robot file: what it holds, and one clear sentence for each value that is wrong."""
 
+from itertools import pairwise
 from pathlib import Path
+from string import ascii_lowercase as letters
 
 import pytest
 import yaml
@@ -166,6 +168,10 @@ def test_a_twist_has_the_names_of_a_twist(read):
         ("- 1\n", "the file is [1]"),
         ("/**:\n  ros__parameters:\n    lease: 1.0\n", "has parameters of nodes, it describes no robot"),
         ("a: !!python/object/apply:os.system ['true']\n", "is not a YAML file that can be read"),
+        (
+            "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise(letters)),
+            "*a stands for another part, write that out",
+        ),
     ],
 )
 def test_another_file_is_refused_as_what_it_is(tmp_path, text, sentence):

@@ -48,6 +48,7 @@ def section(name, *lines):
         ),
         (section("/**", "limits.low: [-0.2, 0]"), "limits.low is [-0.2, 0]: give a list of numbers"),
         ("a: [", "line 1 is not YAML"),
+        ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2 is not YAML: *a stands for another part"),
     ],
 )
 def test_fault_44_what_would_be_ignored_is_refused_with_the_nearest_name(write, text, expected):

@@ -11,6 +11,7 @@ import yaml
 
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionInterface, CheckpointSpec, interface_differences
+from world_model_ros.plain_yaml import PlainLoader
 from world_model_ros.safety.limits import INTERFACES, TWIST_NAMES, UNITS
 
 KINDS = (*INTERFACES, "joint_position")
@@ -222,7 +223,7 @@ class RobotFile:
             )
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeys(PlainLoader):
     """Refuses a key that stands twice in a mapping, of which YAML would keep the last."""
 
     def construct_mapping(self, node, deep=False):

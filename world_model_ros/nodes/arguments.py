@@ -117,8 +117,10 @@ def _value(text: str):
 def _read(file: Path) -> dict:
     import yaml
 
+    from world_model_ros.plain_yaml import PlainLoader
+
     try:
-        tree = yaml.safe_load(file.read_text())
+        tree = yaml.load(file.read_text(), PlainLoader)
     except OSError as error:
         raise UserError(f"cannot read the parameter file {file}: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

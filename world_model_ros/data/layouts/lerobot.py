@@ -5,6 +5,8 @@ file, version 2 one episode in each.
 """
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from world_model_ros.errors import UserError
 OURS = Path("meta", "world_model_ros.json")  # the attributes of an episode file that was exported
 ACTION, STATE, PROPRIO = "action", "observation.environment_state", "observation.state"
 _BATCH = 128  # rows
+_PLAIN = re.compile(r"([^{}]|\{\w+(:0?\dd)?\})*")  # a format of names and numbers of up to nine digits
 
 
 class LeRobot(Source):
@@ -116,9 +119,20 @@ class LeRobot(Source):
         if isinstance(stored, dict):
             if stored.get("bytes"):
                 return stored["bytes"]
-            path = Path(str(stored.get("path")))
-            return (path if path.is_absolute() else self.path / path).read_bytes()
+            return self._inside(str(stored.get("path"))).read_bytes()
         return stored
+
+    def _inside(self, name: str) -> Path:
+        """Return a file of the folder; UserError for one elsewhere, which is none of the data set's.
+
+        Links in the folder are followed: in a cache of the hub all files are.
+        """
+        path = Path(os.path.normpath(self.path / name))
+        if not path.is_relative_to(os.path.normpath(self.path)):
+            raise UserError(
+                f"{self.path} names the file {name}, which is outside of it: copy the whole folder."
+            )
+        return path
 
     def _video_of(self, camera: str, note: dict) -> tuple[Path, float]:
         """Return the file with an episode's frames and the second in it that the episode begins at."""
@@ -129,7 +143,10 @@ class LeRobot(Source):
             start = note[f"videos/{camera}/from_timestamp"]
         else:
             fields["episode_chunk"] = index // self._info["chunks_size"]
-        return self.path / self._info["video_path"].format(**fields), start
+        pattern = str(self._info["video_path"])
+        if not _PLAIN.fullmatch(pattern):
+            raise UserError(f"{self.path}: video_path in {INFO} is {pattern!r}, which names no files.")
+        return self._inside(pattern.format(**fields)), start
 
 
 def _is_camera(feature: dict) -> bool:

@@ -43,6 +43,9 @@ class Video:
 def _decoded(path: Path) -> Iterator[np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path} is missing: copy the whole folder.")
+    with path.open("rb") as file:  # a playlist under this name would have other files opened
+        if file.read(8)[4:] != b"ftyp":
+            raise UserError(f"{path} is no MP4 file: copy it again.")
     try:
         import av
     except ImportError:
