@@ -7,7 +7,6 @@ import pytest
 from world_model_ros.data import layouts
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.data.export import export_lerobot
-from world_model_ros.data.layouts.source import Options
 from world_model_ros.errors import UserError
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -56,8 +55,8 @@ def test_what_is_exported_is_read_back_identically(tmp_path, episodes, steps, st
     file = episodes(tmp_path / "a.h5", steps, state, proprio)
     folder = export_lerobot(file, tmp_path / "out")
     back = tmp_path / "back.h5"
-    with EpisodeWriter(back, layouts.attributes(folder, Options())) as writer:
-        for episode in layouts.read(folder, Options()):
+    with EpisodeWriter(back, layouts.DataSet(folder).attributes) as writer:
+        for episode in layouts.DataSet(folder).read():
             writer.append(*episode)
     with EpisodeFile(back) as again:
         assert again.attributes == file.attributes
@@ -121,7 +120,7 @@ def test_large_sets_become_several_files(tmp_path, episodes, monkeypatch):
     file = episodes(tmp_path / "a.h5")
     folder = export_lerobot(file, tmp_path / "out")
     assert len(list((folder / "data").glob("*/*.parquet"))) == 3
-    read = list(layouts.read(folder, Options()))
+    read = list(layouts.DataSet(folder).read())
     np.testing.assert_array_equal(read[2].pixels, file.pixels(2))
 
 

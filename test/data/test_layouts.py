@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 
 import cv2
@@ -34,8 +35,8 @@ def recorded(seed=0, lengths=LENGTHS, dim=2):
 
 def converted(path, out, options):
     """Write what is read as an episode file and return it, opened."""
-    with EpisodeWriter(out, layouts.attributes(path, options)) as writer:
-        for episode in layouts.read(path, options):
+    with EpisodeWriter(out, layouts.DataSet(path, options).attributes) as writer:
+        for episode in layouts.DataSet(path, options).read():
             writer.append(*episode)
     return EpisodeFile(out)
 
@@ -173,7 +174,7 @@ def test_a_lerobot_folder_with_videos_gives_the_frames_of_its_videos(tmp_path, v
     monkeypatch.setitem(sys.modules, "av", None)
     episodes = recorded()
     path = write_lerobot(tmp_path / "set", episodes, version, video=True)
-    read = list(layouts.read(path, Options(given=GIVEN | {"action_names": ["x", "y"]})))
+    read = list(layouts.DataSet(path, Options(given=GIVEN | {"action_names": ["x", "y"]})).read())
     stored = np.concatenate([decoded(video) for video in sorted((path / "videos").rglob("*.mp4"))])
     np.testing.assert_array_equal(np.concatenate([episode.pixels for episode in read]), stored)
     assert [len(episode.pixels) for episode in read] == list(LENGTHS)
@@ -194,13 +195,61 @@ def test_a_video_that_cannot_be_decoded_or_is_too_short_is_one_sentence(tmp_path
     video = next((path / "videos").rglob("*000000.mp4"))
     film(video, recorded()[0][0][:3], 10)
     with pytest.raises(UserError, match=r"has 3 frames, its rows ask for frame 3"):
-        list(layouts.read(path, options))
-    video.write_bytes(b"no film")
+        list(layouts.DataSet(path, options).read())
+    video.write_bytes(b"\0\0\0\x08ftypno film")
     with pytest.raises(UserError, match=r"cannot be decoded by OpenCV .*pip install av"):
-        list(layouts.read(path, options))
+        list(layouts.DataSet(path, options).read())
     video.unlink()
     with pytest.raises(UserError, match=r"000000\.mp4 is missing: copy the whole folder"):
-        list(layouts.read(path, options))
+        list(layouts.DataSet(path, options).read())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("../x.mp4", "names the file ../x.mp4, which is outside of it"),
+        ("/etc/x.mp4", "names the file /etc/x.mp4, which is outside of it"),
+        ("{episode_index:999999999d}.mp4", "which names no files"),
+        ("{episode_index.__class__}.mp4", "which names no files"),
+    ],
+)
+def test_a_data_set_names_no_video_elsewhere(tmp_path, pattern, sentence):
+    path = write_lerobot(tmp_path / "set", recorded(), "v2.1", video=True)
+    note = path / "meta" / "info.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"video_path": pattern}))
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        list(layouts.DataSet(path).read())
+
+
+def test_a_playlist_that_is_called_a_video_is_not_followed(tmp_path):
+    path = write_lerobot(tmp_path / "set", recorded(), "v2.1", video=True)
+    other = next((path / "videos").rglob("*000000.mp4"))
+    secret = other.rename(tmp_path / "secret.mp4")
+    other.write_text(f"#EXTM3U\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(UserError, match="000000.mp4 is no MP4 file"):
+        list(layouts.DataSet(path).read())
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_data_set_names_no_picture_elsewhere(tmp_path, linked):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = write_lerobot(tmp_path / "set", recorded())
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(recorded()[0][0][0]))
+    if linked:  # as the hub's cache has all its files
+        (path / "x.png").symlink_to(secret)
+    for file in (path / "data").rglob("*.parquet"):
+        table, camera = pq.read_table(file), "observation.images.top"
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        named = pa.array([{"bytes": None, "path": "x.png" if linked else str(secret)}] * len(table), kind)
+        table = table.set_column(table.column_names.index(camera), camera, named)
+        pq.write_table(table, file)
+    read = layouts.DataSet(path).read()
+    if linked:
+        assert len(list(read)) == len(recorded())
+    else:
+        with pytest.raises(UserError, match="secret.png, which is outside of it"):
+            list(read)
 
 
 def test_pyav_decodes_what_opencv_cannot(tmp_path):
@@ -214,7 +263,7 @@ def test_pyav_decodes_what_opencv_cannot(tmp_path):
                 frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 20 * t, np.uint8), format="rgb24")
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-    episode = next(layouts.read(path, Options(given=GIVEN | {"action_names": ["x", "y"]})))
+    episode = next(layouts.DataSet(path, Options(given=GIVEN | {"action_names": ["x", "y"]})).read())
     np.testing.assert_allclose(episode.pixels.mean((1, 2, 3)), 20 * np.arange(7), atol=3)
 
 
@@ -231,7 +280,7 @@ def test_pyav_decodes_what_opencv_cannot(tmp_path):
 )
 def test_what_is_found_and_what_is_missing_is_said(tmp_path, names, found):
     path = write_lerobot(tmp_path / "set", recorded(), names=names)
-    shown = layouts.describe(path)
+    shown = layouts.DataSet(path).report()
     assert "LeRobot v3.0, 3 episodes of 5 to 9 frames, 21 in all" in shown
     assert "cameras: observation.images.top (12x16)" in shown
     assert f"actions: 2 numbers, {found}" in shown
@@ -240,27 +289,27 @@ def test_what_is_found_and_what_is_missing_is_said(tmp_path, names, found):
     missing = f"--action-names, {missing}" if found == "not named" else missing
     assert f"to be given: {missing}\n" in shown + "\n"
     with pytest.raises(UserError, match=r"kind, unit and action block of its actions: give .*and --block"):
-        layouts.attributes(path, Options())
+        dict(layouts.DataSet(path).attributes)
 
 
 def test_names_can_be_replaced_but_the_rate_cannot(tmp_path):
     path = write_lerobot(tmp_path / "set", recorded(), names=["x", "y"])
     given = GIVEN | {"action_names": ["joint1", "joint2"], "period": 0.1}
-    assert layouts.attributes(path, Options(given=given))["action_names"] == ["joint1", "joint2"]
+    assert layouts.DataSet(path, Options(given=given)).attributes["action_names"] == ["joint1", "joint2"]
     with pytest.raises(UserError, match=r"says control period 0.1, --period says 0.05"):
-        layouts.attributes(path, Options(given=given | {"period": 0.05}))
+        dict(layouts.DataSet(path, Options(given=given | {"period": 0.05})).attributes)
     with pytest.raises(UserError, match=r"1 action names \(x\) do not fit its actions, which have 2"):
-        layouts.attributes(path, Options(given=given | {"action_names": ["x"]}))
+        dict(layouts.DataSet(path, Options(given=given | {"action_names": ["x"]})).attributes)
 
 
 def test_a_lerobot_folder_that_was_copied_in_part_is_refused(tmp_path):
     path = write_lerobot(tmp_path / "set", recorded(), names=["x", "y"])
     (path / "data/chunk-000/file-001.parquet").unlink()
     with pytest.raises(UserError, match=r"data/ and meta/ disagree from episode 2 on"):
-        list(layouts.read(path, Options(given=GIVEN)))
+        list(layouts.DataSet(path, Options(given=GIVEN)).read())
     (path / "data/chunk-000/file-000.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(UserError, match=r"cannot be read .*copy it again"):
-        list(layouts.read(path, Options(given=GIVEN)))
+        list(layouts.DataSet(path, Options(given=GIVEN)).read())
 
 
 def test_an_old_lerobot_folder_and_one_without_pyarrow_are_one_sentence(tmp_path, monkeypatch):
@@ -268,11 +317,11 @@ def test_an_old_lerobot_folder_and_one_without_pyarrow_are_one_sentence(tmp_path
     with monkeypatch.context() as context:
         context.setitem(sys.modules, "pyarrow.parquet", None)
         with pytest.raises(UserError, match="a LeRobot folder needs pyarrow: run `pip install pyarrow`"):
-            layouts.describe(path)
+            layouts.DataSet(path).report()
     info = json.loads((path / "meta/info.json").read_text()) | {"codebase_version": "v1.6"}
     (path / "meta/info.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match=r"LeRobot v1.6 folder: convert it with LeRobot to v2.1 or v3.0"):
-        layouts.describe(path)
+        layouts.DataSet(path).report()
 
 
 def write_robomimic(path, episodes, frequency=20, images=True):
@@ -301,7 +350,7 @@ def test_a_robomimic_file_is_read_identically(tmp_path):
     same_at_random(file, episodes, state=True)
     assert file.attributes["period"] == 0.05
     assert file.attributes["proprio_names"] == ["robot0_eef_pos_0", "robot0_eef_pos_1", "robot0_gripper"]
-    other = next(layouts.read(path, Options("robot0_eye_in_hand_image", given=options.given)))
+    other = next(layouts.DataSet(path, Options("robot0_eye_in_hand_image", given=options.given)).read())
     np.testing.assert_array_equal(other.pixels, episodes[0][0][::-1])
 
 
@@ -310,16 +359,16 @@ def test_of_several_cameras_one_is_chosen(tmp_path):
     with pytest.raises(
         UserError, match="agentview_image, robot0_eye_in_hand_image: choose one with --camera"
     ):
-        next(layouts.read(path, Options(given=GIVEN)))
+        next(layouts.DataSet(path, Options(given=GIVEN)).read())
     with pytest.raises(UserError, match="has no camera 'front': --camera is one of agentview_image"):
-        next(layouts.read(path, Options("front", given=GIVEN)))
+        next(layouts.DataSet(path, Options("front", given=GIVEN)).read())
 
 
 def test_a_robomimic_file_without_images_or_rate_says_so(tmp_path):
     path = write_robomimic(tmp_path / "demo.hdf5", recorded(), frequency=None)
-    assert "rate: not stated" in layouts.describe(path)
+    assert "rate: not stated" in layouts.DataSet(path).report()
     with pytest.raises(UserError, match="has no images in obs/"):
-        layouts.describe(write_robomimic(tmp_path / "bare.hdf5", recorded(), images=False))
+        layouts.DataSet(write_robomimic(tmp_path / "bare.hdf5", recorded(), images=False)).report()
 
 
 def write_aloha(folder, episodes, encode=None):
@@ -360,7 +409,7 @@ def test_aloha_files_are_read_identically(tmp_path, one):
 def test_aloha_asks_for_all_that_its_files_do_not_say(tmp_path):
     path = write_aloha(tmp_path / "aloha", recorded())
     with pytest.raises(UserError, match="--action-names, --action-kind, --action-unit, --period and --block"):
-        layouts.attributes(path, Options())
+        dict(layouts.DataSet(path).attributes)
 
 
 @pytest.mark.parametrize("colors", ["rgb", "bgr"])
@@ -369,7 +418,7 @@ def test_compressed_and_padded_aloha_images_are_decoded_in_the_colours_that_are_
     episodes = recorded()
     path = write_aloha(tmp_path / "a", episodes, jpeg if colors == "bgr" else lambda f: jpeg(f[..., ::-1]))
     with pytest.raises(UserError, match="does not say whether they were made from RGB: give --jpeg-colors"):
-        next(layouts.read(path, Options(given=ALOHA)))
+        next(layouts.DataSet(path, Options(given=ALOHA)).read())
     file = converted(path, tmp_path / "a.h5", Options(jpeg_colors=colors, given=ALOHA))
     pixels = []
     for frames, *_ in episodes:
@@ -392,7 +441,7 @@ def test_aloha_images_in_strings_are_decoded_too(tmp_path):
 def test_a_damaged_aloha_image_is_one_sentence(tmp_path):
     path = write_aloha(tmp_path / "a", recorded(), lambda frame: b"nothing")
     with pytest.raises(UserError, match="an image cannot be decoded"):
-        layouts.describe(path)
+        layouts.DataSet(path).report()
 
 
 def test_stable_worldmodels_file_is_read_identically(tmp_path):
@@ -403,7 +452,7 @@ def test_stable_worldmodels_file_is_read_identically(tmp_path):
         for name, values in zip(("pixels", "action", "proprio", "state"), columns, strict=True):
             file.create_dataset(name, data=values, chunks=(1, *values.shape[1:]))
         file["ep_len"], file["ep_offset"] = np.array(LENGTHS, np.int32), np.array([0, 7, 12])
-    assert "not stated, to be given: --action-names, --action-kind" in layouts.describe(path)
+    assert "not stated, to be given: --action-names, --action-kind" in layouts.DataSet(path).report()
     file = converted(path, tmp_path / "a.h5", Options(given=ALOHA))
     assert not file.assumed
     with EpisodeFile(path) as source:
@@ -436,7 +485,7 @@ def test_a_lance_table_is_read_identically(tmp_path, inside):
     mixed = tmp_path / "mixed.lance"
     lance.write_dataset(pa.concat_tables([*tables, tables[0]]), str(mixed))
     with pytest.raises(UserError, match="its rows are not ordered by episode"):
-        layouts.describe(mixed)
+        layouts.DataSet(mixed).report()
 
 
 def test_the_options_of_a_conversion(tmp_path):
@@ -448,4 +497,4 @@ def test_the_options_of_a_conversion(tmp_path):
     assert options == Options("top", "bgr", given)
     assert set(unstated.NEEDED) - set(given) == {"action_kind", "action_unit"}
     with pytest.raises(UserError, match="is no data set of LeRobot, robomimic, ALOHA, Lance"):
-        layouts.describe(tmp_path)
+        layouts.DataSet(tmp_path).report()

@@ -78,7 +78,7 @@ def run_goals(world, policy, seed: int, goals: int, budget: int) -> RunOutcome:
         outcomes.append(
             GoalOutcome(tuple(map(float, goal)), result.reached, result.distance, angle, result.steps, reason)
         )
-        promises += getattr(policy, "promises", lambda _: [])(PROMISE)
+        promises += policy.promises(PROMISE)
     judged = [(p.gain, p.reached) for p in promises if p.gain >= LEAST_GAIN]
     return RunOutcome(seed, tuple(outcomes), tuple(judged))
 

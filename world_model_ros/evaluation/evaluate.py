@@ -177,14 +177,8 @@ def evaluate_continuous(
 ) -> dict:
     """Return the results of ``runs`` runs of ``goals`` goals each as plain data, ready for JSON."""
     jobs = [RunJob(seed + run, goals, policy) for run in range(runs) for policy in policies]
-    done = run_in_workers(settings, jobs, workers)
-    by_policy = {name: done[i :: len(policies)] for i, name in enumerate(policies)}
-    outcomes = {name: [d.outcome for d in of_policy] for name, of_policy in by_policy.items()}
-    planned = outcomes.pop("planner")
-    milliseconds = [ms for d in by_policy["planner"] for ms in d.milliseconds]
-    candidates = [count for d in by_policy["planner"] for count in d.candidates]
     return {
-        **continuous.continuous_results(planned, outcomes, milliseconds, candidates),
+        **continuous.continuous_results(*_by_policy(settings, jobs, policies, workers)),
         **_provenance(settings.task, "continuous", settings.checkpoint, seed),
         "budget": settings.budget,
         "pipelined": settings.pipelined,
@@ -215,14 +209,21 @@ def evaluate(settings: Settings, problems: ProblemSet, workers: int = 1, baselin
     """Return the results of planner and ``baselines`` on the same problems as plain data, ready for JSON."""
     policies = ("planner", *baselines)
     jobs = [Job(problem, policy) for problem in problems.problems for policy in policies]
-    done = run_in_workers(settings, jobs, workers)
-    by_policy = {name: done[i :: len(policies)] for i, name in enumerate(policies)}
-    outcomes = {name: [d.outcome for d in runs] for name, runs in by_policy.items()}
-    planned = outcomes.pop("planner")
-    milliseconds = [ms for d in by_policy["planner"] for ms in d.milliseconds]
-    candidates = [count for d in by_policy["planner"] for count in d.candidates]
-    results = closed_loop.closed_loop_results(planned, outcomes, milliseconds, candidates)
+    results = closed_loop.closed_loop_results(*_by_policy(settings, jobs, policies, workers))
     return results | _settings(settings, problems, problems.protocol)
+
+
+def _by_policy(settings: Settings, jobs: list, policies: tuple[str, ...], workers: int) -> tuple:
+    """Run jobs, the policies in turn; return the planner's outcomes, the others' by name, and two lists.
+
+    The lists have the milliseconds and the number of candidates of each plan.
+    """
+    done = run_in_workers(settings, jobs, workers)
+    planned, *others = (done[i :: len(policies)] for i in range(len(policies)))
+    outcomes = [[d.outcome for d in runs] for runs in (planned, *others)]
+    milliseconds = [ms for d in planned for ms in d.milliseconds]
+    candidates = [count for d in planned for count in d.candidates]
+    return outcomes[0], dict(zip(policies[1:], outcomes[1:], strict=True)), milliseconds, candidates
 
 
 def evaluate_robustness(settings: Settings, problems: ProblemSet, workers: int = 1) -> dict:

@@ -35,15 +35,29 @@ class Policy(Protocol):
     def change_goal(self, goal_image: np.ndarray) -> None:
         """Go on towards another goal, from where everything is."""
 
+    def promises(self, steps: int) -> list[Promise]:
+        """Return what plans for the present goal promised, ``steps`` model steps ahead or at their end."""
+
     planning_ms: list[float]
 
 
-class RandomPolicy:
-    """Baseline: uniform random actions within the limits, a new one every control step."""
+class _Baseline:
+    """What baselines have in common: they know the action limits, and neither see nor promise anything."""
 
     def __init__(self, low, high, block: int):
         self.low, self.high, self.block = np.asarray(low), np.asarray(high), block
         self.planning_ms: list[float] = []
+
+    def change_goal(self, goal_image: np.ndarray) -> None:
+        """Change nothing."""
+
+    def promises(self, steps: int) -> list[Promise]:  # noqa: ARG002
+        """Return that nothing was promised."""
+        return []
+
+
+class RandomPolicy(_Baseline):
+    """Baseline: uniform random actions within the limits, a new one every control step."""
 
     def start(self, goal_image: np.ndarray, problem: Problem) -> None:  # noqa: ARG002
         """Seed the generator."""
@@ -53,16 +67,9 @@ class RandomPolicy:
         """Return a random block."""
         return self.generator.uniform(self.low, self.high, (self.block, len(self.low)))
 
-    def change_goal(self, goal_image: np.ndarray) -> None:
-        """Change nothing."""
 
-
-class RepeatPolicy:
+class RepeatPolicy(_Baseline):
     """Baseline: repeats the last action before the start, or a random one where there is none."""
-
-    def __init__(self, low, high, block: int):
-        self.low, self.high, self.block = np.asarray(low), np.asarray(high), block
-        self.planning_ms: list[float] = []
 
     def start(self, goal_image: np.ndarray, problem: Problem) -> None:  # noqa: ARG002
         """Choose the action."""
@@ -72,9 +79,6 @@ class RepeatPolicy:
     def act(self, image: np.ndarray | None) -> np.ndarray:  # noqa: ARG002
         """Return a block of this action."""
         return np.tile(self.action, (self.block, 1))
-
-    def change_goal(self, goal_image: np.ndarray) -> None:
-        """Change nothing."""
 
 
 class PlannerPolicy:

@@ -20,6 +20,21 @@ PRECISIONS = ("fp32", "bf16")
 # The squared distance is flat far from the goal, so some first candidates must come near it: a large spread
 # and a high correlation make such candidates. The temporal distance has a slope far from the goal, too, but
 # is used for pushing, and motion with contact is harder to search than free motion.
+_TEMPORAL = {
+    "solver": "icem",
+    "samples": 48,
+    "elites": 6,
+    "iterations": 3,
+    "first_solve_multiplier": 3,
+    "initial_std": 1.0,
+    "correlation": 0.9,
+    "stand_still_margin": 0.5,
+    "time_cost": 0.0,
+    "replan_tolerance": 1.0,
+    "ood_penalty": 10.0,
+    "squared_distance_weight": 2.0,
+    "horizon": 8,
+}
 DEFAULTS = {
     "squared": {
         "solver": "icem",
@@ -36,38 +51,18 @@ DEFAULTS = {
         "squared_distance_weight": 0.0,
         "horizon": 5,
     },
-    "temporal": {
-        "solver": "icem",
-        "samples": 48,
-        "elites": 6,
-        "iterations": 3,
-        "first_solve_multiplier": 3,
-        "initial_std": 1.0,
-        "correlation": 0.9,
-        "stand_still_margin": 0.5,
-        "time_cost": 0.0,
-        "replan_tolerance": 1.0,
-        "ood_penalty": 10.0,
-        "squared_distance_weight": 2.0,
-        "horizon": 8,
-    },
-    "object": {
-        "solver": "icem",
-        "samples": 48,
-        "elites": 6,
-        "iterations": 3,
-        "first_solve_multiplier": 3,
-        "initial_std": 1.0,
-        "correlation": 0.9,
+    "temporal": _TEMPORAL,
+    # Its units are standard deviations of codes.
+    "object": _TEMPORAL
+    | {
         "stand_still_margin": 0.07,
-        "time_cost": 0.0,
         "replan_tolerance": 0.35,
         "ood_penalty": 0.0,
         "squared_distance_weight": 0.0,
-        "horizon": 8,
     },
 }
 # Without proposals only random candidates come near the goal, which takes more of them.
+_WIDE = {"solver": "cem", "samples": 128, "elites": 12, "iterations": 6, "first_solve_multiplier": 2}
 DEFAULTS_WITHOUT_PROPOSALS = {
     "squared": {
         "solver": "cem",
@@ -77,8 +72,8 @@ DEFAULTS_WITHOUT_PROPOSALS = {
         "first_solve_multiplier": 2,
         "time_cost": 0.0,
     },
-    "temporal": {"solver": "cem", "samples": 128, "elites": 12, "iterations": 6, "first_solve_multiplier": 2},
-    "object": {"solver": "cem", "samples": 128, "elites": 12, "iterations": 6, "first_solve_multiplier": 2},
+    "temporal": _WIDE,
+    "object": _WIDE,
 }
 
 

@@ -186,6 +186,7 @@ class RecedingHorizonPlanner:
                 solution,
                 actions=self.still.cpu()[None, None],
                 latents=solution.still_latent[:, None],
+                distances=solution.still_distance[:, None],
                 cost=solution.still_distance,
                 stands_still=True,
             )
@@ -193,6 +194,7 @@ class RecedingHorizonPlanner:
             solution,
             actions=solution.actions[:, : last + 1],
             latents=solution.latents[:, : last + 1],
+            distances=solution.distances[:, : last + 1],
             cost=solution.distances[:, last],
         )
 
@@ -288,7 +290,7 @@ class RecedingHorizonPlanner:
             iterations=solution.iterations,
             candidates=solution.candidates,
             cost_now=float(self.metric(self.history.latents[-1][None], self._goal)[0]),
-            costs=self.metric(solution.latents[0], self._goal).cpu().numpy(),
+            costs=solution.distances[0].cpu().numpy(),
         )
 
     def warm_up(self) -> None:

@@ -35,6 +35,7 @@ from world_model_ros.training.card import with_heads
 from world_model_ros.training.metrics import encode_frames
 
 FRAMES = 250_000  # of the training episodes, encoded for the heads
+ENCODED = 4096  # of them at a time
 STORED = "float16"  # type of the weights in the checkpoints that training writes
 TEMPORAL_HIDDEN = 256
 INVERSE_HIDDEN = 512
@@ -270,8 +271,8 @@ def fit_object_distance(
     def loss(_: nn.Module) -> Tensor:
         episode = _draw(len(lengths), generator)[:OBJECT_BATCH]
         count = lengths[episode]
-        offset = 1 + _below((count - 1).clamp(max=longest), generator)
-        earlier = starts[episode] + _below(count - offset, generator)
+        offset = 1 + _draw((count - 1).clamp(max=longest), generator, OBJECT_BATCH)
+        earlier = starts[episode] + _draw(count - offset, generator, OBJECT_BATCH)
         later = earlier + offset
         codes = [scaled(head.encode(_noisy(latents[rows], generator))) for rows in (earlier, later)]
         blurred = codes[0] + CODE_NOISE_STD * torch.randn(codes[0].shape, generator=generator)
@@ -321,14 +322,9 @@ def _usable(lengths: np.ndarray) -> tuple[Tensor, Tensor]:
     return starts[lengths > 1], lengths[lengths > 1]
 
 
-def _draw(high: int | Tensor, generator: torch.Generator) -> Tensor:
-    """Return a batch of whole numbers below ``high``."""
-    return (torch.rand(BATCH, generator=generator) * high).long()
-
-
-def _below(high: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a whole number below each of ``high`` (B,)."""
-    return (torch.rand(len(high), generator=generator) * high).long()
+def _draw(high: int | Tensor, generator: torch.Generator, count: int = BATCH) -> Tensor:
+    """Return ``count`` whole numbers below ``high``."""
+    return (torch.rand(count, generator=generator) * high).long()
 
 
 def _noisy(latents: Tensor, generator: torch.Generator) -> Tensor:
@@ -423,4 +419,7 @@ def _by_episode(model: LeWorldModel, clips: Clips, spec: CheckpointSpec) -> tupl
     rows = rows[: lengths[kept].sum()]
     # the last block of an episode may reach past its end: it is not used
     blocks = torch.from_numpy(np.nan_to_num(clips.blocks[rows]))
-    return encode_frames(model, clips.pixels[rows], spec.image), blocks, lengths[kept]
+    # Part by part: the frames may be in a file because they do not fit into memory.
+    parts = (rows[i : i + ENCODED] for i in range(0, len(rows), ENCODED))
+    latents = torch.cat([encode_frames(model, clips.pixels[part], spec.image) for part in parts])
+    return latents, blocks, lengths[kept]

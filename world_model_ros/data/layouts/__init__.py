@@ -1,6 +1,7 @@
 """Other people's data sets as episodes, one file a layout. Each is known by the shape of its files."""
 
 import argparse
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,86 +15,59 @@ from world_model_ros.data.layouts.robomimic import Robomimic
 from world_model_ros.data.layouts.source import Episode, Options, Source, add_arguments, options_of
 from world_model_ros.errors import UserError
 
-__all__ = (
-    "LAYOUTS",
-    "Episode",
-    "LayoutSource",
-    "Options",
-    "Source",
-    "add_arguments",
-    "attributes",
-    "describe",
-    "matches",
-    "open_source",
-    "read",
-)
+__all__ = ("LAYOUTS", "DataSet", "Episode", "Options", "add_arguments", "open_source")
 
 LAYOUTS: tuple[type[Source], ...] = (LeRobot, Robomimic, Aloha, Lance, Published)
 
 
-def matches(path: Path) -> bool:
-    """Return whether ``path`` has one of these layouts."""
-    return any(layout.matches(path) for layout in LAYOUTS)
+def open_source(path: Path, arguments: argparse.Namespace) -> "DataSet":
+    """Return a data set as a Source of data/convert.py; UserError where it cannot be read."""
+    return DataSet(path, options_of(arguments))
 
 
-def open_layout(path: Path) -> Source:
-    """Return the data set at ``path``. Raises UserError where it has none of the layouts or is damaged."""
-    for layout in LAYOUTS:
-        if layout.matches(path):
-            try:
-                return layout(path)
-            except UserError:
-                raise
-            except Exception as error:  # a damaged file may hold anything anywhere
-                raise _damaged(path, error) from None
-    raise UserError(f"{path} is no data set of {', '.join(layout.name for layout in LAYOUTS)}.")
+class DataSet:
+    """A data set of one of the layouts, as a Source of data/convert.py.
 
+    Raises UserError where ``path`` has none of the layouts or is damaged.
+    """
 
-class LayoutSource:
-    """A data set as a Source of data/convert.py."""
+    def __init__(self, path: Path, options: Options | None = None):
+        self.path, self.options = path, options or Options()
+        layout = next((layout for layout in LAYOUTS if layout.matches(path)), None)
+        if layout is None:
+            raise UserError(f"{path} is no data set of {', '.join(layout.name for layout in LAYOUTS)}.")
+        with self._readable():
+            self._layout = layout(path)
 
-    def __init__(self, path: Path, options: Options):
-        self.path, self.options = path, options
-        self.attributes = attributes(path, options)
+    @property
+    def attributes(self) -> dict:
+        """The attributes of the episode file that it becomes, for EpisodeWriter.
+
+        Raises UserError where neither the data set nor the options say what is needed.
+        """
+        return self._layout.attributes(self.options)
 
     def report(self) -> str:
-        """Return what the data set holds."""
-        return describe(self.path)
+        """Return what it holds, a line per fact: cameras, actions, rate, and which options it needs."""
+        return self._layout.describe()
+
+    def read(self) -> Iterator[Episode]:
+        """Yield the episodes one after another, as EpisodeWriter.append takes them."""
+        with self._readable():
+            yield from self._layout.episodes(self.options)
 
     def episodes(self) -> Iterator[Iterator[dict[str, np.ndarray]]]:
         """Yield each episode as one piece."""
-        for one in read(self.path, self.options):
+        for one in self.read():
             yield iter([{k: v for k, v in one._asdict().items() if v is not None}])
 
-
-def open_source(path: Path, arguments: argparse.Namespace) -> LayoutSource:
-    """Return a data set as a Source of data/convert.py; UserError where something has to be given."""
-    return LayoutSource(path, options_of(arguments))
-
-
-def describe(path: Path) -> str:
-    """Return what is at ``path``, a line per fact: cameras, actions, rate, and which options it needs."""
-    return open_layout(path).describe()
-
-
-def attributes(path: Path, options: Options) -> dict:
-    """Return the attributes of the episode file that ``path`` becomes, for EpisodeWriter.
-
-    Raises UserError where neither the data set nor ``options`` say what is needed.
-    """
-    return open_layout(path).attributes(options)
-
-
-def read(path: Path, options: Options) -> Iterator[Episode]:
-    """Yield the episodes at ``path`` one after another, as EpisodeWriter.append takes them."""
-    source = open_layout(path)
-    try:
-        yield from source.episodes(options)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged file may hold anything anywhere
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be read ({type(error).__name__}: {error}): copy it again.")
+    @contextlib.contextmanager
+    def _readable(self):
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file may hold anything anywhere
+            raise UserError(
+                f"{self.path} cannot be read ({type(error).__name__}: {error}): copy it again."
+            ) from None
