@@ -129,8 +129,9 @@ def test_fault_53_a_released_topic_is_silent_and_taking_over_ramps_up(
         any_robot.publish_latent()
         any_robot.publish_plan((0.4, 0.4))
 
-    observer.until(lambda: any_robot.state() == "WAITING", again=without_joints)
-    assert "joint_states" in any_robot.reason()
+    observer.until(
+        lambda: any_robot.state() == "WAITING" and "joint_states" in any_robot.reason(), again=without_joints
+    )
     any_robot.executed.clear()
     observer.until(any_robot.moving, again=lambda: without_joints() or any_robot.publish_joints())
     observer.until(
