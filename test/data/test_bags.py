@@ -25,7 +25,6 @@ from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.ingest import Ingest, Rules
 from world_model_ros.data.records import make_record
 from world_model_ros.data.robot import read_robot
-from world_model_ros.errors import UserError
 
 MS = 1_000_000
 START = 1_700_000_000_000 * MS
@@ -530,11 +529,3 @@ def test_what_cannot_be_converted_is_refused(tmp_path, robot, capsys, monkeypatc
     Path("bad.db3").write_bytes(b"nonsense" * 1000)
     assert sentence in refused(capsys, *words)
     assert not Path("x.h5").exists()
-
-
-def test_a_reader_is_found_by_what_the_path_is(tmp_path, monkeypatch):
-    (tmp_path / "meta").mkdir()
-    with pytest.raises(UserError, match="has none of the formats that can be converted: rosbag2"):
-        convert.detect(tmp_path)
-    monkeypatch.setitem(convert.READERS, "other", (lambda path: (path / "meta").is_dir(), "some.module"))
-    assert convert.detect(tmp_path) == "other"

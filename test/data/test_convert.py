@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from world_model_ros.cli import main
+from world_model_ros.data import convert
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
+from world_model_ros.errors import UserError
 
 ATTRIBUTES = {
     "action_names": ["linear_x", "linear_y"],
@@ -81,3 +83,11 @@ def test_an_episode_file_becomes_a_lerobot_folder_and_comes_back(tmp_path, capsy
     capsys.readouterr()
     assert main(["convert", str(path), str(path), "--to", "lerobot", "--out", str(tmp_path / "b")]) == 2
     assert "--to lerobot takes one episode file and --out" in capsys.readouterr().err
+
+
+def test_a_reader_is_found_by_what_the_path_is(tmp_path, monkeypatch):
+    (tmp_path / "meta").mkdir()
+    with pytest.raises(UserError, match="has none of the formats that can be converted: rosbag2"):
+        convert.detect(tmp_path)
+    monkeypatch.setitem(convert.READERS, "other", (lambda path: (path / "meta").is_dir(), "some.module"))
+    assert convert.detect(tmp_path) == "other"

@@ -37,7 +37,6 @@ from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionInterface
 
 _COLUMNS = {"pixels": np.uint8, "action": np.float32, "state": np.float32, "proprio": np.float32}
-_FURTHER_CAMERA = "pixels_"
 _COPIED = 64  # rows at a time
 _PART = re.compile(r"episode-(\d{8})\.h5")
 _BLOSC = 32001  # HDF5's number of the filter that published files use
