@@ -33,7 +33,7 @@ def values(checkpoint):
 
 def test_the_starter_starts_every_node_of_the_launch_file_with_its_parameters():
     text = (ROOT / "launch" / "sim.launch.py").read_text()
-    assert tuple(re.findall(r'^ +node\("(\w+)"', text, re.M)) == starter.NODES
+    assert tuple(re.findall(r'^ +node\("(\w+)"', text, re.M)) == (*starter.NODES, "view_node")
     assert set(starter.DEFAULTS) | {"checkpoint"} == set(values(""))
     lines = starter.commands(values("/somewhere"))
     assert "goals:=0" in lines["sim_node"]
