@@ -11,6 +11,7 @@ from functools import partial
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -76,7 +77,13 @@ class ViewNode(Node):
         self.server = PageServer(sockets, self.access, self.press, self.wakes.trigger)
         # Made now, so that the first press does not wait for discovery. Volatile: a stop of the past must
         # not reach a command_node that starts later.
-        self.stop_out = self.create_publisher(Bool, "command/emergency_stop", RELIABLE)
+        # command_node has a reader of each kind: that one of them does not match is no problem.
+        self.stop_out = self.create_publisher(
+            Bool,
+            "command/emergency_stop",
+            RELIABLE,
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=lambda _: None),
+        )
         self.callers = {
             button.service: self.create_client(Trigger if button.enable is None else SetBool, button.service)
             for button in BUTTONS.values()

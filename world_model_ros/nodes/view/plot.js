@@ -7,11 +7,10 @@ const BOTTOM = 18;
 const LINES = 2; // of the grid above zero
 
 export class Plot {
-  // `limit`, if set, is drawn as a dashed line with its name.
   constructor(canvas) {
     this.canvas = canvas;
     this.points = []; // [seconds, value]
-    this.limit = null;
+    this.limit = null; // a value that is drawn as a dashed line
   }
 
   add(value) {
@@ -74,11 +73,11 @@ export class Plot {
   }
 }
 
-// The next of 1, 2, 5, 10, 20, ... that is not below `value`.
+// The next round number above `value`.
 function niceAbove(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].find((step) => step * power >= value * 1.0001) * power;
+  return [1, 1.6, 2, 3, 4, 6, 8, 10].find((step) => step * power >= value * 1.0001) * power;
 }
 
 // Three digits that matter.
