@@ -41,6 +41,13 @@ def test_the_starter_starts_every_node_of_the_launch_file_with_its_parameters():
     assert all("--params-file" in line for line in lines.values())
 
 
+def test_the_page_is_started_where_it_is_asked_for():
+    page = {"view_host": "robot's", "view_port": "8091"}
+    assert "view_node" not in starter.commands(values("/somewhere") | page | {"view": "false"})
+    line = starter.commands(values("/somewhere") | page | {"view": "true"})["view_node"]
+    assert {"host:='robot''s'", "port:=8091"} <= set(line)
+
+
 def test_launch_words_and_options_mean_the_same():
     import argparse
 

@@ -1,6 +1,7 @@
 """view_node on real topics and services: what it shows, what its buttons do, and how it ends."""
 
 import asyncio
+import contextlib
 import http.client
 import json
 import re
@@ -23,12 +24,13 @@ class Viewer:
     def __init__(self, port):
         self.origin = f"http://localhost:{port}"
         self.values = {}
-        self.leaving = None
+        self.begun = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self.watch()))
         self.thread.start()
 
     async def watch(self):
         self.loop, self.leaving = asyncio.get_running_loop(), asyncio.Event()
+        self.begun.set()
         async with (
             aiohttp.ClientSession(self.origin, headers={"Origin": self.origin}) as session,
             session.ws_connect("/watch") as watching,
@@ -47,7 +49,8 @@ class Viewer:
             await watching.send_str("shown")
 
     def leave(self):
-        if self.thread.is_alive() and self.leaving:
+        self.begun.wait()
+        with contextlib.suppress(RuntimeError):  # it has left
             self.loop.call_soon_threadsafe(self.leaving.set)
         self.thread.join()
 
@@ -168,6 +171,73 @@ def test_it_shows_what_is_published_while_somebody_watches_and_subscribes_to_not
     log = process.log.read_text()
     assert process.returncode == 0, log
     assert len(log.splitlines()) == 1, log
+
+
+def test_a_page_that_hangs_holds_nobody_up_and_all_end_together(processes, observer, checkpoint):
+    from sensor_msgs.msg import JointState
+
+    executed = observer.collect(JointState, "command/executed", 1)
+    sim = processes.sim("--view", "view_port:=0", "--checkpoint", checkpoint)
+    observer.until(lambda: "localhost:" in sim.log.read_text())
+    viewer = Viewer(int(re.search(r"localhost:(\d+)", sim.log.read_text())[1]))
+    try:
+        observer.until(lambda: (viewer.values.get("status") or "").startswith("RUNNING"))
+        processes.kill("view_node", signal.SIGSTOP)
+        begin = len(executed)
+        observer.until(lambda: len(executed) > begin + 60)
+        processes.kill("view_node", signal.SIGCONT)
+        viewer.values["status"] = None
+        observer.until(lambda: viewer.values["heard"])
+        sim.send_signal(signal.SIGINT)
+        processes.ends_within(sim, 3.0, observer.spin)
+    finally:
+        viewer.leave()
+    assert processes.alive() == []
+    log = sim.log.read_text()
+    assert sim.returncode == 130, log
+    assert "Traceback" not in log
+
+
+def test_a_goal_from_the_camera_is_shown_as_the_goal_until_another_one_is_published(observer, start):
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from sensor_msgs.msg import Image
+    from std_srvs.srv import Trigger
+
+    def image(value):
+        return Image(height=1, width=1, encoding="mono8", step=1, data=bytes([value]))
+
+    def shows(viewer, value, note):
+        picture = viewer.values.get("goal")
+        found = picture and cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE)[0, 0]
+        return found == value and viewer.values.get("goal_note") == note
+
+    def take(_request, response):
+        response.success = True
+        return response
+
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    goal = observer.node.create_publisher(Image, "goal/image", latched)
+    camera = observer.node.create_publisher(Image, "camera/image_raw", 10)
+    observer.node.create_service(Trigger, "planner/goal_from_camera", take)
+    goal.publish(image(1))
+    _, port = start()
+    viewer = Viewer(port)
+    try:
+        observer.until(lambda: shows(viewer, 1, None))
+        observer.until(lambda: "camera" in viewer.values, again=lambda: camera.publish(image(2)))
+        observer.until(lambda: viewer.values["offered"]["goal_from_camera"])
+        with ThreadPoolExecutor() as threads:
+            answer = threads.submit(press, port, "goal_from_camera")
+            observer.until(answer.done)
+        observer.until(lambda: shows(viewer, 2, "taken from the camera"))
+        viewer.leave()
+        observer.until(lambda: subscribed(observer) == set())
+        viewer = Viewer(port)  # is sent the published one again, which is no longer the goal
+        observer.until(lambda: shows(viewer, 2, "taken from the camera"))
+        goal.publish(image(1))
+        observer.until(lambda: shows(viewer, 1, None))
+    finally:
+        viewer.leave()
 
 
 def test_every_button_calls_its_service_and_the_stop_goes_out_by_topic_too(observer, start):

@@ -141,7 +141,8 @@ def commands(values: dict[str, str]) -> dict[str, list[str]]:
         for node in NODES
     }
     if values.get("view") == "true":
-        page = ("-p", f"host:='{values['view_host']}'", "-p", f"port:={values['view_port']}")
+        host = values["view_host"].replace("'", "''")
+        page = ("-p", f"host:='{host}'", "-p", f"port:={values['view_port']}")
         lines["view_node"] = [
             *(sys.executable, "-m", "world_model_ros.nodes", "view_node", "--ros-args"),
             *("-r", "__node:=view_node", "--params-file", parameters, *page),

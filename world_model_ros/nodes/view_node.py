@@ -41,6 +41,8 @@ PICTURES = {"camera": "camera/image_raw", "goal": "goal/image", "imagination": "
 LARGEST = 1600  # pixels of a picture's longer side; larger ones are made smaller
 PLAIN = 256  # pixels of a picture's longer side up to which it is sent without losses
 PASSED_ON = 300_000  # bytes of a JPEG or PNG up to which it is sent as it came
+# Of /diagnostics, on which all nodes report in the same moment. None of them waits for a page.
+REPORTS = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
 STARTS = (b"\xff\xd8\xff", b"\x89PNG")
 MOST_PRESSED = 32  # buttons that may wait for an answer
 
@@ -92,11 +94,13 @@ class ViewNode(Node):
         self.unanswered: dict = {}  # rclpy's future -> the button's
         self.lock = threading.Lock()  # for ``pressed``
         self.subscriptions_of: dict[str, list] = {}  # what is shown -> [subscription, its key], while watched
-        self.due = dict.fromkeys(PICTURES, 0.0)  # when the next picture is taken
+        self.due = {"camera": 0.0, "imagination": 0.0}  # when the next picture of a stream is taken
         self.since = 0.0  # when the first viewer came
         self.heartbeat = 0.0  # of command_node
         self.enabled: bool | None = None  # whether the planner plans
         self.camera: bytes | None = None  # the newest picture
+        self.taken: bytes | None = None  # the picture of the goal that the camera was asked for
+        self.goal_published = 0  # when the newest goal on the topic was
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(LOOK, self.look, clock=steady)
 
@@ -163,7 +167,8 @@ class ViewNode(Node):
             return
         response = future.result()
         if name == "goal_from_camera" and response.success and self.camera is not None:
-            self.server.publish(goal=self.camera, goal_note="taken from the camera")
+            self.taken = self.camera
+            self.show_goal(self.taken)
         _answer(answer, response.success, response.message)
 
     def forget(self, future) -> None:
@@ -192,7 +197,7 @@ class ViewNode(Node):
             self.watch(name, Float32, name, FRESH, partial(self.on_number, name.replace("goal/", "")))
         self.watch("command", DiagnosticStatus, f"{COMMAND}/health", FRESH, self.on_command_health)
         self.watch("planner", DiagnosticStatus, f"{PLANNER}/health", FRESH, self.on_planner_health)
-        self.watch("diagnostics", DiagnosticArray, "/diagnostics", 10, self.on_diagnostics)
+        self.watch("diagnostics", DiagnosticArray, "/diagnostics", REPORTS, self.on_diagnostics)
         silent = now - max(self.since, self.heartbeat) >= HEARD
         self.server.publish(
             heard=False if silent else self.heartbeat > self.since or None,
@@ -200,9 +205,9 @@ class ViewNode(Node):
             offered={n: self.callers[b.service].service_is_ready() for n, b in BUTTONS.items()},
         )
 
-    def watch(self, name: str, kind: type, topic: str, profile, callback) -> None:
+    def watch(self, name: str, kind: type, topic: str, profile: QoSProfile, callback) -> None:
         """Subscribe, unless that was done in the same way."""
-        key = kind, topic, profile if isinstance(profile, int) else (profile.reliability, profile.durability)
+        key = kind, topic, profile.reliability, profile.durability
         old = self.subscriptions_of.get(name)
         if old and old[1] == key:
             return
@@ -232,22 +237,32 @@ class ViewNode(Node):
             why += " Start imagination_node to see what the model imagines."
         self.server.publish(**{f"{name}_missing": why})
 
-    def on_picture(self, name: str, message) -> None:
-        """Show a picture, unless the last one was a moment ago."""
+    def on_picture(self, name: str, message, info: dict) -> None:
+        """Show a picture, unless the last one of a stream was a moment ago."""
         now = time.monotonic()
-        if now < self.due[name]:
+        if now < self.due.get(name, 0.0):
             return
-        self.due[name] = now + 1.0 / self.values["picture_rate"]
+        if name in self.due:
+            self.due[name] = now + 1.0 / self.values["picture_rate"]
         try:
             picture = encoded(message)
         except ImageRejectedError as reason:
             self.server.publish(**{f"{name}_missing": f"A picture cannot be shown: {reason}."})
             return
+        if name == "goal":
+            # A new subscription brings the newest one again, which the camera's may have replaced since.
+            if self.goal_published != info["source_timestamp"]:
+                self.goal_published, self.taken = info["source_timestamp"], None
+            self.show_goal(self.taken or picture)
+            return
         if name == "camera":
             self.camera = picture
-        if name == "goal":
-            self.server.publish(goal_note=None)
         self.server.publish(**{name: picture, f"{name}_missing": None})
+
+    def show_goal(self, picture: bytes) -> None:
+        """Show the goal, and whether the camera's picture was made the goal."""
+        note = "taken from the camera" if self.taken else None
+        self.server.publish(goal=picture, goal_note=note, goal_missing=None)
 
     def on_number(self, name: str, message: Float32) -> None:
         """Show a number."""

@@ -17,7 +17,7 @@ const units = { distance: "", surprise: "", planning: " ms" };
 const known = {}; // the newest of every value
 let heard = -Infinity; // when view_node was heard last
 let cameraCame = -Infinity;
-let stopPressed = null; // when, until it is confirmed
+let pressedStop = null; // {at, answered}, until it is confirmed
 let connected = false;
 
 // The stream.
@@ -91,7 +91,7 @@ function render() {
   find("#goal-note").textContent = known.goal_note ?? "";
   renderPictures();
   renderButtons();
-  renderStop(state);
+  renderStop(state, reason);
 }
 
 // What command_node says it does, as far as that is known.
@@ -126,16 +126,17 @@ function renderButtons() {
   }
 }
 
-function renderStop(state) {
+function renderStop(state, reason) {
   const dead = !connected ? "not connected: the button does not act"
     : known.stop_heard === false ? "no command_node: the button does not act" : "";
   find("#stop-hint").textContent = dead || "until Reset is pressed";
   find("#stop").toggleAttribute("data-dead", Boolean(dead));
-  if (stopPressed === null) return;
-  if (connected && known.heard && state === "FAULT") {
-    stopPressed = null;
+  if (pressedStop === null) return;
+  const isStop = pressedStop.answered || reason.startsWith("emergency stop"); // not another FAULT
+  if (connected && known.heard && state === "FAULT" && isStop) {
+    pressedStop = null;
     alarm("");
-  } else if (performance.now() - stopPressed > CONFIRMED) {
+  } else if (performance.now() - pressedStop.at > CONFIRMED) {
     alarm("The stop is not confirmed: command_node does not report it. Use the robot's own emergency stop.", true);
   }
 }
@@ -167,10 +168,11 @@ async function press(button) {
 }
 
 async function stop() {
-  stopPressed = performance.now();
+  const pressed = (pressedStop = { at: performance.now(), answered: false });
   alarm("Stop sent, waiting for command_node to confirm it.");
   const answer = await press(find("#stop"));
-  if (!answer.done && stopPressed !== null) {
+  pressed.answered = answer.done;
+  if (!answer.done && pressedStop !== null) {
     alarm(`The stop is not confirmed: ${answer.message}. Use the robot's own emergency stop.`, true);
   }
   render();
