@@ -10,6 +10,13 @@ const ANSWER = 5000; // ms for the answer to a button
 const OLD = 3000; // ms without a new camera picture
 
 const find = (selector) => document.querySelector(selector);
+
+// Changes a text only where it differs: what is set again is read out again.
+function say(selector, text) {
+  const element = find(selector);
+  if (element.textContent !== text) element.textContent = text;
+}
+
 const plots = {};
 for (const name of ["distance", "surprise", "planning"]) plots[name] = new Plot(find(`#${name} canvas`));
 const units = { distance: "", surprise: "", planning: " ms" };
@@ -27,6 +34,7 @@ function connect() {
   socket.binaryType = "blob";
   let names = []; // of the pictures that follow
   let shown = [];
+  socket.onopen = () => Object.keys(known).forEach((name) => delete known[name]); // of another view_node
   socket.onmessage = ({ data }) => {
     heard = performance.now();
     if (typeof data === "string") {
@@ -57,7 +65,7 @@ function take(values) {
   for (const [name, plot] of Object.entries(plots)) {
     if (!(name in values)) continue;
     if (values[name] !== null) plot.add(values[name]);
-    find(`#${name} output`).textContent = values[name] === null ? "–" : short(values[name]) + units[name];
+    say(`#${name} output`, values[name] === null ? "–" : short(values[name]) + units[name]);
   }
   if ("surprise_threshold" in values) plots.surprise.limit = values.surprise_threshold;
   render();
@@ -83,12 +91,12 @@ function render() {
   connected = performance.now() - heard < LOST;
   const [state, reason] = currentState();
   document.body.dataset.state = state;
-  find("#state").textContent = state === "LOST" ? "NOT CONNECTED" : state;
-  find("#reason").textContent = reason;
-  document.title = `${find("#state").textContent} · world_model_ros`;
-  find("#planner").textContent = !connected || known.enabled === undefined
-    ? "unknown" : known.enabled ? "enabled" : "disabled";
-  find("#goal-note").textContent = known.goal_note ?? "";
+  const title = state === "LOST" ? "NOT CONNECTED" : state;
+  say("#state", title);
+  say("#reason", reason);
+  document.title = `${title} · world_model_ros`;
+  say("#planner", !connected || known.enabled === undefined ? "unknown" : known.enabled ? "enabled" : "disabled");
+  say("#goal-note", known.goal_note ?? "");
   renderPictures();
   renderButtons();
   renderStop(state, reason);
@@ -113,7 +121,7 @@ function renderPictures() {
     let text = known[`${name}_missing`] ?? ("shown" in figure.dataset ? "" : "No picture yet.");
     if (name === "goal" && known.goal_note) text = "";
     if (!text && old > OLD) text = `No new picture for ${Math.round(old / 1000)} s.`;
-    figure.querySelector(".missing").textContent = text;
+    say(`#${name} .missing`, text);
     figure.toggleAttribute("data-old", Boolean(text) || !connected);
   }
 }
@@ -129,7 +137,7 @@ function renderButtons() {
 function renderStop(state, reason) {
   const dead = !connected ? "not connected: the button does not act"
     : known.stop_heard === false ? "no command_node: the button does not act" : "";
-  find("#stop-hint").textContent = dead || "until Reset is pressed";
+  say("#stop-hint", dead || "until Reset is pressed");
   find("#stop").toggleAttribute("data-dead", Boolean(dead));
   if (pressedStop === null) return;
   const isStop = pressedStop.answered || reason.startsWith("emergency stop"); // not another FAULT
@@ -142,8 +150,8 @@ function renderStop(state, reason) {
 }
 
 function alarm(text, bad = false) {
+  say("#alarm", text);
   const place = find("#alarm");
-  if (place.textContent !== text) place.textContent = text;
   place.hidden = !text;
   place.toggleAttribute("data-bad", bad);
 }
@@ -163,7 +171,7 @@ async function press(button) {
   }
   delete button.dataset.busy;
   const time = new Date().toLocaleTimeString([], { hour12: false });
-  find("#answer").textContent = `${time} ${label}: ${answer.done ? "" : "refused. "}${answer.message}`;
+  say("#answer", `${time} ${label}: ${answer.done ? "" : "refused. "}${answer.message}`);
   return answer;
 }
 
