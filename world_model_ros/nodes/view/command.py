@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     host, port = (_PARAMETERS[name].default for name in ("host", "port"))
     parser.add_argument("--host", default=host, help="name or address to serve on")
     parser.add_argument("--port", type=int, default=port, help="port; 0: a free one")
-    parser.add_argument("--namespace", default="", help="namespace of the robot's nodes")
-    parser.add_argument("--camera", default="", help="topic of the camera, if not camera/image_raw")
+    parser.add_argument("--namespace", help="namespace of the robot's nodes")
+    parser.add_argument("--camera", help="topic of the camera, if not camera/image_raw")
 
 
 def run(arguments: argparse.Namespace) -> int:
