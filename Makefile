@@ -1,4 +1,4 @@
-# make setup | sim [GOALS=N] [TASK=reach] | test | test-jazzy | lint | clean
+# make setup | sim [GOALS=N] [TASK=reach] | test | test-jazzy | test-browser | lint | clean
 PYTHON ?= python3
 GOALS ?= 0
 TASK ?= reach
@@ -16,7 +16,7 @@ JAZZY := .venv-jazzy
 # Most tests wait for processes that start: one at a time leaves the cores idle.
 TESTS_AT_ONCE ?= 3
 
-.PHONY: setup sim test test-jazzy lint clean
+.PHONY: setup sim test test-jazzy test-browser lint clean
 .DELETE_ON_ERROR:
 
 setup: $(BUILT)
@@ -35,7 +35,7 @@ $(VENV)/.torch: $(VENV)/.created constraints.txt
 $(VENV)/.installed: $(VENV)/.torch setup.py constraints.txt
 	@echo "Installing ROS 2 and the other libraries ..."
 	$(PIP) "setuptools<80"
-	$(REQUIRED) ros build test > $(VENV)/requirements.txt
+	$(REQUIRED) ros build test view > $(VENV)/requirements.txt
 	$(PIP) -r $(VENV)/requirements.txt
 	@touch $@
 
@@ -56,7 +56,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m "not browser"
 
 # ROS 2 Jazzy in an environment of its own, which only borrows torch.
 $(JAZZY)/.installed: $(VENV)/.installed constraints-jazzy.txt
@@ -64,7 +64,7 @@ $(JAZZY)/.installed: $(VENV)/.installed constraints-jazzy.txt
 	ours="$$($(BIN)/python -c '$(PURELIB)')"; theirs="$$($(JAZZY)/bin/python -c '$(PURELIB)')"; \
 	  for part in torch torchgen functorch torch-*.dist-info nvidia nvidia_*.dist-info triton triton-*.dist-info; do \
 	    for path in "$$ours"/$$part; do [ ! -e "$$path" ] || ln -sfn "$$path" "$$theirs/"; done; done
-	$(REQUIRED) ros-jazzy test > $(JAZZY)/requirements.txt
+	$(REQUIRED) ros-jazzy test view > $(JAZZY)/requirements.txt
 	grep -v "^ros-" constraints.txt > $(JAZZY)/constraints.txt
 	$(JAZZY)/bin/python -m pip install --disable-pip-version-check --quiet -c $(JAZZY)/constraints.txt \
 	  -c constraints-jazzy.txt -r $(JAZZY)/requirements.txt
@@ -72,6 +72,11 @@ $(JAZZY)/.installed: $(VENV)/.installed constraints-jazzy.txt
 
 test-jazzy: setup $(JAZZY)/.installed
 	$(JAZZY)/bin/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal test/nodes test/launch
+
+# The page in a real Chromium, of the system: apt install chromium.
+test-browser: setup
+	$(PIP) playwright
+	$(BIN)/python -m pytest -m browser
 
 clean:
 	rm -rf $(VENV) $(JAZZY) build install log .pytest_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "world_model_ros"
-NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
+NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node", "view_node")
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / NAME / "__init__.py").read_text()).group(1)
 
@@ -68,7 +68,7 @@ setup(
     maintainer="world_model_ros developers",
     maintainer_email="world-model-ros@users.noreply.github.com",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={f"{NAME}.evaluation.report": ["*.j2"]},
+    package_data={f"{NAME}.evaluation.report": ["*.j2"], f"{NAME}.nodes.view": ["*.html", "*.css", "*.js"]},
     data_files=data_files,
     zip_safe=False,
     python_requires=">=3.10",
@@ -92,6 +92,8 @@ setup(
             *("gymnasium", "hypothesis", "ruff"),
             *("pyarrow", "hdf5plugin"),
         ],
+        "view": ["aiohttp"],  # the page in the browser: nodes/view_node.py
+        "browser": ["playwright"],  # for make test-browser, with the system's Chromium
         "gym": ["gymnasium"],  # every task as a Gymnasium environment: sim/gym_env.py
         # Other people's data sets: LeRobot (pyarrow, av for AV1 videos), Lance, Blosc in HDF5.
         "data": ["pyarrow", "av", "pylance", "hdf5plugin"],

@@ -1,13 +1,17 @@
-"""The simulated robot and the nodes that see, plan and command; ends when one of them ends."""
+"""The simulated robot and the nodes that see, plan and command; ends when one of them ends.
+
+With view:=true also view_node, the page in the browser.
+"""
 
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
+from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from world_model_ros.nodes import environment
-from world_model_ros.nodes.starter import ARGUMENTS
+from world_model_ros.nodes.starter import ARGUMENTS, VIEW_ARGUMENTS
 
 PARAMETERS = str(environment.share() / "config" / "sim.yaml")
 
@@ -17,13 +21,19 @@ def generate_launch_description():
     values = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, _, kind, _ in ARGUMENTS
     }
+    page = {
+        name.removeprefix("view_"): ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, _, kind, _ in VIEW_ARGUMENTS
+        if name != "view"
+    }
     checkpoint = {"checkpoint": ParameterValue(LaunchConfiguration("checkpoint"), value_type=str)}
 
-    def node(name, parameters):
+    def node(name, parameters, condition=None):
         return Node(
             package="world_model_ros",
             executable=name,
             name=name,
+            condition=condition,
             parameters=[PARAMETERS, parameters],
             output="screen",
             sigterm_timeout="0.5",
@@ -33,7 +43,10 @@ def generate_launch_description():
 
     return LaunchDescription(
         [
-            *(DeclareLaunchArgument(n, default_value=value, description=d) for n, value, _, d in ARGUMENTS),
+            *(
+                DeclareLaunchArgument(n, default_value=value, description=d)
+                for n, value, _, d in (*ARGUMENTS, *VIEW_ARGUMENTS)
+            ),
             DeclareLaunchArgument(
                 "checkpoint",
                 default_value=LaunchConfiguration("task"),
@@ -45,5 +58,6 @@ def generate_launch_description():
             node("planner_node", checkpoint),
             node("command_node", checkpoint),
             node("monitor_node", checkpoint),
+            node("view_node", page, IfCondition(LaunchConfiguration("view"))),
         ]
     )

@@ -18,6 +18,7 @@ KEYS = {
     "geometry_msgs",
     "launch",
     "launch_ros",
+    "python3-aiohttp",
     "python3-h5py",
     "python3-hypothesis",
     "python3-jinja2",

@@ -13,6 +13,7 @@ from world_model_ros.errors import UserError
 # verb -> (module with add_arguments(parser) and run(arguments) -> exit code, one line of help)
 VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
+    "view": ("world_model_ros.nodes.view.command", "serve a page that shows the robot, with buttons"),
     "collect": ("world_model_ros.evaluation.collect", "let an explorer or the planner fill an episode file"),
     "convert": (
         "world_model_ros.data.convert",

@@ -33,12 +33,19 @@ def values(checkpoint):
 
 def test_the_starter_starts_every_node_of_the_launch_file_with_its_parameters():
     text = (ROOT / "launch" / "sim.launch.py").read_text()
-    assert tuple(re.findall(r'^ +node\("(\w+)"', text, re.M)) == starter.NODES
+    assert tuple(re.findall(r'^ +node\("(\w+)"', text, re.M)) == (*starter.NODES, "view_node")
     assert set(starter.DEFAULTS) | {"checkpoint"} == set(values(""))
     lines = starter.commands(values("/somewhere"))
     assert "goals:=0" in lines["sim_node"]
     assert all("checkpoint:='/somewhere'" in lines[name] for name in starter.NODES[1:])
     assert all("--params-file" in line for line in lines.values())
+
+
+def test_the_page_is_started_where_it_is_asked_for():
+    page = {"view_host": "robot's", "view_port": "8091"}
+    assert "view_node" not in starter.commands(values("/somewhere") | page | {"view": "false"})
+    line = starter.commands(values("/somewhere") | page | {"view": "true"})["view_node"]
+    assert {"host:='robot''s'", "port:=8091"} <= set(line)
 
 
 def test_launch_words_and_options_mean_the_same():

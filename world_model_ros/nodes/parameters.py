@@ -360,6 +360,23 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             changeable=True,
         ),
     ),
+    "view_node": (
+        Parameter(
+            "host",
+            "localhost",
+            "Name or address that the page is served on; any other than localhost needs the token that the "
+            "node prints.",
+        ),
+        Parameter("port", 8090, "Port of the page. 0: a free one.", low=0, high=65535),
+        Parameter(
+            "picture_rate",
+            15.0,
+            "Largest number of pictures of each kind that are sent to the browsers a second.",
+            low=0.1,
+            high=60.0,
+            changeable=True,
+        ),
+    ),
     "sim_node": (
         Parameter("task", DEFAULT_TASK, "Task of the simulation: its name, or module:Class."),
         Parameter("gui", False, "Open a window that shows the simulation."),

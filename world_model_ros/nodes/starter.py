@@ -17,6 +17,7 @@ from pathlib import Path
 
 from world_model_ros.errors import UserError
 from world_model_ros.nodes import environment
+from world_model_ros.nodes.view.access import listen
 from world_model_ros.sim.tasks import DEFAULT_TASK, check_world, find_task, task_names
 
 NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
@@ -30,7 +31,19 @@ ARGUMENTS = (
     ("camera_rate", "0.0", float, "frames a second of the camera; 0: one for each model step"),
     ("camera_jitter", "0.0", float, "seconds by which a frame may be early or late, as its stamp tells"),
 )
+# The same, of the page in the browser.
+VIEW_ARGUMENTS = (
+    ("view", "false", bool, "serve a page that shows the robot, with buttons"),
+    ("view_port", "8090", int, "port of the page; 0: a free one"),
+    (
+        "view_host",
+        "localhost",
+        str,
+        "where to serve the page; any other than localhost needs the token it prints",
+    ),
+)
 DEFAULTS = {name: default for name, default, _, _ in ARGUMENTS}
+VIEW_DEFAULTS = {name: default for name, default, _, _ in VIEW_ARGUMENTS}
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.02
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +51,7 @@ _PR_SET_PDEATHSIG = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sim``; launch's spelling goals:=5 is understood too."""
-    for name, default, kind, meaning in ARGUMENTS:
+    for name, default, kind, meaning in (*ARGUMENTS, *VIEW_ARGUMENTS):
         option = f"--{name.replace('_', '-')}"
         if kind is bool:
             parser.add_argument(option, action="store_true", help=meaning)
@@ -67,8 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the launch arguments, as words, that the command line asks for. Raises UserError."""
-    values = {name: str(getattr(arguments, name)) for name in DEFAULTS}
-    values |= {"gui": values["gui"].lower(), "checkpoint": arguments.checkpoint}
+    values = {name: str(getattr(arguments, name)) for name in DEFAULTS | VIEW_DEFAULTS}
+    values |= {name: values[name].lower() for name in ("gui", "view")}
+    values["checkpoint"] = arguments.checkpoint
     for word in arguments.words:
         name, separator, value = word.partition(":=")
         if not separator or name not in values:
@@ -83,7 +97,7 @@ def check(values: dict[str, str]) -> None:
     from world_model_ros.model.config import find_checkpoint, read_spec
 
     find_task(values["task"])
-    for name, _, kind, _ in ARGUMENTS:
+    for name, _, kind, _ in (*ARGUMENTS, *VIEW_ARGUMENTS):
         if kind not in (int, float):
             continue
         try:
@@ -94,18 +108,31 @@ def check(values: dict[str, str]) -> None:
         if not fits:
             raise UserError(f"{name} is {values[name]!r}: give a number that is not negative.")
         values[name] = str(number) if kind is float else values[name]  # ROS distinguishes 1 and 1.0
-    if values["gui"] not in ("true", "false"):
-        raise UserError(f"gui is {values['gui']!r}: give true or false.")
+    for name in ("gui", "view"):
+        if values[name] not in ("true", "false"):
+            raise UserError(f"{name} is {values[name]!r}: give true or false.")
     folder = find_checkpoint(values["checkpoint"])
     check_world(read_spec(folder), values["task"])
     values["checkpoint"] = str(Path(folder).resolve())
+    if values["view"] == "true":
+        check_page(values["view_host"], int(values["view_port"]))
+
+
+def check_page(host: str, port: int) -> None:
+    """Raise UserError where the page cannot be served."""
+    if importlib.util.find_spec("aiohttp") is None:
+        raise UserError("--view needs aiohttp: pip install aiohttp.")
+    if port > 65535:
+        raise UserError(f"view_port is {port}: give a number from 0 to 65535.")
+    for listening in listen(host, port):
+        listening.close()
 
 
 def commands(values: dict[str, str]) -> dict[str, list[str]]:
     """Return the command line of every node: what sim.launch.py would start."""
     parameters = str(environment.share() / "config" / "sim.yaml")
     given = {name: ["checkpoint"] for name in NODES} | {"sim_node": list(DEFAULTS)}
-    return {
+    lines = {
         node: [
             *(sys.executable, "-m", "world_model_ros.nodes", node, "--ros-args"),
             *("-r", f"__node:={node}", "--params-file", parameters),
@@ -113,6 +140,14 @@ def commands(values: dict[str, str]) -> dict[str, list[str]]:
         ]
         for node in NODES
     }
+    if values.get("view") == "true":
+        host = values["view_host"].replace("'", "''")
+        page = ("-p", f"host:='{host}'", "-p", f"port:={values['view_port']}")
+        lines["view_node"] = [
+            *(sys.executable, "-m", "world_model_ros.nodes", "view_node", "--ros-args"),
+            *("-r", "__node:=view_node", "--params-file", parameters, *page),
+        ]
+    return lines
 
 
 def _yaml(name: str, value: str) -> str:

@@ -1,0 +1,1 @@
+"""The page in the browser: camera, imagination, goal, state, plots and buttons."""
