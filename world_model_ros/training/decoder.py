@@ -20,7 +20,7 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.training.metrics import encode_frames
 
 SIZE, WIDTH = 64, 128  # of the decoder
-STEPS = 6000  # by default
+STEPS = 3000  # by default
 BATCH = 32
 RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 100, 1e-3
 FRAMES = 60_000  # of the training episodes, encoded for it
@@ -42,7 +42,7 @@ def fit_decoder(
     Frames are read batch by batch, wherever ``clips`` has them. The model's weights stay as they are.
     """
     device = next(model.parameters()).device
-    rows = _some_rows(clips, FRAMES, seed)
+    rows = _some_rows(clips, min(FRAMES, steps * BATCH), seed)
     latents = encode_rows(model, clips, image, rows)
     generator = torch.Generator().manual_seed(seed)
     some = rows[torch.randperm(len(rows), generator=generator)[:_MEDIAN_OF].numpy()]
@@ -51,7 +51,8 @@ def fit_decoder(
         torch.manual_seed(seed)
         decoder = Decoder(latents.shape[1], size, WIDTH)
     decoder.background.data = torch.logit(median.cpu().clamp(_DARKEST, 1 - _DARKEST))
-    decoder = decoder.to(device, memory_format=torch.channels_last).train()
+    decoder = decoder.to(device).train()
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_fast_in_bf16(device.type))
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     bar = tqdm(range(steps), desc="decoder", unit="step", disable=None, leave=False)
     for step in bar:
@@ -62,13 +63,15 @@ def fit_decoder(
         shown = latents[drawn]
         shown = shown + LATENT_NOISE_STD * torch.randn(shown.shape, generator=generator)
         wanted = targets(clips.pixels[rows[drawn.numpy()]], size).to(device)
-        loss = picture_loss(decoder(shown.to(device)), wanted, median)
+        with autocast:
+            decoded = decoder(shown.to(device))
+        loss = picture_loss(decoded.float(), wanted, median)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         if step % 50 == 0:
-            bar.set_postfix(loss=f"{float(loss):.4f}")
-    return decoder.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+            bar.set_postfix(loss=f"{loss.item():.4f}")
+    return decoder.eval().requires_grad_(False)
 
 
 def picture_loss(decoded: Tensor, wanted: Tensor, median: Tensor) -> Tensor:
@@ -109,6 +112,12 @@ def targets(frames: np.ndarray, size: int) -> Tensor:
     if frames.shape[1:3] != (size, size):
         frames = np.stack([resize_frame(frame, size) for frame in frames])
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+
+
+def _fast_in_bf16(device: str) -> bool:
+    """Return whether this machine multiplies faster in bf16."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return device == "cuda" or any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def _both(weight: Tensor, dim: int) -> Tensor:
