@@ -38,7 +38,7 @@ class Decoder(nn.Module):
         for stage in self.stages:
             features = stage(features)
         pictures = torch.sigmoid(F.pixel_shuffle(self.leave(features), 2) + self.background)
-        return pictures.unflatten(0, latents.shape[:-1]) if latents.ndim != 2 else pictures
+        return pictures.reshape(*latents.shape[:-1], *pictures.shape[1:])
 
     @torch.inference_mode()
     def pictures(self, latents: Tensor) -> np.ndarray:
