@@ -13,6 +13,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.evaluation import probing
 from world_model_ros.evaluation.probing import measure, shrunk_pixels, summary, untrained_encoder
 from world_model_ros.evaluation.recordings import (
+    FRESH_IMAGINATION,
     FRESH_NORMAL,
     FRESH_PROBING,
     FRESH_VIOLATIONS,
@@ -125,7 +126,7 @@ def test_without_a_file_fresh_episodes_are_split(checkpoint, monkeypatch):
 
 
 def test_fresh_episodes_have_streams_of_their_own():
-    streams = sorted([FRESH_PROBING, FRESH_NORMAL, FRESH_VIOLATIONS])
+    streams = sorted([FRESH_IMAGINATION, FRESH_PROBING, FRESH_NORMAL, FRESH_VIOLATIONS])
     assert streams[0] > 1_000_000
     assert np.diff(streams).min() > 1_000_000
 

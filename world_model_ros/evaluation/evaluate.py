@@ -28,6 +28,7 @@ from world_model_ros.sim.tasks import check_world, find_task, make_world, task_n
 BASELINES = ("random", "repeat")
 # protocol -> a module with measure(checkpoint, task, data, n, seed) -> dict and summary(dict) -> str
 OPEN_LOOP = {
+    "imagination": "world_model_ros.evaluation.imagination",
     "probing": "world_model_ros.evaluation.probing",
     "surprise": "world_model_ros.evaluation.surprise",
 }
@@ -35,6 +36,7 @@ CLOSED_LOOP_ONLY = ("problems", "save_problems", "budget", "filmstrip")  # optio
 _CHOICES = {  # beside the task's own
     "continuous": "goals one after another without a reset, as `sim` runs them",
     "robustness": "the task's own protocol under noisy and partial camera images",
+    "imagination": "pictures that the checkpoint's decoder makes of latents, seen and imagined",
     "probing": "probes of the latents, open-loop error, straightness of latent paths",
     "surprise": "one-step error at physically impossible events (violation of expectation)",
 }
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
         type=int,
-        help="number of problems, of episodes (probing) or of violations of each kind (surprise) "
+        help="number of problems, of episodes (imagination, probing) or violations of each kind (surprise) "
         "(default: 100 problems, 50 for robustness, 200 goals for continuous; 200 episodes, 150 with --data; "
         "200 violations)",
     )
@@ -72,7 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--problems", type=Path, metavar="FILE", help="run the problems in this file")
     parser.add_argument("--save-problems", type=Path, metavar="FILE", help="write the problems to this file")
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="episode file of the training (probing, surprise)"
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="episode file of the training (imagination, probing, surprise)",
     )
     parser.add_argument("--budget", type=int, help="control steps for a problem (default: the protocol's)")
     parser.add_argument(

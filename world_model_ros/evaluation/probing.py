@@ -61,7 +61,7 @@ def measure(
     if n is not None and n < 4:
         raise UserError(f"-n {n} episodes are too few: give at least 4.")
     model, spec = load_checkpoint(checkpoint)
-    fitted, held_out, source = _episodes(spec, task, data, n, seed)
+    fitted, held_out, source = fitted_and_judged(spec, task, data, n, seed, FRESH_PROBING)
     if task:
         names, probed = find_task(task).state_names, find_task(task).probes
     else:
@@ -78,7 +78,7 @@ def measure(
     probes, correlations, scatter = probe(
         {name: np.concatenate(parts) for name, parts in fitted_inputs.items()},
         quantities(names, probed, np.concatenate([r.states for r in fitted])),
-        _validation_rows(fitted),
+        validation_rows(fitted),
         {name: np.concatenate(parts) for name, parts in judged_inputs.items()},
         quantities(names, probed, np.concatenate([r.states for r in held_out])),
         seed,
@@ -310,10 +310,17 @@ class _Features:
         return [part.numpy() for part in per_recording(values, recordings)]
 
 
-def _episodes(spec, task, data, n, seed) -> tuple[list[Recording], list[Recording], dict]:
+def fitted_and_judged(
+    spec: CheckpointSpec, task: str, data: Path | None, n: int | None, seed: int, fresh: int
+) -> tuple[list[Recording], list[Recording], dict]:
+    """Return recordings to fit regressions on, others to judge them on, and in words what they are.
+
+    Of ``data``, the file of the training, at most ``n`` (150) held-out episodes are judged; without it, ``n``
+    (200) are recorded with the seed ``fresh`` + ``seed``, half of them to fit.
+    """
     if data is None:
         count = EPISODES if n is None else n
-        recordings = fresh_recordings(task, spec, count, FRESH_PROBING + seed)
+        recordings = fresh_recordings(task, spec, count, fresh + seed)
         source = {"fitted_on": "fresh episodes", "judged_on": "other fresh episodes"}
         return recordings[: count // 2], recordings[count // 2 :], source
     with open_data(data, spec) as file:
@@ -342,7 +349,7 @@ def _changing(data: Path, *parts: list[Recording]) -> tuple[list[str], dict]:
     return names, single_quantities([name for name, moves in zip(names, moving, strict=True) if moves])
 
 
-def _validation_rows(recordings: list[Recording]) -> np.ndarray:
+def validation_rows(recordings: list[Recording]) -> np.ndarray:
     """Mark the rows of the last fifth of the recordings, at least one of them."""
     count = max(1, round(VALIDATION_SHARE * len(recordings)))
     marked = [np.full(len(r.pixels), i >= len(recordings) - count) for i, r in enumerate(recordings)]

@@ -27,6 +27,8 @@ _DEEPEST = 256  # layers
 _WIDEST = 1 << 16  # of anything in a model
 _LARGEST_IMAGE = 4096  # pixels a side
 _LONGEST = 1 << 20  # bytes of a config.json
+_PICTURES = (16, 32, 64, 128, 256, 512)  # pixels a side, of a decoder
+_WIDEST_DECODER = 1024
 _PERIODS = (1e-3, 60.0)  # seconds
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -64,6 +66,8 @@ class ModelConfig:
     inverse_hidden: int = 0  # width of the inverse-dynamics head, 0: none
     object_hidden: int = 0  # width of the object-distance head, 0: none
     object_code: int = 0  # numbers in its codes
+    decoder_width: int = 0  # channels of the picture decoder's first stages, 0: none
+    decoder_size: int = 0  # pixels a side of its pictures
 
     @classmethod
     def full(cls, action_dim: int) -> "ModelConfig":
@@ -138,7 +142,8 @@ class ModelConfig:
         problems += [f"model.{name} must be positive" for name in positive if getattr(self, name) < 1]
         if max(self.encoder_depth, self.predictor_depth) > _DEEPEST:
             problems.append(f"more than {_DEEPEST} layers are not supported")
-        optional = ("action_mixed", "temporal_hidden", "inverse_hidden", "object_hidden", "object_code")
+        optional = ("action_mixed", "temporal_hidden", "inverse_hidden", "object_hidden", "object_code",
+                    "decoder_width", "decoder_size")  # fmt: skip
         problems += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
         problems += [
             f"model.{f.name} is above {_WIDEST}"
@@ -147,6 +152,7 @@ class ModelConfig:
         ]
         if bool(self.object_hidden > 0) != bool(self.object_code > 0):
             problems.append("model.object_hidden and model.object_code must both be given, or neither")
+        problems += self._decoder_problems()
         if self.image_size > _LARGEST_IMAGE or len(self.channels) > _DEEPEST:
             problems.append(f"images above {_LARGEST_IMAGE} pixels a side are not supported")
         if any(c > _WIDEST for c in self.channels):
@@ -175,6 +181,16 @@ class ModelConfig:
                     f"which {len(self.channels)} convolutions need"
                 )
         return problems
+
+    def _decoder_problems(self) -> list[str]:
+        width, size = self.decoder_width, self.decoder_size
+        if not width and not size:
+            return []
+        if width not in range(32, _WIDEST_DECODER + 1, 8):
+            return [f"model.decoder_width {width} is no multiple of 8 between 32 and {_WIDEST_DECODER}"]
+        if size not in _PICTURES:
+            return [f"model.decoder_size {size} is none of {', '.join(map(str, _PICTURES))}"]
+        return []
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from world_model_ros.model.config import ModelConfig
+from world_model_ros.model.decoder import Decoder
 from world_model_ros.model.encoder import ConvEncoder, VisionTransformer
 from world_model_ros.model.heads import InverseDynamics, ObjectDistance, TemporalDistance
 from world_model_ros.model.predictor import Predictor
@@ -22,7 +23,7 @@ class LeWorldModel(nn.Module):
     """Encoder, action encoder, predictor; every latent passes through one of two projectors.
 
     Where they are, ``temporal`` and ``object`` judge pairs of latents and ``inverse`` guesses the actions
-    between them; they learn after all the rest.
+    between them; ``decoder`` shows a latent to people. They learn after all the rest.
     """
 
     def __init__(self, config: ModelConfig):
@@ -39,6 +40,8 @@ class LeWorldModel(nn.Module):
         self.object = None
         if config.object_hidden:
             self.object = ObjectDistance(width, config.object_hidden, config.object_code)
+        picture = config.decoder_size, config.decoder_width
+        self.decoder = Decoder(width, *picture) if config.decoder_width else None
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""

@@ -84,6 +84,8 @@ class Task(abc.ABC):
     # What is read out of the latents: coordinates of the state, by a name that has "angle" in it for one in
     # rad. The first one is what the actions move. Empty: every coordinate by itself.
     probes: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # The one of `probes`, a position in m, that the protocol imagination reads from pictures; "": the first.
+    pictured: ClassVar[str] = ""
     violations: ClassVar[dict[str, Violation]] = {}  # by name; none: the protocol surprise is refused
 
     image_size = 128  # pixels; `render` follows a change
@@ -162,6 +164,15 @@ class Task(abc.ABC):
         twin = self.twin()
         twin.reset(state=start)
         return Start(start, twin.sample_goal(rng))
+
+    @classmethod
+    def marks(cls, pictures: np.ndarray) -> np.ndarray | None:  # noqa: ARG003
+        """Return numbers (N, K) that tell in pictures uint8 (N, H, W, 3) where `pictured` is.
+
+        Such as the centre of a colour. A regression fitted on real frames turns them into m; None: it gets
+        the pixels.
+        """
+        return None
 
     def joints(self) -> tuple[np.ndarray, np.ndarray]:
         """Return positions (J,) rad and velocities (J,) rad/s of `joint_names`."""

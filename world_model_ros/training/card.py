@@ -27,23 +27,44 @@ def _object_row(metrics: dict) -> str:
     return f"| object distance of neighbouring frames, quantiles | {values} |\n"
 
 
-_HEADS = "\n## Heads, trained afterwards\n"
+def _decoder_row(metrics: dict) -> str:
+    if "decoder_psnr" not in metrics:
+        return ""
+    return f"| decoder, mean PSNR of the pictures | {metrics['decoder_psnr']:.1f} dB |\n"
 
 
-def with_heads(card: str, heads: dict, metrics: dict) -> str:
-    """Return a card's text with a last section on heads trained later, instead of an earlier one."""
-    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics)
-    return f"""{card.split(_HEADS)[0].rstrip()}
-{_HEADS}
+_SECTIONS = {name: f"\n## {name.capitalize()}, trained afterwards\n" for name in ("heads", "decoder")}
+
+
+def with_heads(card: str, part: str, note: dict, metrics: dict) -> str:
+    """Return a card's text with a section on heads, or on a decoder alone, that were trained later.
+
+    It takes the place of an earlier section on the same ``part``; all other sections stay. A decoder that
+    came with heads is in their section.
+    """
+    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics) + _decoder_row(metrics)
+    section = f"""{_SECTIONS[part]}
 ```
-{heads["command"]}
+{note["command"]}
 ```
 
-commit {heads["commit"] or "unknown"}; all other weights are as they were. On held-out episodes:
+commit {note["commit"] or "unknown"}; all other weights are as they were. On held-out episodes:
 
 | | |
 |---|---|
 {rows}"""
+    if part == "heads" and "decoder_psnr" in metrics:
+        before, _, after = _around(card, "decoder")
+        card = before + after
+    before, found, after = _around(card, part)
+    return f"{before.rstrip()}\n{section}{after}" if found else f"{card.rstrip()}\n{section}"
+
+
+def _around(card: str, part: str) -> tuple[str, bool, str]:
+    """Return the text before the section on ``part``, whether there is one, and the text after it."""
+    before, found, after = card.partition(_SECTIONS[part])
+    following = after.find("\n## ")
+    return before, bool(found), after[following:] if following >= 0 else ""
 
 
 def collect_command(file: EpisodeFile) -> list[str]:
@@ -104,7 +125,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | ratio | {metrics["ratio"]:.4f} |
 | latent standard deviation (1 is a normal's) | {metrics["latent_std"]:.3f} |
 | effective rank of {spec.model.latent_dim} | {metrics["effective_rank"]:.1f} |
-{_temporal_row(metrics)}{_inverse_row(metrics)}
+{_temporal_row(metrics)}{_inverse_row(metrics)}{_object_row(metrics)}{_decoder_row(metrics)}
 {training.get("readiness", {}).get("verdict", "")}
 
 ## Thresholds

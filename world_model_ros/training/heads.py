@@ -1,7 +1,8 @@
 """Heads on the frozen latents of a trained world model, and the ``train-heads`` verb, which adds them later.
 
 The temporal-distance head estimates how many model steps lie between two latents; the inverse-dynamics
-head guesses the actions between them. Both are small MLPs fitted to the training episodes' latents.
+head guesses the actions between them. Both are small MLPs fitted to the training episodes' latents. The
+decoder, which shows latents to people, is fitted in training/decoder.py.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from world_model_ros.model.heads import HORIZON, InverseDynamics, ObjectDistance
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training.card import with_heads
+from world_model_ros.training.decoder import SIZE, STEPS, WIDTH, decoder_metrics, fit_decoder
 from world_model_ros.training.metrics import encode_frames
 
 FRAMES = 250_000  # of the training episodes, encoded for the heads
@@ -50,6 +52,7 @@ OBJECT_BATCH, OBJECT_RATE = 512, 2e-3
 CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
 LEAST_SPREAD = 0.05  # of a joint, as a share of the largest one: smaller ones are not scaled up
 NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
+TEMPORAL_STEPS, INVERSE_STEPS = 3000, 4000  # by default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,36 +63,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     add_step_arguments(parser)
+    parser.set_defaults(temporal_steps=None, inverse_steps=None)  # 0 where only a decoder is asked for
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="torch threads, 0 for torch's own choice")
 
 
 def add_step_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how long each head is trained, for ``train`` and ``train-heads``."""
-    parser.add_argument(
-        "--temporal-steps", type=int, default=3000, help="steps of the temporal-distance head, 0: no head"
-    )
-    parser.add_argument(
-        "--inverse-steps", type=int, default=4000, help="steps of the inverse-dynamics head, 0: no head"
-    )
+    for name, head, steps in (
+        ("temporal", "temporal-distance", TEMPORAL_STEPS),
+        ("inverse", "inverse-dynamics", INVERSE_STEPS),
+    ):
+        parser.add_argument(
+            f"--{name}-steps",
+            type=int,
+            default=steps,
+            help=f"steps of the {head} head, 0: no head (default: {steps})",
+        )
     parser.add_argument(
         "--object-steps",
         type=int,
         default=0,
         help="steps of the object-distance head, for a robot that moves things; 0: no head",
     )
+    parser.add_argument(
+        "--decoder-steps",
+        "--decoder",
+        type=int,
+        nargs="?",
+        default=0,
+        const=STEPS,
+        metavar="STEPS",
+        help=f"fit a decoder, which shows latents as pictures, for so many steps ({STEPS} where no number is "
+        "given); `train-heads --decoder` fits nothing else",
+    )
 
 
 def steps_of(arguments: argparse.Namespace) -> dict[str, int]:
     """Return the steps of each head; UserError for negative ones."""
-    steps = {name: getattr(arguments, f"{name}_steps") for name in ("temporal", "inverse", "object")}
+    steps = {
+        name: getattr(arguments, f"{name}_steps") for name in ("temporal", "inverse", "object", "decoder")
+    }
+    alone = steps["decoder"] and not steps["object"] and steps["temporal"] is steps["inverse"] is None
+    for name, usual in (("temporal", TEMPORAL_STEPS), ("inverse", INVERSE_STEPS)):
+        if steps[name] is None:
+            steps[name] = 0 if alone else usual
     if min(steps.values()) < 0:
         raise UserError(f"{', '.join(f'--{name}-steps' for name in steps)} must not be negative.")
     return steps
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the checkpoint with heads fitted to the data it was trained on.
+    """Write the checkpoint with heads, a decoder or both fitted to the data it was trained on.
 
     All other weights, the thresholds and the card's text stay as they are; a head with 0 steps stays
     too. Raises UserError where the data is not that of the training.
@@ -121,10 +146,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
         spec, metrics = add_heads(model, spec, file, clips, unseen, steps, noted["seed"])
     command = command_line("train-heads", arguments, add_arguments, leave_out=("threads",))
-    heads = {"command": command, "commit": source_commit()}
-    noted = {**noted, "validation": {**noted.get("validation", {}), **metrics}, "heads": heads}
+    note = {"command": command, "commit": source_commit()}
+    part = "decoder" if steps["decoder"] and sum(map(bool, steps.values())) == 1 else "heads"
+    noted = {**noted, "validation": {**noted.get("validation", {}), **metrics}, part: note}
     path = checkpoint / CARD_NAME
-    card = with_heads(path.read_text(), heads, metrics) if path.is_file() else None
+    card = with_heads(path.read_text(), part, note, metrics) if path.is_file() else None
     save_checkpoint(arguments.out, model, dataclasses.replace(spec, training=noted), card, dtype=STORED)
     words = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
     print(f"{words or 'no head was asked for'}; checkpoint: {arguments.out}")
@@ -142,12 +168,35 @@ def add_heads(
 ) -> tuple[CheckpointSpec, dict[str, float]]:
     """Give ``model`` its heads, rounded as they are stored; return the spec with them and held-out metrics.
 
-    ``steps`` has the steps of the "temporal", the "inverse" and the "object" head, 0 for no such head.
+    ``steps`` has the steps of the "temporal", the "inverse" and the "object" head and of the "decoder", 0 for
+    no such head.
     ``file`` is where ``clips`` and ``held_out`` are from. Raises UserError where the object-distance head is
     asked for and the file has no proprio.
     """
     if not any(steps.values()):
         return spec, {}
+    metrics, widths, device = {}, {}, next(model.parameters()).device
+    if steps["decoder"]:
+        decoder = _rounded(fit_decoder(model, clips, spec.image, steps["decoder"], seed))
+        metrics.update(decoder_metrics(model, decoder, held_out, spec.image, seed))
+        model.decoder = decoder.to(device)
+        widths |= {"decoder_width": WIDTH, "decoder_size": SIZE}
+    if any(count for name, count in steps.items() if name != "decoder"):
+        fitted = _add_pair_heads(model, spec, file, clips, held_out, steps, seed)
+        metrics, widths = metrics | fitted[0], widths | fitted[1]
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), metrics
+
+
+def _add_pair_heads(
+    model: LeWorldModel,
+    spec: CheckpointSpec,
+    file: EpisodeFiles,
+    clips: Clips,
+    held_out: Clips,
+    steps: dict[str, int],
+    seed: int,
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Give ``model`` its heads on pairs of latents; return held-out metrics and what the config says."""
     latents, blocks, lengths = _by_episode(model, clips, spec)
     unseen = _by_episode(model, held_out, spec)
     metrics, widths, device = {}, {}, next(model.parameters()).device
@@ -167,7 +216,7 @@ def add_heads(
         metrics.update(object_metrics(head, unseen[0], unseen[2]))
         model.object = head.to(device)
         widths |= {"object_hidden": OBJECT_HIDDEN, "object_code": OBJECT_CODE}
-    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), metrics
+    return metrics, widths
 
 
 def fit_temporal_distance(

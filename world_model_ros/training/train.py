@@ -52,7 +52,12 @@ from world_model_ros.training.state import STATE_NAME, find_run
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 SEEN_CLIPS = 4000  # of the training episodes, to compare their error with the held-out one
-HEADS = ("temporal", "inverse", "object")  # a training that starts from a checkpoint fits them anew
+HEADS = (
+    "temporal",
+    "inverse",
+    "object",
+    "decoder",
+)  # a training that starts from a checkpoint fits them anew
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -218,7 +223,13 @@ def start_from(
             "a checkpoint of the same robot, or without --start."
         )
     bare = dataclasses.replace(
-        there.model, temporal_hidden=0, inverse_hidden=0, object_hidden=0, object_code=0
+        there.model,
+        temporal_hidden=0,
+        inverse_hidden=0,
+        object_hidden=0,
+        object_code=0,
+        decoder_width=0,
+        decoder_size=0,
     )
     weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
     return dataclasses.replace(spec, model=bare, image=there.image), weights, there.training

@@ -118,6 +118,19 @@ def write_results(folder):
             "scatter": {"end effector": {"true": points.tolist(), "predicted": (points + 0.01).tolist()}},
             "open_loop": {"steps": [1, 2], "error": [0.1, 0.2], "copy": [1.0, 1.5], "ratio": [0.1, 0.13]},
         },
+        "imagination": {
+            "protocol": "imagination",
+            "task": "reach",
+            "episodes": {"judged_frames": 2100, "judged_episodes": 100},
+            "pictured": HOSTILE,
+            "psnr": {"mean": 30.04, "interval": [29.5, 30.5]},
+            "ssim": {"mean": 0.95, "interval": [0.94, 0.96]},
+            "block_cm": {"decoded": {"mean": 0.61, "interval": [0.5, 0.7]}},
+            "ahead": {
+                "5": {"all": {"windows": 9, "block_cm": {"copy": {"mean": 7.25, "interval": [6.0, 8.5]}}}},
+                "8": {"all": {"windows": 0, "block_cm": {}}},
+            },
+        },
         "surprise": {
             "protocol": "surprise",
             "task": "reach",
@@ -206,6 +219,13 @@ def test_what_files_say_is_escaped(full):
     words = "".join(Page(full).words)
     assert words.count(HOSTILE) >= 5
     assert "<b>bad & worse" in words
+
+
+def test_what_was_measured_of_the_decoder_stands_below_the_pictures(full):
+    words = " ".join("".join(Page(full).words).split())
+    assert "2100 frames of 100 episodes: PSNR 30.0 dB, SSIM 0.950." in words
+    assert "seen 0.61 [0.50, 0.70] – – – 5 steps ahead – – – 7.25 [6.00, 8.50]" in words
+    assert "8 steps ahead" not in words
 
 
 def test_the_holds_of_the_monitor_stand_beside_the_false_alarms(full):

@@ -2,15 +2,31 @@
 
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from world_model_ros.evaluation.report import pictures, plots, report
+from world_model_ros.evaluation.recordings import Recording
+from world_model_ros.evaluation.report import pictures, plots, report, sections
 from world_model_ros.evaluation.report.inputs import Result
+from world_model_ros.model.config import ModelConfig, read_spec
+from world_model_ros.model.lewm import LeWorldModel
 
 pytest.importorskip("matplotlib")
+
+SECTIONS = (
+    "success",
+    "rollouts",
+    "imagination",
+    "open-loop",
+    "probing",
+    "surprise",
+    "robustness",
+    "learning",
+)
+HOW = {"commands": [], "made": "", "commit": "", "trained": "", "results": [], "ignored": []}
 
 
 def test_a_long_film_of_full_size_stays_within_its_share(largest):
@@ -52,6 +68,43 @@ def test_imagination_finds_the_frame_itself():
     bank = torch.eye(5)
     found = pictures.nearest(bank[[3, 1]] + 0.01, frames, bank)
     assert [f[0, 0, 0] for f in found] == [3, 1]
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_imagined_latents_are_shown_by_the_decoder_where_there_is_one(decoded):
+    config = ModelConfig(
+        **{**vars(ModelConfig.small(2)), "decoder_width": 32 * decoded, "decoder_size": 16 * decoded}
+    )
+    model = LeWorldModel(config).eval()
+    spec = SimpleNamespace(history=3)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 12, 64, 64, 3), np.uint8)
+    recordings = [Recording(part, np.zeros((11, 2), np.float32), None) for part in frames]
+    latents = [torch.randn(12, 64), torch.randn(12, 64)]
+    (found,) = pictures.imagine(model, spec, recordings, latents, shown=1, steps=5)
+    assert (len(found.real), len(found.seen), len(found.imagined)) == (6, 6, 5)
+    assert {frame.shape for frame in found.seen + found.imagined} == {(16, 16, 3) if decoded else (64, 64, 3)}
+    if decoded:
+        now = next(i for i, frame in enumerate(frames[0]) if np.array_equal(frame, found.real[0]))
+        assert np.array_equal(found.seen[0], model.decoder.pictures(latents[0][now]))
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_the_page_says_whether_a_decoder_made_the_pictures(decoded):
+    frame = np.zeros((4, 4, 3), np.uint8)
+    rollout = pictures.OpenLoopRollout([frame] * 2, [frame] * 2, [frame], [0.1])
+    view = sections.imagination([rollout], "episodes", decoded, None)
+    page = report.render(
+        name="a",
+        task="reach",
+        parameters=1,
+        spec=read_spec("models/reach"),
+        training={},
+        seconds=0.25,
+        verdict=None,
+        sections=dict.fromkeys(SECTIONS, None) | {"imagination": view, "missing": {}, "how": HOW},
+    )
+    assert ("nearest neighbour, not a decoder" in page) is not decoded
+    assert ("decoded picture of the imagined latent, step 1" in page) is decoded
 
 
 def test_angles_are_compared_around_the_circle():

@@ -18,7 +18,12 @@ from world_model_ros.sim.tasks import find_task
 from world_model_ros.training.loop import METRICS_NAME
 from world_model_ros.training.state import recorded_settings
 
-OTHER_PROTOCOLS = ("robustness", "probing", "surprise")  # than the task's own, which are closed-loop
+OTHER_PROTOCOLS = (
+    "imagination",
+    "robustness",
+    "probing",
+    "surprise",
+)  # than the task's own, which are closed-loop
 # Names in results of earlier versions: of protocols, of what is measured, of the planner's options.
 _RENAMED = {
     "knowledge": "probing",
@@ -220,7 +225,16 @@ CLOSED_LOOP = {
     "baselines?": Each(_BASELINE),
     "planning_ms?": Each(NUMBER),
 }
+_MEAN = {"mean": float, "interval": Pair(float)}
 SHAPES = {  # of the protocols that are not closed-loop
+    "imagination": {
+        "psnr": _MEAN,
+        "ssim": _MEAN,
+        "pictured": str,
+        "block_cm": Each(_MEAN),
+        "ahead": Each({"all": {"windows": int, "block_cm": Each(_MEAN)}}),
+        "episodes": {"judged_frames": int, "judged_episodes": int},
+    },
     "robustness": {"perturbations": Each((_LEVEL, [_LEVEL]))},
     "probing": {
         "probes": Each(Each(Each(NUMBER))),

@@ -1,9 +1,10 @@
-"""Pictures for the page: films of closed-loop problems, and open-loop rollouts by nearest neighbours."""
+"""Pictures for the page: films of closed-loop problems, and open-loop rollouts, decoded."""
 
 import base64
 import contextlib
 import io
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -207,8 +208,8 @@ class OpenLoopRollout:
     """An episode as it was and as it was predicted open-loop; frames uint8 (H, W, 3)."""
 
     real: list[np.ndarray]  # K + 1, the last frame the model saw first
-    nearest_real: list[np.ndarray]  # K + 1, the nearest to the latents of these
-    nearest_imagined: list[np.ndarray]  # K
+    seen: list[np.ndarray]  # K + 1, pictures of the latents of these
+    imagined: list[np.ndarray]  # K, pictures of the predicted latents
     ratio: list[float]  # K, squared error of the predicted latent over that of copying
 
 
@@ -238,12 +239,15 @@ def imagine(
     shown: int = SHOWN,
     steps: int = STEPS,
 ) -> list[OpenLoopRollout]:
-    """Predict the first ``shown`` recordings open-loop; neighbours are frames of the other recordings.
+    """Predict the first ``shown`` recordings open-loop, and make pictures of the latents.
 
-    Each begins where the real latents of the ``steps`` that follow are farthest from the last one seen.
+    Pictures are the decoder's; where the model has none, the frames of the other recordings whose latents
+    are nearest. Each begins where the real latents of the ``steps`` that follow are farthest from the last
+    one seen.
     ``latents`` (T, D) of every recording. Recordings that are too short are left out.
     """
     frames, bank = all_frames(recordings[shown:])[:BANK], torch.cat(latents[shown:])[:BANK]
+    show = model.decoder.pictures if model.decoder else partial(nearest, frames=frames, bank=bank)
     rollouts = []
     for recording, z in zip(recordings[:shown], latents[:shown], strict=True):
         starts = range(len(z) - spec.history - steps + 1)
@@ -262,8 +266,8 @@ def imagine(
         rollouts.append(
             OpenLoopRollout(
                 real=list(recording.pixels[now : now + 1 + steps]),
-                nearest_real=nearest(z[now : now + 1 + steps], frames, bank),
-                nearest_imagined=nearest(imagined, frames, bank),
+                seen=list(show(z[now : now + 1 + steps])),
+                imagined=list(show(imagined)),
                 ratio=(error / copy.clamp_min(1e-12)).tolist(),
             )
         )

@@ -142,8 +142,10 @@ def _sections(
     protocols = [*find_task(task).protocols] if task else []
     closed = inputs.all(*protocols)
     own = inputs.best(protocols[0]) if task else None
-    probing, surprise, robustness = map(inputs.best, ("probing", "surprise", "robustness"))
-    check_results(*closed, probing, surprise, robustness)
+    probing, surprise, robustness, decoded = map(
+        inputs.best, ("probing", "surprise", "robustness", "imagination")
+    )
+    check_results(*closed, probing, surprise, robustness, decoded)
     filled = dict.fromkeys(
         ("success", "rollouts", "imagination", "open-loop", "probing", "surprise", "robustness", "learning")
     )
@@ -162,7 +164,7 @@ def _sections(
     recordings, source = episodes_to_imagine(spec, task, arguments.data)
     latents = per_recording(encode_frames(model, all_frames(recordings), spec), recordings)
     episodes = imagine(model, spec, recordings, latents)
-    filled["imagination"] = {"episodes": episodes, "source": source} if episodes else None
+    filled["imagination"] = sections.imagination(episodes, source, model.decoder is not None, decoded)
     if probing is None:
         blocks = [torch.from_numpy(r.blocks) for r in recordings]
         filled["open-loop"] = sections.open_loop(

@@ -6,7 +6,7 @@ import numpy as np
 
 from world_model_ros.evaluation.report import plots
 from world_model_ros.evaluation.report.inputs import Result, finite
-from world_model_ros.evaluation.report.pictures import Film
+from world_model_ros.evaluation.report.pictures import Film, OpenLoopRollout
 from world_model_ros.evaluation.surprise import example_pictures
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.sim.lockstep import wilson_interval
@@ -145,6 +145,28 @@ def probing(result: Result) -> dict:
         "episodes": values.get("episodes") or {},
         "latent_mlp": probes.get("mlp", {}).get("latent"),
         "ahead": {"steps": nearest[0][0], "ratio": nearest[0][1]} if nearest else None,
+    }
+
+
+def imagination(
+    episodes: list[OpenLoopRollout], source: str, decoded: bool, result: Result | None
+) -> dict | None:
+    """Return the rollouts, and what ``result`` says of the decoder's pictures; None without rollouts."""
+    if not episodes:
+        return None
+    rows = []
+    if result is not None:
+        moments = {"seen": result.values["block_cm"]}
+        moments |= {
+            f"{steps} steps ahead": a["all"]["block_cm"] for steps, a in result.values["ahead"].items()
+        }
+        rows = [{"name": name, "errors": errors} for name, errors in moments.items() if errors]
+    return {
+        "episodes": episodes,
+        "source": source,
+        "decoded": decoded,
+        "measured": result and result.values,
+        "rows": rows,
     }
 
 

@@ -44,6 +44,7 @@ _BLOCK_FRICTION = 0.5  # pybullet multiplies it with that of what it touches
 # Of violations: what the block moves at least in a step that it shall not react to, m; its other colour.
 _REACTS = 0.015
 _COLOUR = (0.85, 0.10, 0.10, 1.0)
+_COLOURED = 0.2  # by how much, of 1, blue or green exceeds the other colours in a pixel of the block
 
 # A bar and a stem of one width. Its frame sits in its centre of mass, y points to the bar.
 BLOCK_LENGTH = 0.15  # of the bar, and of the whole T along the stem
@@ -305,6 +306,7 @@ class Push(ArmTask):
         "block position": ("block_x", "block_y"),
         "block angle": ("block_yaw",),
     }
+    pictured = "block position"
     violations = {
         **{name: _jump_of_block(length) for name, length in JUMPS.items()},
         "turn_90": _jump_of_block(0.0, turn=np.pi / 2),
@@ -374,6 +376,19 @@ class Push(ArmTask):
     def paint_block(self, colour: tuple[float, float, float, float]) -> None:
         """Give the whole block one colour (RGBA in 0..1) until `reset`."""
         self._scene.client.changeVisualShape(self._block, -1, rgbaColor=colour)
+
+    @classmethod
+    def marks(cls, pictures: np.ndarray) -> np.ndarray:
+        """Return the centre and the area of what is blue and of what is green, (N, 6)."""
+        red, green, blue = np.moveaxis(pictures.astype(np.float32) / 255, -1, 0)
+        rows, columns = np.linspace(-1, 1, pictures.shape[1])[:, None], np.linspace(-1, 1, pictures.shape[2])
+        marks = []
+        for excess in (blue - red, green - np.maximum(red, blue)):
+            amount = np.where(excess > _COLOURED, excess, 0)
+            area = amount.sum((1, 2))
+            marks += [(amount * at).sum((1, 2)) / np.maximum(area, 1e-3) for at in (columns, rows)]
+            marks.append(area / rows.size / columns.size)
+        return np.stack(marks, axis=1)
 
     def explorer(self, seed) -> PushExplorer:
         """Return an explorer that pushes the block about."""
