@@ -90,6 +90,13 @@ def test_the_example_is_a_robot_file_and_each_of_its_options_is_known():
     ("changes", "sentence"),
     [
         ({"cameras/front/rat": 30}, "cameras.front.rat is unknown (did you mean rate?)."),
+        ({"command/max_step": [1.0]}, "command.max_step has 1 numbers for 2 action names: give one for each"),
+        ({"command/max_step": [1.0, 0.0]}, "command.max_step has 0: give numbers above 0."),
+        ({"command/position_low": [0, 0]}, "command.position_low stands alone: give both ends, or neither."),
+        (
+            {"command/position_low": [0, 2], "command/position_high": [1, 1]},
+            "command.position_low of b is 2, not below position_high 1: correct them.",
+        ),
         ({"perod": 0.05}, "perod is unknown (did you mean period?)."),
         ({"joints/topcs": ["x"]}, "joints.topcs is unknown (did you mean topics?)."),
         ({"actions/source": {"topik": "x"}}, "actions.source.topik is unknown (did you mean topic?)."),

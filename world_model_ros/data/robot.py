@@ -108,6 +108,17 @@ class Actions:
     source: Source = Source()
 
 
+@dataclass(frozen=True)
+class Command:
+    """How the robot is commanded; the limits have a number for each action name, or are empty."""
+
+    interface: str = ""  # empty for a robot that is only recorded
+    topic: str = ""  # that its controller listens to; empty: that of command_node
+    max_step: tuple[float, ...] = ()  # change of an action from one control step to the next
+    position_low: tuple[float, ...] = ()  # of joints, in rad
+    position_high: tuple[float, ...] = ()
+
+
 class Stream(NamedTuple):
     """One topic in one of its uses; ``role`` is camera, joints or actions."""
 
@@ -131,7 +142,12 @@ class RobotFile:
     model_camera: str  # the name of the camera that the model sees
     actions: Actions
     joints: Joints | None = None
-    interface: str = ""  # of commands; empty for a robot that is only recorded
+    command: Command = Command()
+
+    @property
+    def interface(self) -> str:
+        """The interface of commands; empty for a robot that is only recorded."""
+        return self.command.interface
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -409,13 +425,9 @@ def _robot(path: str, top: _Section) -> RobotFile:
         )
     joints = _joints(top.section("joints", required=False))
     actions = _actions(top.section("actions"), joints)
-    command, interface = top.section("command", required=False), ""
-    if command is not None:
-        interface = command.choice("interface", [i for fitting in INTERFACES.values() for i in fitting])
-        command.end()
-        _check_interface(top, actions, interface)
+    command = _command(top, actions)
     top.end()
-    return RobotFile(path, name, period, block, cameras, model_camera, actions, joints, interface)
+    return RobotFile(path, name, period, block, cameras, model_camera, actions, joints, command)
 
 
 def _cameras(top: _Section) -> tuple[Camera, ...]:
@@ -517,6 +529,33 @@ def _actions(section: _Section | None, joints: Joints | None) -> Actions:
 
 def _types_of(kind: str) -> list[str]:
     return [type_ for type_, kinds in SOURCES.items() if kind in kinds]
+
+
+def _command(top: _Section, actions: Actions) -> Command:
+    section = top.section("command", required=False)
+    if section is None:
+        return Command()
+    interface = section.choice("interface", [i for fitting in INTERFACES.values() for i in fitting])
+    lists = {key: section.several(key, float, ()) for key in ("max_step", "position_low", "position_high")}
+    for key, values in lists.items():
+        if values and actions.names and len(values) != len(actions.names):
+            section.wrong(
+                key, f"has {len(values)} numbers for {len(actions.names)} action names: give one for each"
+            )
+    if odd := [step for step in lists["max_step"] if step <= 0]:
+        section.wrong("max_step", f"has {odd[0]:g}: give numbers above 0")
+    low, high = lists["position_low"], lists["position_high"]
+    if bool(low) != bool(high):
+        section.wrong("position_low" if low else "position_high", "stands alone: give both ends, or neither")
+    for name, least, most in zip(actions.names, low, high, strict=False):
+        if least >= most:
+            section.wrong(
+                "position_low", f"of {name} is {least:g}, not below position_high {most:g}: correct it"
+            )
+    command = Command(interface, section.take("topic", str, ""), **lists)
+    section.end()
+    _check_interface(top, actions, interface)
+    return command
 
 
 def _check_interface(top: _Section, actions: Actions, interface: str) -> None:
