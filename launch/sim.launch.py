@@ -1,13 +1,13 @@
 """The simulated robot and the nodes that see, plan and command; ends when one of them ends."""
 
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from world_model_ros.nodes import environment
-from world_model_ros.nodes.starter import ARGUMENTS
+from world_model_ros.nodes.starter import ARGUMENTS, check
 
 PARAMETERS = str(environment.share() / "config" / "sim.yaml")
 
@@ -39,6 +39,7 @@ def generate_launch_description():
                 default_value=LaunchConfiguration("task"),
                 description="checkpoint folder, or the name of a shipped one",
             ),
+            OpaqueFunction(function=check_arguments),
             *(SetEnvironmentVariable(*variable) for variable in environment.fast_dds_profile().items()),
             node("sim_node", values),
             node("encoder_node", checkpoint),
@@ -47,3 +48,9 @@ def generate_launch_description():
             node("monitor_node", checkpoint),
         ]
     )
+
+
+def check_arguments(context):
+    """Raise UserError, naming the argument, for a value that a node would refuse."""
+    names = (*(name for name, *_ in ARGUMENTS), "checkpoint")
+    check({name: LaunchConfiguration(name).perform(context) for name in names})

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import yaml
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import ActionInterface, CheckpointSpec, interface_differences
+from world_model_ros.model.config import ActionInterface, CheckpointSpec, RobotSpec, interface_differences
 from world_model_ros.plain_yaml import PlainLoader
 from world_model_ros.safety.limits import INTERFACES, TWIST_NAMES, UNITS
 
@@ -214,13 +214,27 @@ class RobotFile:
             actions=dataclasses.replace(self.actions, source=changed("actions", self.actions.source)),
         )
 
-    def differences(self, spec: CheckpointSpec) -> list[str]:
-        """Return what in a checkpoint contradicts this file, a phrase each with both values.
+    @property
+    def spec(self) -> RobotSpec:
+        """What a checkpoint remembers of this robot, beside its actions."""
+        camera = next(camera for camera in self.cameras if camera.name == self.model_camera)
+        return RobotSpec(
+            name=self.name,
+            camera=camera.name,
+            camera_topic=camera.topic,
+            camera_rate=camera.rate,
+            joints=self.joints.names if self.joints else (),
+            joint_prefix=self.joints.prefix if self.joints else "",
+            command_interface=self.interface,
+        )
 
-        Limits narrower than the checkpoint's are no contradiction: they keep the robot to less than it was
-        trained on.
+    def differences(self, theirs: ActionInterface, camera: str, whose: str) -> list[str]:
+        """Return what contradicts this file, a phrase each with both values; ``whose`` is the other side.
+
+        Limits narrower than theirs are no contradiction: they keep the robot to less than it was trained on.
+        ``camera`` is the name of the camera that the model sees, empty where it is not known.
         """
-        theirs, ours = spec.interface, self.action_interface
+        ours = self.action_interface
         if theirs.names == ours.names and all(
             their_low <= low and high <= their_high
             for their_low, low, high, their_high in zip(
@@ -228,11 +242,23 @@ class RobotFile:
             )
         ):
             ours = ours._replace(low=(), high=())
-        return interface_differences(theirs, ours, ("in the checkpoint", f"in {self.path}"))
+        sides = f"in the {whose}", f"in {self.path}"
+        differing = interface_differences(theirs, ours, sides)
+        if camera and camera != self.model_camera:
+            differing.append(f"model_camera {camera!r} {sides[0]} and {self.model_camera!r} {sides[1]}")
+        return differing
+
+    def check_data(self, interface: ActionInterface, attributes: dict, path: str | Path) -> None:
+        """Raise UserError, both sides in it, where an episode file is not one of this robot."""
+        if differing := self.differences(interface, str(attributes.get("camera", "")), "data"):
+            raise UserError(
+                f"{path} was not recorded with the robot of {self.path}: {'; '.join(differing)}; give other "
+                "data, or correct the robot file."
+            )
 
     def check(self, spec: CheckpointSpec, checkpoint: str) -> None:
         """Raise UserError, both sides in it, where a checkpoint is not one of this robot."""
-        if differing := self.differences(spec):
+        if differing := self.differences(spec.interface, spec.robot.camera, "checkpoint"):
             raise UserError(
                 f"{checkpoint} was not made for the robot of {self.path}: {'; '.join(differing)}; choose "
                 "another checkpoint, or correct the robot file."
