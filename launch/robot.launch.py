@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, TextSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -103,7 +103,7 @@ def nodes(context):
 
     def node(name):
         wins = {
-            parameter: ParameterValue(given[argument], value_type=kind)
+            parameter: ParameterValue(TextSubstitution(text=given[argument]), value_type=kind)
             for argument, parameter, kind, whose in PARAMETERS
             if given[argument] and name in whose
         }
