@@ -1,6 +1,7 @@
 """robot-check on real publishers: what is right is said with figures, what is wrong with the remedy."""
 
 import array
+import signal
 import time
 
 import pytest
@@ -198,6 +199,16 @@ def test_each_fault_is_named_with_what_to_do(tmp_path, controller, system, check
     assert "/observer publishes it too: stop it before command_node" in found["command"]
     assert found["camera good"].startswith("ok")
     assert text.count("      -> ") == int(text.splitlines()[-1].split()[0])
+
+
+def test_ctrl_c_ends_it_at_once(tmp_path, processes, observer):
+    file = describe(tmp_path, {"front": {"topic": "/camera/image_raw", "rate": 20}})
+    process = processes.start("-m", "world_model_ros", "robot-check", "--robot", file, "--seconds", "600")
+    observer.until(lambda: "robot_check" in observer.node.get_node_names())
+    process.send_signal(signal.SIGINT)
+    observer.until(lambda: process.poll() is not None)
+    assert process.returncode == 130
+    assert process.log.read_text().splitlines()[1:] == ["interrupted"]
 
 
 def test_a_robot_that_is_not_there_at_all(tmp_path, check):

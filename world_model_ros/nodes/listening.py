@@ -7,6 +7,7 @@ from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -30,6 +31,7 @@ MESSAGES = {
 }
 # Best effort and volatile: matches every publisher. Deep enough that no joint states are lost at 1 kHz.
 ANY = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+OURS = ("goal/image", "goal/latent", "latent", "imagination", "command/executed")  # none of a robot's
 LOOK = 0.2  # seconds between two looks at the graph
 DISCOVERY = 2.0  # seconds at most until the first message, before the listening begins
 
@@ -127,12 +129,13 @@ class Listener(Node):
 
     def _elsewhere(self, stream: Stream) -> list[str]:
         """Return other topics of a type that the stream may have, which somebody publishes."""
-        declared = {topic for watch in self.watches for topic in self.topics_of(watch.stream)}
+        known = {topic for watch in self.watches for topic in self.topics_of(watch.stream)}
+        known |= set(map(self.resolve_topic_name, OURS))
         wanted = set(types_of(self.robot, stream))
         return [
             topic
             for topic, kinds in self.get_topic_names_and_types()
-            if topic not in declared and wanted & set(map(short, kinds)) and self.count_publishers(topic)
+            if topic not in known and wanted & set(map(short, kinds)) and self.count_publishers(topic)
         ]
 
 
@@ -144,7 +147,8 @@ def endpoint(info) -> Endpoint:
 
 def listen(robot: RobotFile, seconds: float, use_sim_time: bool) -> list[Finding]:
     """Return what is found on a running system within so many seconds."""
-    rclpy.init()
+    # A Ctrl-C is Python's: rclpy's own handler would end the context below the listening.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = Listener(robot, use_sim_time)
     try:
         node.listen(seconds)
