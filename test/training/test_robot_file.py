@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from world_model_ros.cli import main
+from world_model_ros.data.inspect import describe_checkpoint
 from world_model_ros.data.robot import read_robot
 from world_model_ros.model.config import RobotSpec, read_spec
 
@@ -56,6 +57,7 @@ def test_the_checkpoint_remembers_the_robot(tmp_path, tiny, data, robot, command
     assert spec.robot == read_robot(robot()).spec
     assert spec.robot == RobotSpec("spot", "front", "/front", 30.0, ("wheel",), "left_", "twist")
     assert "--robot" in spec.training["command"]
+    assert "robot: spot, camera front /front\n" in describe_checkpoint(tmp_path / "out")
     read_robot(robot()).check(spec, "out")
     # One that was made before knows no robot.
     path = tmp_path / "out" / "config.json"
