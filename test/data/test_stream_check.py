@@ -159,6 +159,12 @@ def test_a_prefix_that_the_messages_do_not_have(robot):
     assert problem.endswith("the messages have joint1, joint2: set joints.prefix to ''")
 
 
+def test_joints_that_come_and_cannot_be_used_are_not_called_missing(robot):
+    watched = watch(robot(), "joints", lambda stamp, i: joints(stamp, position=[0.1]))
+    (problem,) = joint_names(robot(), [watched]).problems
+    assert problem == "no value of joint1, joint2 can be used: see the fault of joints"
+
+
 def test_of_several_prefixes_the_shortest_is_guessed():
     assert guess_prefix(["a", "b"], ["x_a", "x_b", "x_x_a", "x_x_b"]) == "x_"
     assert guess_prefix(["a", "b"], ["x_a", "y_b"]) is None
@@ -255,7 +261,7 @@ def test_teleoperation_of_another_type_frame_or_speed(robot):
     odd = found(watch(base, "actions", lambda stamp, i: twist(stamp, "map"), "TwistStamped"), stamped)
     assert "its frame is 'map', the robot file says 'base'" in odd.problems[0]
     fast = found(watch(base, "actions", lambda stamp, i: twist(stamp, x=-2.5), "TwistStamped"), stamped)
-    assert "linear_x to 2.5 times its limit" in fast.problems[0]
+    assert "linear_x was -2.5, its limits are -1 to 1: slow" in fast.problems[0]
     stream = next(s for s in base.streams if s.role == "actions")
     other = StreamWatch(base, stream).finding([Endpoint("/joy", TWIST, "")], NOW, [])
     assert other.problems == [f"/joy publishes {TWIST}: set actions.source.type to Twist"]

@@ -12,6 +12,7 @@ from test.conftest import Observer
 pytestmark = pytest.mark.ros
 JOINTS = ["joint1", "joint2", "joint3"]
 SECOND = 1_000_000_000
+EARLIER = 1_000_000 * SECOND  # by which a simulated clock is behind
 
 
 def describe(tmp_path, cameras, **changes):
@@ -190,7 +191,7 @@ def test_each_fault_is_named_with_what_to_do(tmp_path, controller, system, check
         "joints": "0 of 3 joints",
         "joint names": "missing joint1, joint2, joint3; the messages have "
         "left_joint1, left_joint2, left_joint3: set joints.prefix to 'left_'",
-        "actions": "joint3 went beyond the limits, joint3 to 4.0 times its limit",
+        "actions": "joint3 was 2, its limits are -0.5 to 0.5: slow the teleoperation down",
         "command": "/observer takes geometry_msgs/msg/TwistStamped, command_node sends "
         "std_msgs/msg/Float64MultiArray",
     }.items():
@@ -199,6 +200,29 @@ def test_each_fault_is_named_with_what_to_do(tmp_path, controller, system, check
     assert "/observer publishes it too: stop it before command_node" in found["command"]
     assert found["camera good"].startswith("ok")
     assert text.count("      -> ") == int(text.splitlines()[-1].split()[0])
+
+
+def test_simulated_time_is_that_of_the_clock(tmp_path, system, check):
+    from rosgraph_msgs.msg import Clock
+
+    file = describe(tmp_path, {"front": {"topic": "/camera/image_raw", "rate": 5}})
+    code, text = check("--robot", file, "--use-sim-time", seconds="0.5")
+    assert code == 1
+    assert streams(text) == {
+        "clock": "FAULT | -> nobody publishes it: start the simulation, or leave out --use-sim-time"
+    }
+
+    def clock():
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(time.time_ns() - EARLIER, SECOND)
+        return message
+
+    system.publish(Clock, "/clock", clock)
+    system.camera("/camera/image_raw", late=EARLIER / SECOND, still=True)
+    code, text = check("--robot", file, "--use-sim-time")
+    camera = streams(text)["camera front"]
+    assert camera.startswith("ok"), text
+    assert "pictures are the same" in camera  # noted, as a simulated camera has no noise
 
 
 def test_ctrl_c_ends_it_at_once(tmp_path, processes, observer):

@@ -24,7 +24,7 @@ FRAMES_PER_STEP = 2.5  # of the model's camera in a model step, at least
 STOPPED = 1.0  # seconds without a message at the end that count as stopped
 LOOKS = SECOND // 2  # between two frames that are decoded
 LARGE = 512 << 10  # bytes of a message above which Fast DDS needs this package's profile
-BEYOND = 1.02  # of a limit: a little more is rounding
+ROUNDING = 0.01  # of the limits' range, by which an action may be outside
 ENOUGH = 3  # messages from which a rate is judged
 
 
@@ -92,7 +92,7 @@ class StreamWatch:
         self._looked = -LOOKS
         self._dark = ""
         self._side: int | None = None  # of the smallest frame
-        self._largest: dict[str, float] = {}  # action -> its largest excess over a limit
+        self._beyond: dict[str, tuple[float, str]] = {}  # action -> by how much outside its limits, and how
 
     def take(self, kind: str, message, received: int, publisher: str = "") -> None:
         """Take a message of type ``kind`` (``Image`` ...) that came at ``received``."""
@@ -139,6 +139,7 @@ class StreamWatch:
 
     def _take_numbers(self, kind: str, message, received: int, publisher: str) -> tuple | None:
         """Return to which series a message belongs; None where it is about other joints."""
+        self.names.update(getattr(message, "name", ()))
         try:
             record = make_record(self.robot, self.stream, kind, message, received)
         except ValueError as reason:
@@ -158,8 +159,10 @@ class StreamWatch:
         for name, low, high in zip(actions.names, actions.low, actions.high, strict=True):
             if name in content:
                 value = content[name][0]
-                excess = value / high if value > 0 < high else value / low if value < 0 > low else 0.0
-                self._largest[name] = max(excess, self._largest.get(name, 0.0))
+                excess = max(value - high, low - value)
+                if excess > max(ROUNDING * (high - low), self._beyond.get(name, (0.0,))[0]):
+                    told = f"{name} was {value:.3g}, its limits are {low:g} to {high:g}"
+                    self._beyond[name] = excess, told
 
     # What is made of them.
 
@@ -258,12 +261,10 @@ class StreamWatch:
             found.problems.append(
                 f"it has no {', '.join(missing)}, it has {', '.join(sorted(names))}: correct actions.names"
             )
-        beyond = [name for name, excess in self._largest.items() if excess > BEYOND]
-        if beyond:
-            worst = max(beyond, key=self._largest.get)
+        if self._beyond:
+            told = "; ".join(text for _, text in self._beyond.values())
             found.problems.append(
-                f"{', '.join(beyond)} went beyond the limits, {worst} to {self._largest[worst]:.1f} times "
-                "its limit: slow the teleoperation down, or correct actions.low and actions.high"
+                f"{told}: slow the teleoperation down, or correct actions.low and actions.high"
             )
 
     def _judge_times(self, found: Finding, end: int) -> None:
@@ -372,6 +373,10 @@ def joint_names(robot: RobotFile, watches: list[StreamWatch]) -> Finding:
     found = Finding("joint names", "")
     if present:
         found.facts.append(f"found {', '.join(prefix + name for name in wanted if name in present)}")
+    unusable = [prefix + name for name in missing if prefix + name in heard]
+    missing = [name for name in missing if prefix + name not in heard]
+    if unusable:
+        found.problems.append(f"no value of {', '.join(unusable)} can be used: see the fault of joints")
     if missing and heard:
         found.problems.append(_what_is_missing(missing, sorted(heard), prefix))
     elif missing:

@@ -74,7 +74,9 @@ class Listener(Node):
 
         def heard(message, info):
             publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID].hex()
-            watch.take(kind, message, self.get_clock().now().nanoseconds, publisher)
+            now = self.get_clock().now().nanoseconds
+            if now:  # else a simulated clock has not begun
+                watch.take(kind, message, now, publisher)
 
         self.create_subscription(MESSAGES[kind], topic, heard, ANY)
 
@@ -93,10 +95,10 @@ class Listener(Node):
     def findings(self) -> list[Finding]:
         """Return what was found, stream by stream."""
         end = self.get_clock().now().nanoseconds
-        found = []
-        if self.get_parameter("use_sim_time").value and not end:
+        if not end:  # nothing can be judged without time
             problem = "nobody publishes it: start the simulation, or leave out --use-sim-time"
-            found.append(Finding("clock", "/clock", problems=[problem]))
+            return [Finding("clock", "/clock", problems=[problem])]
+        found = []
         for watch in self.watches:
             topics = self.topics_of(watch.stream)
             publishers = [e for topic in topics[:1] for e in self._publishing(topic)]
