@@ -52,7 +52,7 @@ class Finding:
 
     def lines(self) -> list[str]:
         """Return the finding as text."""
-        head = f"{'FAULT' if self.problems else 'ok':<6}{self.name:<18}{self.topic}"
+        head = f"{'FAULT' if self.problems else 'ok':<6}{self.name:<18}{self.topic}".rstrip()
         facts = [", ".join(self.facts)] if self.facts else []
         faults = [f"-> {text}" for text in self.problems]
         return [head, *(f"      {text}" for text in (*facts, *faults, *(f"note: {n}" for n in self.notes)))]
