@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, TextSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
+from world_model_ros.data.robot import RobotFile, read_robot
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.nodes import arguments, environment
@@ -19,19 +20,30 @@ REFUSED = 2  # exit code of a node that has printed what is wrong: a restart wou
 ARGUMENTS = (
     ("checkpoint", "", "checkpoint folder, or the name of a shipped one; required"),
     (
+        "robot",
+        "",
+        "robot file, a copy of config/robot.yaml: it gives topics, command interface and limits",
+    ),
+    (
         "params_file",
-        str(environment.share() / "config" / "robot_arm.yaml"),
-        "parameters of the nodes: a copy of config/robot_arm.yaml or config/robot_base.yaml, for your robot",
+        "",
+        "parameters of the nodes that differ from the robot file; without one, a copy of "
+        "config/robot_arm.yaml or config/robot_base.yaml for your robot (config/robot_arm.yaml if empty)",
     ),
     ("namespace", "", "of all nodes and topics; one for each of several robots"),
     (
         "camera",
-        "camera/image_raw",
+        "",
         "topic of the camera, of 10 Hz or more (encoder_node's max_rate drops frames above it); compressed, "
-        "the topic below it is read",
+        "the topic below it is read; if empty that of the robot file, or camera/image_raw",
     ),
-    ("joint_states", "joint_states", "topic of the joint states"),
-    ("command_topic", "", "topic that the robot's controller listens to, command/<interface> if empty"),
+    ("joint_states", "", "topic of the joint states; if empty that of the robot file, or joint_states"),
+    (
+        "command_topic",
+        "",
+        "topic that the robot's controller listens to; if empty that of the robot file, or "
+        "command/<interface>",
+    ),
     ("command_interface", "", "twist, twist_unstamped, velocities or joint_trajectory"),
     ("compressed", "", "true: read <camera>/compressed"),
     ("autostart", "", "false: wait for ros2 lifecycle set"),
@@ -41,6 +53,7 @@ ARGUMENTS = (
 # launch argument -> parameter, type, nodes that have it
 PARAMETERS = (
     ("checkpoint", "checkpoint", str, NODES),
+    ("robot", "robot", str, NODES),
     ("command_interface", "command.interface", str, ("command_node",)),
     ("compressed", "compressed", bool, ("encoder_node",)),
     ("autostart", "autostart", bool, NODES),
@@ -65,24 +78,32 @@ def nodes(context):
     if not given["checkpoint"]:
         raise UserError("checkpoint is missing: add checkpoint:=FOLDER, the folder that `train` has written.")
     given["checkpoint"] = str(find_checkpoint(given["checkpoint"]).resolve())
-    read_spec(given["checkpoint"])
-    file = Path(given["params_file"]).expanduser().resolve()
-    if not file.is_file():
-        raise UserError(f"there is no params_file {file}: give a copy of config/robot_arm.yaml.")
+    spec = read_spec(given["checkpoint"])
+    if given["robot"]:
+        robot = read_robot(Path(given["robot"]).expanduser().resolve())
+        robot.check(spec, given["checkpoint"])
+        take_robot(given, robot)
+    elif not given["params_file"]:
+        given["params_file"] = str(environment.share() / "config" / "robot_arm.yaml")
+    files = [Path(given["params_file"]).expanduser().resolve()] if given["params_file"] else []
     namespace = given["namespace"].strip("/")
-    arguments.check_file(file, {name: f"/{namespace}/{name}".replace("//", "/") for name in NODES})
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"there is no params_file {file}: give a copy of config/robot_arm.yaml.")
+        arguments.check_file(file, {name: f"/{namespace}/{name}".replace("//", "/") for name in NODES})
     arguments.check_log_level(given["log_level"])
+    given["camera"] = given["camera"] or "camera/image_raw"
     remappings = [
         ("camera/image_raw", given["camera"]),
         ("camera/image_raw/compressed", f"{given['camera']}/compressed"),
-        ("joint_states", given["joint_states"]),
+        ("joint_states", given["joint_states"] or "joint_states"),
     ]
     if given["command_topic"]:
         remappings += [(topic, given["command_topic"]) for topic in COMMANDS]
 
     def node(name):
         wins = {
-            parameter: ParameterValue(LaunchConfiguration(argument), value_type=kind)
+            parameter: ParameterValue(TextSubstitution(text=given[argument]), value_type=kind)
             for argument, parameter, kind, whose in PARAMETERS
             if given[argument] and name in whose
         }
@@ -91,7 +112,7 @@ def nodes(context):
             executable=name,
             name=name,
             namespace=given["namespace"],
-            parameters=[str(file), wins],
+            parameters=[*map(str, files), wins],
             remappings=remappings,
             ros_arguments=["--log-level", given["log_level"]],
             output="both",
@@ -103,6 +124,15 @@ def nodes(context):
         )
 
     return [node(name) for name in NODES]
+
+
+def take_robot(given: dict[str, str], robot: RobotFile) -> None:
+    """Put the topics of a robot file where no argument gives them; the nodes read the rest themselves."""
+    given["robot"] = robot.path
+    camera = next(camera for camera in robot.cameras if camera.name == robot.model_camera)
+    topics = {"camera": camera.topic.removesuffix("/compressed"), "command_topic": robot.command.topic}
+    topics["joint_states"] = robot.joints.topics[0] if robot.joints else ""
+    given |= {name: given[name] or topic for name, topic in topics.items()}
 
 
 def end_if_refused(event, _context):

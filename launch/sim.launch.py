@@ -3,7 +3,7 @@
 With view:=true also view_node, the page in the browser.
 """
 
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -11,7 +11,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from world_model_ros.nodes import environment
-from world_model_ros.nodes.starter import ARGUMENTS, VIEW_ARGUMENTS
+from world_model_ros.nodes.starter import ARGUMENTS, VIEW_ARGUMENTS, check
 
 PARAMETERS = str(environment.share() / "config" / "sim.yaml")
 
@@ -52,6 +52,7 @@ def generate_launch_description():
                 default_value=LaunchConfiguration("task"),
                 description="checkpoint folder, or the name of a shipped one",
             ),
+            OpaqueFunction(function=check_arguments),
             *(SetEnvironmentVariable(*variable) for variable in environment.fast_dds_profile().items()),
             node("sim_node", values),
             node("encoder_node", checkpoint),
@@ -61,3 +62,9 @@ def generate_launch_description():
             node("view_node", page, IfCondition(LaunchConfiguration("view"))),
         ]
     )
+
+
+def check_arguments(context):
+    """Raise UserError, naming the argument, for a value that a node would refuse."""
+    names = (*(name for name, *_ in ARGUMENTS), "checkpoint")
+    check({name: LaunchConfiguration(name).perform(context) for name in names})

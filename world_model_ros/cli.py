@@ -15,6 +15,10 @@ VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
     "view": ("world_model_ros.nodes.view.command", "serve a page that shows the robot, with buttons"),
     "collect": ("world_model_ros.evaluation.collect", "let an explorer or the planner fill an episode file"),
+    "robot-check": (
+        "world_model_ros.nodes.robot_check",
+        "compare a running robot with its robot file, stream by stream",
+    ),
     "convert": (
         "world_model_ros.data.convert",
         "make an episode file of bags and of other data sets, or a LeRobot folder of one",

@@ -9,7 +9,7 @@ import yaml
 
 from world_model_ros.data.robot import Policy, parse_policy, read_robot
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig, RobotSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 ARM = {
@@ -90,6 +90,13 @@ def test_the_example_is_a_robot_file_and_each_of_its_options_is_known():
     ("changes", "sentence"),
     [
         ({"cameras/front/rat": 30}, "cameras.front.rat is unknown (did you mean rate?)."),
+        ({"command/max_step": [1.0]}, "command.max_step has 1 numbers for 2 action names: give one for each"),
+        ({"command/max_step": [1.0, 0.0]}, "command.max_step has 0: give numbers above 0."),
+        ({"command/position_low": [0, 0]}, "command.position_low stands alone: give both ends, or neither."),
+        (
+            {"command/position_low": [0, 2], "command/position_high": [1, 1]},
+            "command.position_low of b is 2, not below position_high 1: correct it.",
+        ),
         ({"perod": 0.05}, "perod is unknown (did you mean period?)."),
         ({"joints/topcs": ["x"]}, "joints.topcs is unknown (did you mean topics?)."),
         ({"actions/source": {"topik": "x"}}, "actions.source.topik is unknown (did you mean topic?)."),
@@ -203,7 +210,7 @@ def checkpoint(**changes):
         "low": (-1, -1),
         "high": (1, 1.5),
     }
-    timing = {"period": 0.05, "block": 5}
+    timing = {"period": 0.05, "block": 5, "robot": RobotSpec()}
     timing |= {key: changes.pop(key) for key in list(changes) if key in timing}
     return CheckpointSpec(
         ModelConfig.small(timing["block"] * 2), ImageSpec(64), ActionSpec(**action | changes), **timing
@@ -212,18 +219,23 @@ def checkpoint(**changes):
 
 def test_a_checkpoint_of_the_same_robot_fits_and_differences_show_both_sides(read):
     robot = read()
-    assert robot.differences(checkpoint()) == []
-    assert robot.differences(checkpoint(low=(-2, -2), high=(2, 2))) == []  # narrower limits are safe
+
+    def differences(spec):
+        return robot.differences(spec.interface, spec.robot.camera, "checkpoint")
+
+    assert differences(checkpoint()) == []
+    assert differences(checkpoint(low=(-2, -2), high=(2, 2))) == []  # narrower limits are safe
     for changes, words in (
         ({"names": ("b", "a")}, ("action names b, a in the checkpoint", "a, b in ")),
         ({"kind": "twist"}, ("kind 'twist' in the checkpoint", "'joint_velocity' in ")),
         ({"unit": "deg/s"}, ("'deg/s' in the checkpoint", "'rad/s' in ")),
         ({"frame": "base"}, ("'base' in the checkpoint",)),
         ({"period": 0.1}, ("period 0.1 in the checkpoint and 0.05 in ",)),
-        ({"block": 4}, ("block 4 in the checkpoint and 5 in ",)),
+        ({"robot": RobotSpec(camera="wrist")}, ("model_camera 'wrist' in the checkpoint and 'front' in ",)),
+        ({"robot": robot.spec, "block": 4}, ("block 4 in the checkpoint and 5 in ",)),
         ({"high": (0.5, 0.5)}, ("limits [-1, 0.5], [-1, 0.5] in the checkpoint", "[-1, 1], [-1, 1.5] in ")),
     ):
-        (difference,) = robot.differences(checkpoint(**changes))
+        (difference,) = differences(checkpoint(**changes))
         assert all(word in difference for word in words), difference
         with pytest.raises(UserError, match="models/x was not made for the robot of .*arm.yaml"):
             robot.check(checkpoint(**changes), "models/x")

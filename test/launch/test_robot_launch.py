@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from world_model_ros.nodes import environment
+from world_model_ros.nodes import environment, starter
 from world_model_ros.nodes.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,8 +105,9 @@ def described(**given):
     nodes_of = {}
     for node in module.nodes(context):
         node._perform_substitutions(context)
-        path, wins = node._Node__expanded_parameter_arguments
-        assert path[0] == context.launch_configurations["params_file"]
+        *files, wins = node._Node__expanded_parameter_arguments
+        needed = {True: [], False: [str(ROOT / "config" / "robot_arm.yaml")]}[bool(given.get("robot"))]
+        assert [path for path, _ in files] == ([given["params_file"]] if given.get("params_file") else needed)
         (values,) = yaml.safe_load(Path(wins[0]).read_text()).values()
         nodes_of[node.node_name] = (dict(node.expanded_remapping_rules), values["ros__parameters"])
     return nodes_of
@@ -146,6 +147,59 @@ def test_arguments_become_remaps_and_only_what_is_given_wins_over_the_file(check
     assert given["/left/encoder_node"][1]["compressed"] is True
     assert given["/left/command_node"][1]["command.interface"] == "twist"
     assert "command.interface" not in given["/left/planner_node"][1]
+
+
+@pytest.fixture
+def robot_file(tmp_path):
+    """Return a function that writes a robot file for ``arm_checkpoint``, with changes."""
+
+    def write(**changes):
+        actions = {"names": ["joint1", "joint2"], "kind": "joint_velocity", "unit": "rad/s"}
+        values = {
+            "period": 0.05,
+            "block": 5,
+            "cameras": {"front": {"topic": "/front/image", "rate": 30}},
+            "joints": {"names": ["joint1", "joint2"], "topics": ["/arm/joint_states"]},
+            "actions": actions | {"low": [-0.2, -0.2], "high": [0.2, 0.2]},
+            "command": {"interface": "velocities", "topic": "/arm/velocities"},
+        }
+        path = tmp_path / "arm.yaml"
+        path.write_text(yaml.safe_dump(values | changes))
+        return str(path)
+
+    return write
+
+
+@needs_launch
+def test_a_robot_file_gives_the_topics_and_arguments_win(arm_checkpoint, robot_file, tmp_path):
+    robot = robot_file()
+    for remaps, parameters in described(checkpoint=arm_checkpoint, robot=robot).values():
+        assert remaps["camera/image_raw"] == "/front/image"
+        assert remaps["joint_states"] == "/arm/joint_states"
+        assert remaps["command/velocities"] == "/arm/velocities"
+        assert parameters == {"checkpoint": arm_checkpoint, "robot": robot}
+    differing = tmp_path / "differing.yaml"
+    differing.write_text("/**/command_node:\n  ros__parameters:\n    lease: 0.5\n")
+    given = described(checkpoint=arm_checkpoint, robot=robot, camera="/other", params_file=str(differing))
+    assert all(remaps["camera/image_raw"] == "/other" for remaps, _ in given.values())
+    from world_model_ros.errors import UserError
+
+    with pytest.raises(UserError, match="block 5 in the checkpoint and 4 in "):
+        described(checkpoint=arm_checkpoint, robot=robot_file(block=4))
+
+
+@needs_launch
+def test_a_simulation_that_is_given_a_word_for_a_number_names_the_argument(checkpoint):
+    from launch import LaunchContext
+    from world_model_ros.errors import UserError
+
+    spec = importlib.util.spec_from_file_location("sim_launch", ROOT / "launch" / "sim.launch.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    context = LaunchContext()
+    context.launch_configurations.update(starter.DEFAULTS | {"goals": "abc", "checkpoint": "reach"})
+    with pytest.raises(UserError, match="goals is 'abc': give a number"):
+        module.check_arguments(context)
 
 
 @needs_launch

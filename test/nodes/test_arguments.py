@@ -47,6 +47,7 @@ def section(name, *lines):
             "has no section for /command_node",
         ),
         (section("/**", "limits.low: [-0.2, 0]"), "limits.low is [-0.2, 0]: give a list of numbers"),
+        (section("/**", "plan_timeout: 1"), "plan_timeout is 1: write 1.0."),
         ("a: [", "line 1 is not YAML"),
         ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2 is not YAML: *a stands for another part"),
     ],
@@ -105,6 +106,8 @@ def test_sections_are_matched_by_the_name_that_the_node_is_given(write):
         (("-p", "joint_timout:=1.0"), "did you mean joint_timeout?"),
         (("--param", "command_node:joint_timout:=1.0"), "did you mean joint_timeout?"),
         (("-p", "hold:=true"), "monitor_node has"),
+        (("-p", "plan_timeout:=1"), "plan_timeout is 1: write 1.0."),
+        (("-p", "limits.low:=3"), "limits.low is 3: give a list of numbers with decimal points."),
         (("-p", "limits.low:=[-0.2, 0]"), "limits.low is [-0.2, 0]: give a list of numbers"),
         (("--log-level", "loud"), "log_level is 'loud': choose one of debug, info, warn, error, fatal"),
         (("--log-level", "rcl:=loud"), "log_level is 'loud'"),
@@ -157,6 +160,37 @@ def test_fault_44_a_node_refuses_an_unknown_name_in_a_sentence_with_exit_code_2(
     assert "there is no parameter chekpoint" in log
     assert "Traceback" not in log
     assert len(log.splitlines()) == 1
+
+
+@pytest.mark.ros
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("solver:=foo", "planner_node: solver is 'foo': choose one of auto, cem, icem, mppi, gradient."),
+        ("plan_timeout:=soon", "plan_timeout of planner_node has another type: give a number with a decimal"),
+        ("robot:=missing.yaml", "there is no robot file missing.yaml"),
+    ],
+)
+def test_a_value_that_is_refused_is_one_sentence(processes, observer, word, expected):
+    process = processes.start("-m", "world_model_ros.nodes", "planner_node", "--ros-args", "-p", word)
+    observer.until(lambda: process.poll() is not None)
+    assert process.returncode == 2
+    (line,) = process.log.read_text().splitlines()
+    assert line.startswith("error: ")
+    assert expected in line
+
+
+@pytest.mark.parametrize("node", ["sim_node", *FULL])
+def test_help_names_every_parameter_and_starts_nothing(monkeypatch, capsys, node):
+    from world_model_ros.nodes import __main__ as executable
+    from world_model_ros.nodes.parameters import PARAMETERS
+
+    monkeypatch.setattr("sys.argv", [node, "--help"])
+    assert executable.start(node) == 0
+    text = capsys.readouterr().out
+    assert f"ros2 run world_model_ros {node} --ros-args" in text.replace("[", "")
+    assert {p.name for p in PARAMETERS[node]} <= set(text.split())
 
 
 @pytest.mark.ros

@@ -80,7 +80,7 @@ def test_fault_27_numbers_that_are_not_finite_are_refused(parameter, value):
         ("horizon", 5.0, "a whole number"),
         ("horizon", True, "a whole number"),
         ("horizon", 2**63, "more than 64 bits"),
-        ("joint_timeout", 1, "a number with a decimal point"),
+        ("joint_timeout", 1, "joint_timeout is 1: write 1.0"),
         ("joint_timeout", "fast", "a number with a decimal point"),
         ("joint_timeout", None, "a number with a decimal point"),
         ("checkpoint", 3, "a string"),

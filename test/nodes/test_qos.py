@@ -21,6 +21,24 @@ def profile(reliability, durability):
     )
 
 
+@every_quality
+def test_what_the_graph_tells_of_a_subscriber_is_compared_as_the_middleware_does(
+    observer, reliability, durability
+):
+    from std_msgs.msg import Bool
+
+    from world_model_ros.nodes.qos import compatible
+
+    observer.collect(Bool, "listened", profile(reliability, durability))
+    observer.until(lambda: observer.node.get_subscriptions_info_by_topic("/listened"))
+    (info,) = observer.node.get_subscriptions_info_by_topic("/listened")
+    for ours in QUALITIES:
+        reaches = (ours[0] == "RELIABLE" or reliability == "BEST_EFFORT") and (
+            ours[1] == "TRANSIENT_LOCAL" or durability == "VOLATILE"
+        )
+        assert compatible(profile(*ours), info.qos_profile) is reaches
+
+
 @pytest.mark.fault
 @every_quality
 def test_fault_42_a_stop_is_heard_in_every_quality_of_service(
@@ -42,7 +60,7 @@ def test_fault_42_a_stop_is_heard_in_every_quality_of_service(
     pressed = []
     observer.until(lambda: robot.state() == "FAULT", again=press, seconds=10)
     assert "QoS" not in command.log.read_text()
-    assert "make the two sides alike" not in command.log.read_text()
+    assert "incompatible quality of service" not in command.log.read_text()
 
 
 @pytest.mark.fault
@@ -82,4 +100,4 @@ def test_fault_42_a_goal_is_heard_in_every_quality_of_service(
             again=lambda message=message: out.publish(message),
             seconds=10,
         )
-    assert "make the two sides alike" not in node.log.read_text()
+    assert "incompatible quality of service" not in node.log.read_text()

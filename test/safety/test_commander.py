@@ -241,7 +241,7 @@ def test_fault_16_a_late_planner_is_served_from_its_last_plan_then_hold(bench):
     assert [d.moving for d in decisions] == [True] * 9 + [False] * 6
     assert {d.state for d in decisions[9:]} == {State.HOLD}
     assert still(decisions[9])
-    assert "no plan for this moment" in decisions[-1].reason
+    assert "no plan covers the present time" in decisions[-1].reason
 
 
 def test_a_long_plan_is_not_played_for_longer_than_its_age_allows(bench):

@@ -74,6 +74,10 @@ def describe_checkpoint(folder: Path) -> str:
             f"mean {action.mean[i]:.4g}, std {action.std[i]:.4g}"
         )
     lines.append(f"thresholds: {spec.thresholds}")
+    if spec.robot.name or spec.robot.camera:
+        lines.append(
+            f"robot: {spec.robot.name}, camera {spec.robot.camera} {spec.robot.camera_topic}".rstrip()
+        )
     card = folder / CARD_NAME
     if card.is_file():
         with card.open(errors="replace") as file:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import yaml
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import ActionInterface, CheckpointSpec, interface_differences
+from world_model_ros.model.config import ActionInterface, CheckpointSpec, RobotSpec, interface_differences
 from world_model_ros.plain_yaml import PlainLoader
 from world_model_ros.safety.limits import INTERFACES, TWIST_NAMES, UNITS
 
@@ -108,6 +108,17 @@ class Actions:
     source: Source = Source()
 
 
+@dataclass(frozen=True)
+class Command:
+    """How the robot is commanded; the limits have a number for each action name, or are empty."""
+
+    interface: str = ""  # empty for a robot that is only recorded
+    topic: str = ""  # that its controller listens to; empty: that of command_node
+    max_step: tuple[float, ...] = ()  # change of an action from one control step to the next
+    position_low: tuple[float, ...] = ()  # of joints, in rad
+    position_high: tuple[float, ...] = ()
+
+
 class Stream(NamedTuple):
     """One topic in one of its uses; ``role`` is camera, joints or actions."""
 
@@ -131,7 +142,12 @@ class RobotFile:
     model_camera: str  # the name of the camera that the model sees
     actions: Actions
     joints: Joints | None = None
-    interface: str = ""  # of commands; empty for a robot that is only recorded
+    command: Command = Command()
+
+    @property
+    def interface(self) -> str:
+        """The interface of commands; empty for a robot that is only recorded."""
+        return self.command.interface
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -198,13 +214,27 @@ class RobotFile:
             actions=dataclasses.replace(self.actions, source=changed("actions", self.actions.source)),
         )
 
-    def differences(self, spec: CheckpointSpec) -> list[str]:
-        """Return what in a checkpoint contradicts this file, a phrase each with both values.
+    @property
+    def spec(self) -> RobotSpec:
+        """What a checkpoint remembers of this robot, beside its actions."""
+        camera = next(camera for camera in self.cameras if camera.name == self.model_camera)
+        return RobotSpec(
+            name=self.name,
+            camera=camera.name,
+            camera_topic=camera.topic,
+            camera_rate=camera.rate,
+            joints=self.joints.names if self.joints else (),
+            joint_prefix=self.joints.prefix if self.joints else "",
+            command_interface=self.interface,
+        )
 
-        Limits narrower than the checkpoint's are no contradiction: they keep the robot to less than it was
-        trained on.
+    def differences(self, theirs: ActionInterface, camera: str, whose: str) -> list[str]:
+        """Return what contradicts this file, a phrase each with both values; ``whose`` is the other side.
+
+        Limits narrower than theirs are no contradiction: they keep the robot to less than it was trained on.
+        ``camera`` is the name of the camera that the model sees, empty where it is not known.
         """
-        theirs, ours = spec.interface, self.action_interface
+        ours = self.action_interface
         if theirs.names == ours.names and all(
             their_low <= low and high <= their_high
             for their_low, low, high, their_high in zip(
@@ -212,11 +242,23 @@ class RobotFile:
             )
         ):
             ours = ours._replace(low=(), high=())
-        return interface_differences(theirs, ours, ("in the checkpoint", f"in {self.path}"))
+        sides = f"in the {whose}", f"in {self.path}"
+        differing = interface_differences(theirs, ours, sides)
+        if camera and camera != self.model_camera:
+            differing.append(f"model_camera {camera!r} {sides[0]} and {self.model_camera!r} {sides[1]}")
+        return differing
+
+    def check_data(self, interface: ActionInterface, attributes: dict, path: str | Path) -> None:
+        """Raise UserError, both sides in it, where an episode file is not one of this robot."""
+        if differing := self.differences(interface, str(attributes.get("camera", "")), "data"):
+            raise UserError(
+                f"{path} was not recorded with the robot of {self.path}: {'; '.join(differing)}; give other "
+                "data, or correct the robot file."
+            )
 
     def check(self, spec: CheckpointSpec, checkpoint: str) -> None:
         """Raise UserError, both sides in it, where a checkpoint is not one of this robot."""
-        if differing := self.differences(spec):
+        if differing := self.differences(spec.interface, spec.robot.camera, "checkpoint"):
             raise UserError(
                 f"{checkpoint} was not made for the robot of {self.path}: {'; '.join(differing)}; choose "
                 "another checkpoint, or correct the robot file."
@@ -409,13 +451,9 @@ def _robot(path: str, top: _Section) -> RobotFile:
         )
     joints = _joints(top.section("joints", required=False))
     actions = _actions(top.section("actions"), joints)
-    command, interface = top.section("command", required=False), ""
-    if command is not None:
-        interface = command.choice("interface", [i for fitting in INTERFACES.values() for i in fitting])
-        command.end()
-        _check_interface(top, actions, interface)
+    command = _command(top, actions)
     top.end()
-    return RobotFile(path, name, period, block, cameras, model_camera, actions, joints, interface)
+    return RobotFile(path, name, period, block, cameras, model_camera, actions, joints, command)
 
 
 def _cameras(top: _Section) -> tuple[Camera, ...]:
@@ -517,6 +555,33 @@ def _actions(section: _Section | None, joints: Joints | None) -> Actions:
 
 def _types_of(kind: str) -> list[str]:
     return [type_ for type_, kinds in SOURCES.items() if kind in kinds]
+
+
+def _command(top: _Section, actions: Actions) -> Command:
+    section = top.section("command", required=False)
+    if section is None:
+        return Command()
+    interface = section.choice("interface", [i for fitting in INTERFACES.values() for i in fitting])
+    lists = {key: section.several(key, float, ()) for key in ("max_step", "position_low", "position_high")}
+    for key, values in lists.items():
+        if values and actions.names and len(values) != len(actions.names):
+            section.wrong(
+                key, f"has {len(values)} numbers for {len(actions.names)} action names: give one for each"
+            )
+    if odd := [step for step in lists["max_step"] if step <= 0]:
+        section.wrong("max_step", f"has {odd[0]:g}: give numbers above 0")
+    low, high = lists["position_low"], lists["position_high"]
+    if bool(low) != bool(high):
+        section.wrong("position_low" if low else "position_high", "stands alone: give both ends, or neither")
+    for name, least, most in zip(actions.names, low, high, strict=False):
+        if least >= most:
+            section.wrong(
+                "position_low", f"of {name} is {least:g}, not below position_high {most:g}: correct it"
+            )
+    command = Command(interface, section.take("topic", str, ""), **lists)
+    section.end()
+    _check_interface(top, actions, interface)
+    return command
 
 
 def _check_interface(top: _Section, actions: Actions, interface: str) -> None:

@@ -298,6 +298,22 @@ class LightRange:
 
 
 @dataclass(frozen=True)
+class RobotSpec:
+    """The robot that a checkpoint was trained for, as its robot file describes it; empty where it is unknown.
+
+    Its actions are those of the checkpoint.
+    """
+
+    name: str = ""
+    camera: str = ""  # name of the camera that the model sees
+    camera_topic: str = ""
+    camera_rate: float = 0.0  # Hz
+    joints: tuple[str, ...] = ()
+    joint_prefix: str = ""
+    command_interface: str = ""
+
+
+@dataclass(frozen=True)
 class CheckpointSpec:
     """All of config.json."""
 
@@ -308,6 +324,7 @@ class CheckpointSpec:
     block: int  # control steps in one model step
     thresholds: Thresholds = field(default_factory=Thresholds)
     light: LightRange = field(default_factory=LightRange)
+    robot: RobotSpec = field(default_factory=RobotSpec)
     training: dict = field(default_factory=dict)  # provenance: task, data, seed, commit, steps
     format_version: int = FORMAT_VERSION
 

@@ -25,6 +25,12 @@ def start(name: str) -> int:
     from world_model_ros.errors import UserError
     from world_model_ros.nodes import arguments, environment
 
+    before_ros = sys.argv[1:]
+    if "--ros-args" in before_ros:
+        before_ros = before_ros[: before_ros.index("--ros-args")]
+    if {"-h", "--help"} & set(before_ros):
+        print(arguments.usage(name))
+        return 0
     try:
         environment.check_versions()
         arguments.check(name, sys.argv[1:])

@@ -5,6 +5,7 @@ Imports no ROS.
 
 import difflib
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,23 @@ RENAMED = {  # old name -> new name
 }
 
 
+def usage(node: str) -> str:
+    """Return what `--help` prints: how to give parameters, and which there are."""
+    lines = [
+        f"usage: ros2 run world_model_ros {node} [--ros-args -p PARAMETER:=VALUE "
+        "--params-file FILE -r TOPIC:=OTHER]",
+        "",
+        "parameters:",
+    ]
+    for p in PARAMETERS[node]:
+        shown = str(p.default).lower() if isinstance(p.default, bool) else p.default
+        default = f" (default: {shown})" if p.default not in ("", ()) else ""
+        lines += textwrap.wrap(
+            f"{p.name:<22}  {p.description}{default}", 100, initial_indent="  ", subsequent_indent=" " * 26
+        )
+    return "\n".join(lines)
+
+
 def check(node: str, words: list[str]) -> None:
     """Raise UserError for command line ``words`` that ``node``, such as command_node, cannot use."""
     options = _ros_options(words)
@@ -41,7 +59,7 @@ def check(node: str, words: list[str]) -> None:
         whose, _, parameter = parameter.rpartition(":")
         if whose in ("", name):
             _check_name(parameter, (node,), f"-p {rule}")
-            _check_list(parameter, _value(rule.partition(":=")[2]), (node,), "-p")
+            _check_number(parameter, _value(rule.partition(":=")[2]), (node,), "-p")
     for file in options["params-file"]:
         check_file(Path(file), {node: f"{namespace.rstrip('/')}/{name}"})
 
@@ -72,7 +90,7 @@ def check_file(file: Path, nodes: dict[str, str]) -> None:
             _check_section(name, where)
         for parameter, value in parameters.items() if whose else ():
             _check_name(parameter, whose, where)
-            _check_list(parameter, value, whose, where)
+            _check_number(parameter, value, whose, where)
     for full in nodes.values():
         named = [path for path, _ in sections if path.rpartition("/")[2] == full.rpartition("/")[2]]
         if named and not any(_matches(path, full) for path in named):
@@ -185,10 +203,14 @@ def _check_name(parameter: str, whose, where: str) -> None:
     raise UserError(f"{where}: there is no parameter {parameter}, {hint}")
 
 
-def _check_list(parameter: str, value, whose, where: str) -> None:
-    """Refuse a list with both kinds of numbers, which ROS cannot read."""
+def _check_number(parameter: str, value, whose, where: str) -> None:
+    """Refuse a whole number where a number with a decimal point is needed, which ROS takes for another type.
+
+    Of a list with both kinds ROS would not even name the parameter.
+    """
     known = {p.name: p for node in whose for p in PARAMETERS[node]}.get(parameter)
-    if known is None or known.default is not NUMBERS or not isinstance(value, list):
+    if known is None:
         return
-    if any(isinstance(number, int) for number in value):
+    numbers = value if known.default is NUMBERS and isinstance(value, list) else [value]
+    if type(known.default) in (float, tuple) and any(type(number) is int for number in numbers):
         raise UserError(f"{where}: {known.problem(value)}.")

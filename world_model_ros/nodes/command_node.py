@@ -330,7 +330,7 @@ class CommandNode(ManagedNode):
         if state is State.FAULT:
             return Health.FAULT, reason
         if others and state is not State.RELEASED:
-            return self.warn(f"{topic} is also published by {', '.join(others)}: end one of them")
+            return self.warn(f"{topic} is also published by {', '.join(others)}: stop one of them")
         if not self.out.get_subscription_count():
             return self.warn(self.why_nobody(topic))
         self.complaints.fine("command topic")

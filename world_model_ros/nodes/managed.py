@@ -12,7 +12,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
 from world_model_ros.camera.images import Complaints
+from world_model_ros.data.robot import read_robot
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.polling import NeverWakes, NewestJoints
 from world_model_ros.nodes.qos import JOINTS, Publications, describe_mismatch
@@ -68,6 +70,7 @@ class ManagedNode(LifecycleNode):
         self._ended = False
         self._clockless = 0  # reports in a row without a clock
         self.values = declare(self, name, self.refuse, self.changed)
+        self.robot = read_robot(self.values["robot"]) if self.values.get("robot") else None
         self._health_out = self.create_publisher(DiagnosticStatus, f"{name}/health", HEALTH)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -137,13 +140,22 @@ class ManagedNode(LifecycleNode):
         return made
 
     def newest_joints(self, topic: str) -> NewestJoints:
-        """Subscribe to joint states that are read when they are needed, instead of one by one."""
-        events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._mismatch(topic, JOINTS, False))
-        made = self.create_subscription(
-            JointState, topic, lambda _: None, JOINTS, callback_group=NeverWakes(), event_callbacks=events
-        )
-        self._made.append((self.destroy_subscription, made))
-        return NewestJoints(made)
+        """Subscribe to joint states that are read when they are needed, instead of one by one.
+
+        Of several topics in the robot file the first one is ``topic``, which robot.launch.py remaps.
+        """
+        more = self.robot.joints.topics[1:] if self.robot is not None and self.robot.joints else ()
+        subscriptions = []
+        for each in (topic, *more):
+            events = SubscriptionEventCallbacks(
+                incompatible_qos=lambda _, each=each: self._mismatch(each, JOINTS, False)
+            )
+            made = self.create_subscription(
+                JointState, each, lambda _: None, JOINTS, callback_group=NeverWakes(), event_callbacks=events
+            )
+            self._made.append((self.destroy_subscription, made))
+            subscriptions.append(made)
+        return NewestJoints(*subscriptions)
 
     def subscribe_command(
         self, kind, topic: str, callback, always: bool = False, newest: bool = False
@@ -317,7 +329,7 @@ class ManagedNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
         """Set up."""
-        return self._transition("configure", self.set_up, self._free)
+        return self._transition("configure", self._set_up, self._free)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:  # noqa: ARG002
         """Start."""
@@ -355,6 +367,12 @@ class ManagedNode(LifecycleNode):
         """Destroy the node, and its state machine, which would keep the DDS participant."""
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
+
+    def _set_up(self) -> None:
+        if self.robot is not None and self.values.get("checkpoint"):
+            checkpoint = find_checkpoint(self.values["checkpoint"])
+            self.robot.check(read_spec(checkpoint), str(checkpoint))
+        self.set_up()
 
     def _begin(self) -> None:
         self.start()

@@ -10,6 +10,7 @@ import reprlib
 from dataclasses import dataclass, fields
 from typing import Any
 
+from world_model_ros.data.robot import RobotFile
 from world_model_ros.planning.config import OPTIONS, Option, PlannerConfig
 from world_model_ros.sim.tasks import DEFAULT_TASK
 
@@ -35,6 +36,11 @@ class Parameter:
     choices: tuple[str, ...] = ()
     changeable: bool = False  # while the node runs
 
+    @property
+    def wanted(self) -> str:
+        """What to give, for people."""
+        return f"give {_KINDS[type(self.default)]}"
+
     def problem(self, value) -> str:
         """Return why ``value`` is refused, or ""; None stands for a list that is not given."""
         kind = type(self.default)
@@ -46,7 +52,7 @@ class Parameter:
         else:
             numbers, fits = [value], type(value) is kind
         if not fits:
-            return f"{self.name} is {_short(value)}: give {_KINDS[kind]}"
+            return f"{self.name} is {_short(value)}: {self.wanted if kind is not float else _decimal(value)}"
         for number in numbers:
             endless = number == self.high == math.inf
             if type(number) is float and not math.isfinite(number) and not endless:
@@ -63,6 +69,12 @@ def _short(value) -> str:
     if type(value) is int and abs(value) >= 2**63:
         return "a number of more than 64 bits"
     return reprlib.repr(value)
+
+
+def _decimal(value) -> str:
+    """Return what to give for a float: ROS distinguishes 1 and 1.0."""
+    whole = type(value) is int and abs(value) < 2**53
+    return f"write {float(value)}" if whole else f"give {_KINDS[float]}"
 
 
 def _unset(option: Option) -> int | float:
@@ -92,7 +104,35 @@ def planner_config(values: dict) -> PlannerConfig:
     return PlannerConfig(**given)
 
 
+# On a robot, unlike in a simulation, a person starts the planning, and a stuck robot stops.
+_ON_A_ROBOT = {"enabled": False, "progress_timeout": 30.0, "max_age": 0.5}
+
+
+def robot_defaults(robot: RobotFile) -> dict[str, Any]:
+    """Return the defaults, by name, of the parameters that a robot file gives."""
+    camera = next(camera for camera in robot.cameras if camera.name == robot.model_camera)
+    command = robot.command
+    return _ON_A_ROBOT | {
+        "compressed": camera.topic.endswith("/compressed"),
+        "image_stamp": "received" if camera.time == "receive" else "header",
+        "joint_prefix": robot.joints.prefix if robot.joints else "",
+        "limits.low": robot.actions.low,
+        "limits.high": robot.actions.high,
+        "limits.max_step": command.max_step,
+        "limits.position_low": command.position_low,
+        "limits.position_high": command.position_high,
+        **({"command.interface": command.interface} if command.interface else {}),
+    }
+
+
 CHECKPOINT = Parameter("checkpoint", "", "Checkpoint folder, or the name of a shipped one such as reach.")
+ROBOT = Parameter(
+    "robot",
+    "",
+    "Robot file, which is compared with the checkpoint. It gives the defaults of command.interface, "
+    "joint_prefix, the limits, image_stamp and compressed; those of enabled, progress_timeout and max_age "
+    "become false, 30.0 and 0.5.",
+)
 DEVICE = Parameter(
     "device",
     "auto",
@@ -133,6 +173,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "encoder_node": (
         *MANAGED,
         CHECKPOINT,
+        ROBOT,
         DEVICE,
         THREADS,
         Parameter(
@@ -176,6 +217,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "planner_node": (
         *MANAGED,
         CHECKPOINT,
+        ROBOT,
         DEVICE,
         THREADS,
         Parameter(
@@ -205,6 +247,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "command_node": (
         *MANAGED,
         CHECKPOINT,
+        ROBOT,
         Parameter(
             "command.interface",
             "twist",
@@ -334,6 +377,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "monitor_node": (
         *MANAGED,
         CHECKPOINT,
+        ROBOT,
         THREADS,
         PLAN_TIMEOUT,
         Parameter(

@@ -26,19 +26,20 @@ class NewestJoints:
     as new when it is read, so it looks up to one control step younger than it is.
     """
 
-    def __init__(self, subscription: Subscription):
-        self._subscription = subscription
+    def __init__(self, *subscriptions: Subscription):
+        self._subscriptions = subscriptions
 
     def read(self) -> list[tuple]:
-        """Return (message, rclpy's info about it), in the order they came; nothing is kept for later."""
+        """Return (message, rclpy's info about it), topic by topic in the order they came; none is kept."""
         newest: dict = {}
-        handle, kind = self._subscription.handle, self._subscription.msg_type
-        with handle:
-            while (taken := handle.take_message(kind, False)) is not None:
-                message, info = taken
-                gid = (info.get("publisher_gid") or {}).get("data")
-                # Where publishers cannot be told apart, none may hide another's.
-                key = (bytes(gid), tuple(message.name)) if gid else len(newest)
-                newest.pop(key, None)
-                newest[key] = message, info
+        for subscription in self._subscriptions:
+            handle, kind = subscription.handle, subscription.msg_type
+            with handle:
+                while (taken := handle.take_message(kind, False)) is not None:
+                    message, info = taken
+                    gid = (info.get("publisher_gid") or {}).get("data")
+                    # Where publishers cannot be told apart, none may hide another's.
+                    key = (bytes(gid), tuple(message.name)) if gid else len(newest)
+                    newest.pop(key, None)
+                    newest[key] = message, info
         return list(newest.values())

@@ -2,6 +2,7 @@
 
 import re
 
+from rclpy.duration import Duration, Infinite
 from rclpy.qos import (
     DurabilityPolicy,
     QoSCompatibility,
@@ -36,6 +37,11 @@ def full_names(endpoints) -> list[str]:
     return sorted({_full_name(info) for info in endpoints if _named(info)})
 
 
+def endpoint_name(info) -> str:
+    """Return the full name of the node that has an endpoint; empty where it is not known."""
+    return _full_name(info) if _named(info) else ""
+
+
 def _named(info) -> bool:
     return not re.fullmatch("_[A-Z_]*_", info.node_name)  # such as _NODE_NAME_UNKNOWN_
 
@@ -56,27 +62,43 @@ def describe_mismatch(node, topic: str, ours, publishing: bool, wait: bool = Tru
         info
         for info in find(node.resolve_topic_name(topic))
         if _full_name(info) != node.get_fully_qualified_name()
-        and not _compatible(*((profile, info.qos_profile) if publishing else (info.qos_profile, profile)))
+        and not compatible(*((profile, info.qos_profile) if publishing else (info.qos_profile, profile)))
     ]
     if not others:
         return None if wait else ""
     if wait and not all(map(_named, others)):
         return None
     theirs = sorted(
-        f"{_full_name(i) if _named(i) else 'another program'} ({_policies(i.qos_profile)})" for i in others
+        f"{endpoint_name(i) or 'another program'} ({describe_policies(i.qos_profile)})" for i in others
     )
     verbs = ("publishes", "subscribes") if publishing else ("subscribes", "publishes")
     return (
-        f"{topic} is not heard: {node.get_name()} {verbs[0]} {_policies(ours)}, {', '.join(theirs)} "
-        f"{verbs[1]} it otherwise: make the two sides alike"
+        f"{topic} is not heard: {node.get_name()} {verbs[0]} {describe_policies(ours)}, "
+        f"{', '.join(theirs)} {verbs[1]} it with an incompatible quality of service: set both to the same"
     )
 
 
-def _compatible(publishing, subscribing) -> bool:
-    return qos_check_compatible(publishing, subscribing)[0] != QoSCompatibility.ERROR
+def compatible(publishing: QoSProfile, subscribing: QoSProfile) -> bool:
+    """Return whether what is published with one profile reaches who subscribes with the other."""
+    return qos_check_compatible(_complete(publishing), _complete(subscribing))[0] != QoSCompatibility.ERROR
 
 
-def _policies(profile) -> str:
+def _complete(profile: QoSProfile) -> QoSProfile:
+    """Return a profile whose unset times are what they are for the middleware: infinite."""
+    unset = Duration()
+    return QoSProfile(
+        depth=1,
+        reliability=profile.reliability,
+        durability=profile.durability,
+        deadline=Infinite if profile.deadline == unset else profile.deadline,
+        liveliness_lease_duration=Infinite
+        if profile.liveliness_lease_duration == unset
+        else profile.liveliness_lease_duration,
+    )
+
+
+def describe_policies(profile) -> str:
+    """Return the policies of a profile, or of a depth alone, in words."""
     if isinstance(profile, int):
         return f"reliable, volatile, depth {profile}"
     return f"{profile.reliability.name.lower()}, {profile.durability.name.lower()}"

@@ -293,7 +293,11 @@ class Commander:
             return State.RUNNING, self._running_reason(overridden), planned
         lacking = self._planner_lacks()
         if self._played:
-            return State.HOLD, f"no plan for this moment: {lacking or 'standing still until one comes'}", None
+            return (
+                State.HOLD,
+                f"no plan covers the present time: {lacking or 'standing still until one comes'}",
+                None,
+            )
         return State.READY, "waiting for the first plan" + (f": {lacking}" if lacking else ""), None
 
     def _hold_reason(self, health: Health, name: str, trouble: str) -> str:

@@ -77,9 +77,9 @@ class Inputs:
     def rival(self) -> str:
         """Return which other process commands this robot, or ""."""
         if self.rivals.elsewhere:
-            return f"{self.rivals.elsewhere} commands this robot too: end one of them"
+            return f"{self.rivals.elsewhere} commands this robot too: stop one of them"
         if self.rivals.present(self.steady / SECOND):
-            return "another command_node commands this robot: end one of them"
+            return "another command_node commands this robot: stop one of them"
         return ""
 
     def missing(self) -> str:
@@ -88,9 +88,7 @@ class Inputs:
             return self.collector.missing()
         if not self._frames.ever:
             trouble = self.sources.trouble(ENCODER)
-            return "no camera/image_raw perceived yet (nothing on latent)" + (
-                f": {trouble}" if trouble else ""
-            )
+            return "no camera/image_raw encoded yet (nothing on latent)" + (f": {trouble}" if trouble else "")
         unconfirmed = self.sources.unconfirmed()
         return f"{unconfirmed} has not reported since the reset" if unconfirmed else ""
 

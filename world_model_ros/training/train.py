@@ -13,6 +13,7 @@ from world_model_ros.data import unstated
 from world_model_ros.data.clips import Clips, split_episodes
 from world_model_ros.data.frame_cache import cache_where_needed
 from world_model_ros.data.normalisation import action_spec, interface_of
+from world_model_ros.data.robot import read_robot
 from world_model_ros.data.together import EpisodeFiles
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import (
@@ -29,6 +30,7 @@ from world_model_ros.model.config import (
     CheckpointSpec,
     ImageSpec,
     ModelConfig,
+    RobotSpec,
     find_checkpoint,
     interface_differences,
     read_spec,
@@ -82,6 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="where frames that do not fit into memory are written (default: beside the data)",
+    )
+    parser.add_argument(
+        "--robot", type=Path, help="robot file that the data must agree with; the checkpoint remembers it"
     )
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument(
@@ -369,11 +374,28 @@ def _spec(arguments: argparse.Namespace, file: EpisodeFiles, episodes: list[int]
     block = int(file.attributes["block"])
     model = dataclasses.replace(_SIZES[arguments.size](block * action.dim), history=arguments.history)
     image = ImageSpec(size=model.image_size)
-    spec = CheckpointSpec(model, image, action, period=float(file.attributes["period"]), block=block)
+    spec = CheckpointSpec(
+        model,
+        image,
+        action,
+        period=float(file.attributes["period"]),
+        block=block,
+        robot=_robot_spec(arguments.robot, file),
+    )
     problems = spec.problems()
     if problems:
         raise UserError(f"{file.path} cannot be trained on: {'; '.join(problems)}.")
     return spec
+
+
+def _robot_spec(robot_file: Path | None, file: EpisodeFiles) -> RobotSpec:
+    """Return the robot of the data. Raises UserError where it is not the one of the robot file."""
+    if robot_file is None:
+        known = {key: str(file.attributes.get(key, "")) for key in ("robot", "camera")}
+        return RobotSpec(name=known["robot"], camera=known["camera"])
+    robot = read_robot(robot_file)
+    robot.check_data(interface_of(file), file.attributes, file.path)
+    return robot.spec
 
 
 def _provenance(arguments, trainer: TrainingRun, file: EpisodeFiles, before: dict) -> dict:
