@@ -10,7 +10,7 @@ from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.training import heads
+from world_model_ros.training import heads, train_heads
 
 
 def test_heads_come_later_and_change_nothing_else(data, tmp_path, tiny, capsys, write_episodes, command):
@@ -49,7 +49,7 @@ def test_heads_come_later_on_the_device_that_is_asked_for(data, tmp_path, tiny, 
         asked.append(device)
         return load_checkpoint(folder)
 
-    monkeypatch.setattr(heads, "load_checkpoint", load)
+    monkeypatch.setattr(train_heads, "load_checkpoint", load)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     words = ["train-heads", "--data", str(data), "--checkpoint", str(tmp_path / "out")]
     words += ["--out", str(tmp_path / "later")]
