@@ -80,7 +80,9 @@ def test_an_early_end_gives_a_checkpoint_and_leaves_no_trace_in_what_goes_on(
     assert main(command(data, broken, steps=24, **options)) == 2
     assert "has 25 steps done: give --steps 25 or more" in capsys.readouterr().err
     assert main(command(data, broken, steps=25, **options)) == 0
-    assert load_checkpoint(broken / "out")[1].training["steps"] == 25
+    early = load_checkpoint(broken / "out")[1].training
+    assert (early["steps"], early["schedule"]) == (25, [[0, 45], [25, 25]])
+    assert recorded_settings(broken / "run")["steps"] == 25
     assert main(command(data, broken, steps=45, **options)) == 0
     a, b = (load_checkpoint(folder / "out") for folder in (whole, broken))
     for name, value in a[0].state_dict().items():

@@ -202,6 +202,8 @@ class TrainingRun:
         saved = reported = time.monotonic()
         window = []
         self.model.train()
+        if first and self.finished and self.schedule[-1][0] == self.step:
+            self.save()  # it ends earlier than it was to: the state says so too
         with (
             _stop_requests() as stop,
             self._log() as log,
