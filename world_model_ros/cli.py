@@ -22,7 +22,7 @@ VERBS = {
     "train": ("world_model_ros.training.train", "train a world model on episode files"),
     "train-heads": (
         "world_model_ros.training.train_heads",
-        "add to a trained world model, or replace, its heads; measure what it lacks",
+        "add heads to a trained world model, or replace them; measure what else it lacks",
     ),
     "evaluate": ("world_model_ros.evaluation.evaluate", "closed-loop success on held-out problems"),
     "benchmark": (
