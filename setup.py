@@ -97,6 +97,7 @@ setup(
         "gym": ["gymnasium"],  # every task as a Gymnasium environment: sim/gym_env.py
         # Other people's data sets: LeRobot (pyarrow, av for AV1 videos), Lance, Blosc in HDF5.
         "data": ["pyarrow", "av", "pylance", "hdf5plugin"],
+        "tensorboard": ["tensorboard"],  # curves of a training while it runs
         # ROS 2 itself for machines without it; a sourced ROS 2 brings its own.
         "ros": [
             "ros-rclpy[fastrtps]==9.1.2",

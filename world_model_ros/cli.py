@@ -25,7 +25,10 @@ VERBS = {
     ),
     "episodes": ("world_model_ros.data.curate.command", "list, show, drop, trim, merge and label episodes"),
     "train": ("world_model_ros.training.train", "train a world model on episode files"),
-    "train-heads": ("world_model_ros.training.heads", "add heads to a trained world model, or replace them"),
+    "train-heads": (
+        "world_model_ros.training.train_heads",
+        "add heads to a trained world model, or replace them; measure what else it lacks",
+    ),
     "evaluate": ("world_model_ros.evaluation.evaluate", "closed-loop success on held-out problems"),
     "benchmark": (
         "world_model_ros.benchmark.benchmark",
@@ -36,7 +39,7 @@ VERBS = {
         "write all results of a checkpoint on one HTML page",
     ),
     "import-checkpoint": (
-        "world_model_ros.model.import_published",
+        "world_model_ros.training.import_checkpoint",
         "convert a published LeWM folder to a checkpoint",
     ),
     "inspect": ("world_model_ros.data.inspect", "show what an episode file or a checkpoint contains"),

@@ -1,5 +1,8 @@
 """Heads that come later, and trainings that start from a checkpoint."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import read_spec
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.training import heads
+from world_model_ros.training import heads, progress, train_heads
 
 
 def test_heads_come_later_and_change_nothing_else(data, tmp_path, tiny, capsys, write_episodes, command):
@@ -39,6 +42,49 @@ def test_heads_come_later_and_change_nothing_else(data, tmp_path, tiny, capsys, 
     assert "its actions differ" in capsys.readouterr().err
 
 
+def test_light_is_measured_later_and_nothing_else_changes(data, tmp_path, tiny, command):
+    assert main(command(data, tmp_path, steps=2)) == 0
+    out = tmp_path / "out"
+    config = json.loads((out / "config.json").read_text())
+    light = config.pop("light")
+    (out / "config.json").write_text(json.dumps(config))
+    before = {name: (out / name).read_bytes() for name in ("model.safetensors", "card.md")}
+    words = ["train-heads", "--data", str(data), "--checkpoint", str(out), "--out", str(out)]
+    assert main([*words, "--temporal-steps", "0", "--inverse-steps", "0"]) == 0
+    after = json.loads((out / "config.json").read_text())
+    assert after["light"] == light
+    assert "train-heads" in after["training"].pop("measured")["command"]
+    assert {name: after[name] for name in config} == config
+    assert {name: (out / name).read_bytes() for name in before} == before
+
+
+def test_heads_say_how_far_they_are_and_what_an_interruption_costs(
+    data, tmp_path, tiny, command, capsys, monkeypatch
+):
+    monkeypatch.setattr(progress, "FIRST", -1.0)
+    monkeypatch.setattr(progress, "EVERY", -1.0)
+    original = heads.fit_inverse_dynamics
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(heads, "fit_inverse_dynamics", interrupted)
+    assert main(command(data, tmp_path, steps=4)) == 130
+    said = capsys.readouterr().err
+    assert re.search(r"^training: step 2 of 4, .* steps/s, \d+ s left$", said, re.M)
+    assert re.search(r"^temporal distance: step 20 of 20, .* steps/s, 0 s left$", said, re.M)
+    assert f"all 4 steps are kept in {tmp_path / 'run'}; the same command fits the heads" in said
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(heads, "fit_inverse_dynamics", original)
+    assert main(command(data, tmp_path, steps=4)) == 0
+    assert "training: step" not in capsys.readouterr().err
+    monkeypatch.setattr(heads, "fit_inverse_dynamics", interrupted)
+    words = ["train-heads", "--data", str(data), "--checkpoint", str(tmp_path / "out")]
+    assert main([*words, "--out", str(tmp_path / "later"), "--temporal-steps", "2"]) == 130
+    assert "nothing is written, and the same command begins again" in capsys.readouterr().err
+    assert not (tmp_path / "later").exists()
+
+
 def test_heads_come_later_on_the_device_that_is_asked_for(data, tmp_path, tiny, monkeypatch, command):
     """A GPU is not to be had here: what it would hold is asked for, and computed on the CPU."""
     none = {"temporal-steps": 0, "inverse-steps": 0}
@@ -49,7 +95,7 @@ def test_heads_come_later_on_the_device_that_is_asked_for(data, tmp_path, tiny, 
         asked.append(device)
         return load_checkpoint(folder)
 
-    monkeypatch.setattr(heads, "load_checkpoint", load)
+    monkeypatch.setattr(train_heads, "load_checkpoint", load)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     words = ["train-heads", "--data", str(data), "--checkpoint", str(tmp_path / "out")]
     words += ["--out", str(tmp_path / "later")]

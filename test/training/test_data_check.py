@@ -71,6 +71,24 @@ def test_options_that_cannot_be_are_refused(bare, tmp_path, tiny, capsys, comman
     assert message in capsys.readouterr().err
 
 
+def test_limits_that_the_file_does_not_state_can_be_given(bare, data, tmp_path, tiny, capsys, command):
+    words = command(bare, tmp_path, steps=2, **GIVEN)
+    assert main([*words, "--action-low", "-2", "-3", "--action-high", "2", "3"]) == 0
+    spec = read_spec(tmp_path / "out")
+    assert (spec.action.low, spec.action.high) == ((-2.0, -3.0), (2.0, 3.0))
+    assert "--action-low -2.0 -3.0" in spec.training["command"]
+    for limits, message in (
+        (["--action-low", "-2", "-3"], "must both have a number for each action"),
+        (["--action-low", "-2", "--action-high", "2"], "must both have a number for each action"),
+        (["--action-low", "-2", "5", "--action-high", "2", "3"], "must be below"),
+    ):
+        assert main([*words, *limits]) == 2
+        assert message in capsys.readouterr().err
+    words = command(data, tmp_path / "stated", steps=2)
+    assert main([*words, "--action-low", "-2", "-3", "--action-high", "2", "3"]) == 2
+    assert "says lowest actions [-1.0, -1.0], --action-low says [-2.0, -3.0]" in capsys.readouterr().err
+
+
 def test_other_kinds_of_actions_train(bare, tmp_path, tiny, command):
     kind = {"action-kind": "joint_position", "action-unit": "rad"}
     assert main(command(bare, tmp_path, steps=2, **(GIVEN | kind))) == 0

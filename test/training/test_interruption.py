@@ -61,6 +61,51 @@ def test_killed_and_resumed_equals_uninterrupted(data, tmp_path, tiny, monkeypat
     assert steps == [line["step"] for line in lines(whole)]
 
 
+def test_an_early_end_gives_a_checkpoint_and_leaves_no_trace_in_what_goes_on(
+    data, tmp_path, tiny, monkeypatch, capsys, command, lines
+):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = {"temporal-steps": 0, "inverse-steps": 0}
+    assert main(command(data, whole, steps=45, **options)) == 0
+
+    def stopping(self, clips, image, stop):
+        if self.step == 24:
+            stop.set()
+        return original(self, clips, image, stop)
+
+    original = TrainingRun._train_step
+    monkeypatch.setattr(TrainingRun, "_train_step", stopping)
+    assert main(command(data, broken, steps=45, **options)) == 130
+    assert "with --steps 25 it makes a checkpoint" in capsys.readouterr().err
+    assert main(command(data, broken, steps=24, **options)) == 2
+    assert "has 25 steps done: give --steps 25 or more" in capsys.readouterr().err
+    assert main(command(data, broken, steps=25, **options)) == 0
+    early = load_checkpoint(broken / "out")[1].training
+    assert (early["steps"], early["schedule"]) == (25, [[0, 45], [25, 25]])
+    assert recorded_settings(broken / "run")["steps"] == 25
+    assert main(command(data, broken, steps=45, **options)) == 0
+    a, b = (load_checkpoint(folder / "out") for folder in (whole, broken))
+    for name, value in a[0].state_dict().items():
+        torch.testing.assert_close(b[0].state_dict()[name], value, rtol=0, atol=1e-6)
+    assert "schedule" not in b[1].training
+    assert [line["step"] for line in lines(broken)] == [line["step"] for line in lines(whole)]
+
+
+def test_more_steps_go_on_and_the_checkpoint_says_so(data, tmp_path, tiny, capsys, command, lines):
+    assert main(command(data, tmp_path, steps=20)) == 0
+    assert main(command(data, tmp_path, steps=40)) == 0
+    assert "going on at step 20 of 40" in capsys.readouterr().err
+    training = load_checkpoint(tmp_path / "out")[1].training
+    assert (training["steps"], training["schedule"]) == (40, [[0, 20], [20, 40]])
+    assert (
+        "Steps 1 to 20 were taken with the learning rate of 20 steps"
+        in (tmp_path / "out/card.md").read_text()
+    )
+    rates = [line["lr"] for line in lines(tmp_path) if "lr" in line]
+    assert rates[1] < 1e-4
+    assert len(rates) == 2
+
+
 def test_a_finished_run_says_so(data, tmp_path, tiny, capsys, command):
     assert main(command(data, tmp_path)) == 0
     before = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
@@ -134,11 +179,11 @@ def test_ctrl_c_on_a_real_process(data, tmp_path, command):
 
 
 def test_a_run_stops_only_by_its_own_error(tmp_path, tiny):
-    run = TrainingRun(tmp_path, tiny(4), TrainingSettings(steps=1))
+    run = TrainingRun(tmp_path, tiny(4), TrainingSettings(batch=8))
     assert not run.finished
     run.save()
-    with pytest.raises(UserError, match=r"settings\.steps 1 there, 2 now"):
-        TrainingRun(tmp_path, tiny(4), TrainingSettings(steps=2))
+    with pytest.raises(UserError, match=r"settings\.batch 8 there, 9 now"):
+        TrainingRun(tmp_path, tiny(4), TrainingSettings(batch=9))
     assert not issubclass(TrainingInterruptedError, UserError)
 
 

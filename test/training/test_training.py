@@ -64,11 +64,29 @@ def test_metrics_file(data, tmp_path, tiny, command, lines):
     *reports, last = lines(tmp_path)
     assert [line["step"] for line in reports] == [20, 40]
     keys = {"step", "prediction", "sigreg", "copy", "ratio", "latent_std", "effective_rank", "lr"}
+    keys |= {"steps_per_second"}
     for line in reports:
         assert set(line) == keys
         assert all(np.isfinite(value) for value in line.values())
     assert last["step"] == 40
     assert set(last["validation"]) == {"prediction", "copy", "ratio", "latent_std", "effective_rank"}
+
+
+@pytest.mark.parametrize("size", [32, 100])
+def test_any_image_size_that_the_convolutions_divide(data, tmp_path, tiny, capsys, command, size):
+    options = {"steps": 2, "temporal-steps": 0, "inverse-steps": 0, "image-size": size}
+    code = main(command(data, tmp_path, **options))
+    if size == 100:
+        assert code == 2
+        assert "--image-size 100: model.image_size 100 is no multiple of 16" in capsys.readouterr().err
+        return
+    spec = load_checkpoint(tmp_path / "out")[1]
+    assert (spec.image.size, spec.model.image_size) == (32, 32)
+    assert f"--image-size {size}" in spec.training["command"]
+    assert (
+        main(command(data, tmp_path / "more", start=tmp_path / "out", **(options | {"image-size": 48}))) == 2
+    )
+    assert "sees pictures of 32 pixels" in capsys.readouterr().err
 
 
 def test_divergence_is_an_error_and_keeps_no_bad_checkpoint(data, tmp_path, tiny, capsys, command):

@@ -61,16 +61,20 @@ class CachedFrames:
 
 
 def cache_where_needed(
-    file: EpisodeFile, size: int, memory: float | None = None, folder: Path | None = None
+    file: EpisodeFile,
+    size: int,
+    memory: float | None = None,
+    folder: Path | None = None,
+    share: float = SHARE,
 ) -> FrameCache | None:
     """Return None where all frames of ``file`` fit into memory, and else a cache of them, made once.
 
-    ``memory`` is what frames may take, in gigabytes; by default ``SHARE`` of what is available. The cache is
+    ``memory`` is what frames may take, in gigabytes; by default ``share`` of what is available. The cache is
     a file in ``folder``, by default beside the data; one of the same data and size is used again. Raises
     UserError where it cannot be written.
     """
     needed = int(file.lengths.sum()) * size * size * 3
-    allowed = SHARE * available_memory() if memory is None else memory * GIGABYTE
+    allowed = share * available_memory() if memory is None else memory * GIGABYTE
     if needed <= allowed:
         return None
     first = getattr(file, "files", [file])[0].path

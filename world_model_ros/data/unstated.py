@@ -13,7 +13,12 @@ NEEDED = {
     "period": ("--period", "control period"),
     "block": ("--block", "action block"),
 }
-_WORDS = {**NEEDED, "action_frame": ("--action-frame", "frame")}
+_WORDS = {
+    **NEEDED,
+    "action_frame": ("--action-frame", "frame"),
+    "action_low": ("--action-low", "lowest actions"),
+    "action_high": ("--action-high", "highest actions"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--action-kind", help="joint_velocity, twist, or what else the actions are")
     group.add_argument("--action-unit", help="unit of the actions, such as rad/s or m/s")
     group.add_argument("--action-frame", help="frame that a twist is given in")
+    for end in ("low", "high"):
+        group.add_argument(
+            f"--action-{end}",
+            type=float,
+            nargs="+",
+            metavar="X",
+            help=f"{end}est value of each dimension of the action (default: what was seen)",
+        )
 
 
 def given(arguments: argparse.Namespace) -> dict:
@@ -45,20 +58,39 @@ def given(arguments: argparse.Namespace) -> dict:
         raise UserError(f"--period must be a positive number of seconds, it is {stated['period']}.")
     if stated.get("block", 1) < 1:
         raise UserError(f"--block must be positive, it is {stated['block']}.")
+    _check_limits(stated)
     return stated
+
+
+def _check_limits(stated: dict) -> None:
+    low, high = (stated.get(f"action_{end}") for end in ("low", "high"))
+    if low is None and high is None:
+        return
+    names = stated.get("action_names", low or high)
+    if low is None or high is None or not len(low) == len(high) == len(names):
+        raise UserError("--action-low and --action-high must both have a number for each action.")
+    if not all(-math.inf < a < b < math.inf for a, b in zip(low, high, strict=True)):
+        raise UserError(f"--action-low {low} must be below --action-high {high}, and both finite.")
 
 
 def combine(stated: dict, options: dict, where: str) -> dict:
     """Return the attributes that ``where`` states with those of ``options``; UserError where they differ."""
     for name, value in options.items():
         told = stated.get(name, value)
-        same = math.isclose(told, value, rel_tol=1e-6) if name == "period" else told == value
+        same = _same(told, value)
         if not same:
             raise UserError(
                 f"{where} says {_WORDS[name][1]} {told!r}, {_WORDS[name][0]} says {value!r}: "
                 f"leave out {_WORDS[name][0]}."
             )
     return {**stated, **options}
+
+
+def _same(a, b) -> bool:
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    numbers = isinstance(a, int | float) and isinstance(b, int | float)
+    return math.isclose(a, b, rel_tol=1e-6) if numbers else a == b
 
 
 def require(known: dict, where: str) -> None:

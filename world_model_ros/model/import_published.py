@@ -1,12 +1,9 @@
-"""The ``import-checkpoint`` verb: a published LeWM folder becomes a checkpoint.
+"""Read a published LeWM folder, for the ``import-checkpoint`` verb (training/import_checkpoint.py).
 
 The folder holds ``config.json`` (Hydra) and ``weights.pt``. Of the configuration only numbers are
 read: its ``_target_`` strings name code and are never followed. The weights are read as plain tensors.
-Action statistics are not published with the weights, so they must be given: with wrong ones a planner
-is worse than chance.
 """
 
-import argparse
 import dataclasses
 import json
 import re
@@ -17,8 +14,8 @@ import torch
 from torch import Tensor
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import build_model, save_checkpoint, strip_prefixes
-from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+from world_model_ros.model.checkpoint import build_model, strip_prefixes
+from world_model_ros.model.config import ActionSpec, ModelConfig
 from world_model_ros.model.strict import build
 
 CONFIG = "config.json"
@@ -41,45 +38,6 @@ _RESPELLED = [
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"^(encoder\.layers\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
 ]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's options."""
-    parser.add_argument("folder", type=Path, help=f"published folder with {CONFIG} and {WEIGHTS}")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
-    parser.add_argument(
-        "--action-stats",
-        type=Path,
-        help="JSON file with names, kind, unit, mean, std, low, high (and frame) of one control step",
-    )
-    parser.add_argument("--period", type=float, help="seconds of one control step")
-    parser.add_argument("--block", type=int, help="control steps in one model step")
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored weights")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Import and say where the checkpoint is; UserError for anything that does not fit."""
-    missing = [f"--{n.replace('_', '-')}" for n in ("action_stats", "period", "block")
-               if getattr(arguments, n) is None]  # fmt: skip
-    if missing:
-        raise UserError(
-            f"{', '.join(missing)} must be given: published weights come without action statistics and "
-            "timing, and a planner with the wrong ones is worse than chance."
-        )
-    action = read_action_stats(arguments.action_stats)
-    model, config = read_published(arguments.folder)
-    spec = CheckpointSpec(
-        model=config,
-        image=ImageSpec(size=config.image_size, resize="bilinear"),
-        action=action,
-        period=arguments.period,
-        block=arguments.block,
-        training={"imported": str(arguments.folder)},
-    )
-    card = f"# {arguments.out.name}\n\nImported from published LeWM weights, {arguments.folder.name}.\n"
-    save_checkpoint(arguments.out, model, spec, card, arguments.dtype)
-    print(f"checkpoint: {arguments.out}")
-    return 0
 
 
 def read_published(folder: str | Path):

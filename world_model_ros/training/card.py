@@ -1,5 +1,7 @@
 """The card of a checkpoint: its data, the commands that make it, the measured results."""
 
+from itertools import pairwise
+
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.model.config import CheckpointSpec
 
@@ -90,6 +92,10 @@ def write_card(
     action = ", ".join(spec.action.names)
     mistaken = metrics.get("goal_reached_mistaken")
     reached = f"{thresholds.goal_reached:.3f} ({metrics['goal_reached_from']}"
+    started = "".join(
+        f" Steps {first + 1} to {last} were taken with the learning rate of {steps} steps."
+        for (first, steps), (last, _) in pairwise(training.get("schedule", []))
+    )
     reached += ")" if mistaken is None else f"; {mistaken:.2%} of pairs over 5 cm apart pass it too)"
     return f"""# {name}
 
@@ -113,7 +119,7 @@ commit {training["commit"] or "unknown"}, torch {training["torch"]}, \
 {training["steps"]} steps of {training["batch"]} clips, \
 SIGReg weight {training["sigreg"]:g}, motion weight {training.get("motion", 0):g}, \
 disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training["precision"]}, \
-{training["minutes"]:.1f} minutes on {training["device"]} ({training["threads"]} threads).
+{training["minutes"]:.1f} minutes on {training["device"]} ({training["threads"]} threads).{started}
 
 ## Measured on held-out episodes
 

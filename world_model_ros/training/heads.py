@@ -1,4 +1,4 @@
-"""Heads on the frozen latents of a trained world model, and the ``train-heads`` verb, which adds them later.
+"""Heads on the frozen latents of a trained world model.
 
 The temporal-distance head estimates how many model steps lie between two latents; the inverse-dynamics
 head guesses the actions between them. Both are small MLPs fitted to the training episodes' latents. The
@@ -9,32 +9,21 @@ import argparse
 import dataclasses
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from world_model_ros.data.clips import Clips, split_episodes
-from world_model_ros.data.frame_cache import cache_where_needed
-from world_model_ros.data.normalisation import action_spec, interface_of
+from world_model_ros.data.clips import Clips
 from world_model_ros.data.together import EpisodeFiles
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import (
-    check_place,
-    choose_device,
-    load_checkpoint,
-    round_weights,
-    save_checkpoint,
-)
-from world_model_ros.model.config import CARD_NAME, CheckpointSpec, find_checkpoint, interface_differences
+from world_model_ros.model.checkpoint import round_weights
+from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.heads import HORIZON, InverseDynamics, ObjectDistance, TemporalDistance
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.provenance import command_line, source_commit
-from world_model_ros.training.card import with_heads
 from world_model_ros.training.decoder import SIZE, STEPS, WIDTH, decoder_metrics, fit_decoder
 from world_model_ros.training.metrics import encode_frames
+from world_model_ros.training.progress import counted
 
 FRAMES = 250_000  # of the training episodes, encoded for the heads
 ENCODED = 4096  # of them at a time
@@ -53,19 +42,6 @@ CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
 LEAST_SPREAD = 0.05  # of a joint, as a share of the largest one: smaller ones are not scaled up
 NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
 TEMPORAL_STEPS, INVERSE_STEPS = 3000, 4000  # by default
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``train-heads``."""
-    parser.add_argument("--checkpoint", required=True, help="folder or shipped model that gets the heads")
-    parser.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="episode files (.h5) that it was trained on"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
-    add_step_arguments(parser)
-    parser.set_defaults(temporal_steps=None, inverse_steps=None)  # 0 where only a decoder is asked for
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--threads", type=int, default=0, help="torch threads, 0 for torch's own choice")
 
 
 def add_step_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,50 +87,6 @@ def steps_of(arguments: argparse.Namespace) -> dict[str, int]:
     if min(steps.values()) < 0:
         raise UserError(f"{', '.join(f'--{name}-steps' for name in steps)} must not be negative.")
     return steps
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Write the checkpoint with heads, a decoder or both fitted to the data it was trained on.
-
-    All other weights, the thresholds and the card's text stay as they are; a head with 0 steps stays
-    too. Raises UserError where the data is not that of the training.
-    """
-    if arguments.threads < 0:
-        raise UserError("--threads must not be negative.")
-    steps = steps_of(arguments)
-    check_place("--out", arguments.out)
-    source_commit()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    checkpoint = find_checkpoint(arguments.checkpoint)
-    model, spec = load_checkpoint(checkpoint, choose_device(arguments.device).type)
-    noted = spec.training
-    if not {"held_out_share", "seed"} <= noted.keys():
-        raise UserError(f"{checkpoint} does not say which episodes it held out: train it with heads instead.")
-    with EpisodeFiles(arguments.data, noted.get("episodes"), noted.get("dropped_actions", ())) as file:
-        training, held_out = split_episodes(len(file), noted["held_out_share"], noted["seed"])
-        if not _same_data(file, training, spec):
-            raise UserError(
-                f"{file.path} is not the data of {checkpoint}: its actions differ. Give the file it was "
-                f"trained on ({noted.get('data', 'unknown')})."
-            )
-        frames, size = spec.history + 1, spec.image.size
-        cache = cache_where_needed(file, size)
-        clips, unseen = (
-            Clips(file, spec.action, spec.block, frames, episodes, size, cache)
-            for episodes in (training, held_out)
-        )
-        spec, metrics = add_heads(model, spec, file, clips, unseen, steps, noted["seed"])
-    command = command_line("train-heads", arguments, add_arguments, leave_out=("threads",))
-    note = {"command": command, "commit": source_commit()}
-    part = "decoder" if steps["decoder"] and sum(map(bool, steps.values())) == 1 else "heads"
-    noted = {**noted, "validation": {**noted.get("validation", {}), **metrics}, part: note}
-    path = checkpoint / CARD_NAME
-    card = with_heads(path.read_text(), part, note, metrics) if path.is_file() else None
-    save_checkpoint(arguments.out, model, dataclasses.replace(spec, training=noted), card, dtype=STORED)
-    words = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-    print(f"{words or 'no head was asked for'}; checkpoint: {arguments.out}")
-    return 0
 
 
 def add_heads(
@@ -356,7 +288,7 @@ def _train(
     module: nn.Module, loss: Callable[[nn.Module], Tensor], steps: int, rate: float, name: str
 ) -> None:
     optimiser = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-3)
-    for step in tqdm(range(steps), desc=name, unit="step", disable=None, leave=False):
+    for step in counted(name, steps):
         for group in optimiser.param_groups:
             group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimiser.zero_grad(set_to_none=True)
@@ -442,16 +374,6 @@ def _proprio(file: EpisodeFiles, clips: Clips, episodes: int) -> Tensor:
     return torch.from_numpy(np.nan_to_num(np.concatenate(states)))
 
 
-def _same_data(file: EpisodeFiles, training: list[int], spec: CheckpointSpec) -> bool:
-    file.assume(spec.interface)
-    action = action_spec(file, training)
-    same = not interface_differences(spec.interface, interface_of(file), ("", ""))
-    return same and all(
-        np.allclose(getattr(action, name), getattr(spec.action, name), rtol=1e-4, atol=1e-5)
-        for name in ("mean", "std", "low", "high")
-    )
-
-
 def _rounded(head: nn.Module) -> nn.Module:
     head.load_state_dict(round_weights(head.state_dict(), STORED))
     return head
@@ -469,6 +391,9 @@ def _by_episode(model: LeWorldModel, clips: Clips, spec: CheckpointSpec) -> tupl
     # the last block of an episode may reach past its end: it is not used
     blocks = torch.from_numpy(np.nan_to_num(clips.blocks[rows]))
     # Part by part: the frames may be in a file because they do not fit into memory.
-    parts = (rows[i : i + ENCODED] for i in range(0, len(rows), ENCODED))
-    latents = torch.cat([encode_frames(model, clips.pixels[part], spec.image) for part in parts])
+    parts = [rows[i : i + ENCODED] for i in range(0, len(rows), ENCODED)]
+    encoded = [
+        encode_frames(model, clips.pixels[parts[i]], spec.image) for i in counted("frames", len(parts))
+    ]
+    latents = torch.cat(encoded)
     return latents, blocks, lengths[kept]

@@ -1,14 +1,14 @@
 """The training loop: resumable, and the same whether it was interrupted or not.
 
 Everything random in a step (batch, SIGReg's directions, disturbances, dropout) follows from the seed and
-the step's number alone, so a resumed run needs no generator's state.
+the step's number alone (and on the rank, where several processes share a batch), so a resumed run needs no
+generator's state.
 """
 
 import contextlib
 import json
 import math
 import signal
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.errors import UserError
@@ -28,14 +27,16 @@ from world_model_ros.model.config import ImageSpec, ModelConfig
 from world_model_ros.model.encoder import normalise_pixels
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.model.sigreg import draw_directions, sigreg
-from world_model_ros.model.strict import json_text
 from world_model_ros.training.metrics import latent_metrics, looks_collapsed, validate
-from world_model_ros.training.state import STATE_NAME, drop_later_lines, read_state, write_state
+from world_model_ros.training.metrics_log import MetricsLog
+from world_model_ros.training.progress import Progress
+from world_model_ros.training.ranks import Ranks, share_batch_norm
+from world_model_ros.training.state import STATE_NAME, read_state, write_state
 
-METRICS_NAME = "metrics.jsonl"
 _SAVE_SECONDS = 60.0
 _VALIDATION_CLIPS = 512
 _WARMUP_SHARE = 0.01
+_APART = 1_000_000_000_039  # between the seeds of two ranks
 
 # The disturbances of frames, see augment().
 NOISE = 0.10  # largest standard deviation, of the full range
@@ -82,18 +83,27 @@ class LossTerms(NamedTuple):
 
 
 def training_loss(
-    model: LeWorldModel, pixels: Tensor, blocks: Tensor, directions: Tensor, weight: float
+    model: LeWorldModel,
+    pixels: Tensor,
+    blocks: Tensor,
+    directions: Tensor,
+    weight: float,
+    ranks: Ranks | None = None,
 ) -> LossTerms:
     """Return the losses of clips (paper, 3): prediction error plus one regulariser.
 
     pixels (B, T, 3, H, W) normalised, blocks (B, T, A), T = history + 1. The prediction error is the mean
     square over all predicted positions; gradients flow through the prediction and through its target. The
     block leaving the last frame is not used.
+
+    With ``ranks`` the clips are this rank's part of a batch: the prediction error is that of this part,
+    ``sigreg`` that of the batch; the mean of the ranks' gradients is the gradient of the batch.
     """
+    ranks = ranks or Ranks()
     latents = model.encode(pixels)
     predicted = model.predict(latents[:, :-1], blocks[:, :-1])
     prediction = (predicted.float() - latents[:, 1:].float()).square().mean()
-    regulariser = sigreg(latents.transpose(0, 1), directions)
+    regulariser = sigreg(latents.transpose(0, 1), directions, mean_=ranks.mean_, processes=ranks.size)
     return LossTerms(prediction + weight * regulariser, prediction, regulariser, latents)
 
 
@@ -133,9 +143,10 @@ class TrainingInterruptedError(Exception):
 class TrainingRun:
     """A model, its optimiser and the folder that holds their state and the metrics file.
 
-    ``identity`` says what is trained on what; a state with another identity is refused (UserError).
+    ``identity`` says what is trained on what; a state with another identity is refused (UserError), but the
+    number of steps may differ: the learning rate follows the new number from then on (``schedule``).
     ``block`` is the number of control steps in an action block. ``start`` are weights to begin with
-    instead of random ones.
+    instead of random ones. Of several ``ranks`` the first alone reads and writes the folder.
     """
 
     def __init__(
@@ -147,25 +158,31 @@ class TrainingRun:
         identity: dict | None = None,
         block: int = 1,
         start: dict[str, Tensor] | None = None,
+        ranks: Ranks | None = None,
     ):
         self.folder = Path(folder)
         self.settings = settings
+        self.ranks = ranks or Ranks()
         self.device = torch.device(device)
         self.identity = identity_of(config, settings, identity or {})
         torch.manual_seed(settings.seed)
         self.model = LeWorldModel(config).to(self.device)
         if start is not None:
             self.model.load_state_dict(start)
+        if self.ranks.size > 1:
+            share_batch_norm(self.model, self.ranks)
         self.motion = Motion(config.latent_dim, config.action_dim // block).to(self.device)
         learning = [self.model, self.motion] if settings.motion else [self.model]
+        self.parameters = [p for module in learning for p in module.parameters()]
         self.optimiser = torch.optim.AdamW(
-            [p for module in learning for p in module.parameters()],
+            self.parameters,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             fused=True,
         )
         self.step = 0
         self.seconds = 0.0  # spent training, over all interruptions
+        self.schedule = [[0, settings.steps]]  # from which step on, for how many steps in all
         self._resume()
 
     @property
@@ -176,45 +193,58 @@ class TrainingRun:
     def train(self, clips: Clips, validation: Clips, image: ImageSpec) -> None:
         """Train up to the last step, with a progress bar on terminals and lines elsewhere.
 
-        On SIGINT or SIGTERM the state is saved and TrainingInterruptedError raised. UserError where the
-        folder cannot be made, and where the loss stops being finite; the last good state stays.
+        On SIGINT or SIGTERM to any rank the state is saved and TrainingInterruptedError raised. UserError
+        where the folder cannot be made, and where the loss stops being finite; the last good state stays.
         """
-        settings = self.settings
+        settings, first = self.settings, self.ranks.rank == 0
+        chosen = validation.some(_VALIDATION_CLIPS, settings.seed)
+        begun = time.monotonic() - self.seconds
+        saved = reported = time.monotonic()
+        window = []
+        self.model.train()
+        if first and self.finished and self.schedule[-1][0] == self.step:
+            self.save()  # it ends earlier than it was to: the state says so too
+        with (
+            _stop_requests() as stop,
+            self._log() as log,
+            Progress("training", settings.steps, self.step, leave=True) as progress,
+        ):
+            while not self.finished:
+                losses, stopping = self._train_step(clips, image, stop)
+                text = ""
+                if first:
+                    window.append((losses.prediction.detach(), losses.sigreg.detach()))
+                if first and (self.step % settings.report_every == 0 or self.finished):
+                    now = time.monotonic()
+                    metrics = self._report(window, losses)
+                    metrics["steps_per_second"] = len(window) / max(now - reported, 1e-9)
+                    window, reported = [], now
+                    log.report(self.step, metrics)
+                    text = _summary(metrics)
+                progress.update(text)
+                if first and (self.step % settings.validate_every == 0 or self.finished):
+                    metrics = validate(self.model, validation, image, chosen)
+                    log.validation(self.step, metrics)
+                    _announce(progress, metrics)
+                if first and (time.monotonic() - saved > _SAVE_SECONDS or self.finished or stopping):
+                    saved = time.monotonic()
+                    self.seconds = saved - begun
+                    self.save()
+                if stopping and not self.finished:
+                    self.ranks.from_first(None)  # the others end when the state is saved
+                    raise TrainingInterruptedError
+        self.model.eval()
+
+    def _log(self) -> contextlib.AbstractContextManager:
+        if self.ranks.rank:
+            return contextlib.nullcontext()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            return MetricsLog(self.folder, self.step)
         except OSError as error:
             raise UserError(
                 f"--run {self.folder} cannot be made ({error.strerror}): choose another place."
             ) from None
-        chosen = validation.some(_VALIDATION_CLIPS, settings.seed)
-        begun = time.monotonic() - self.seconds
-        saved, window = time.monotonic(), []
-        self.model.train()
-        with (
-            _stop_requests() as stop,
-            (self.folder / METRICS_NAME).open("a") as lines,
-            tqdm(total=settings.steps, initial=self.step, unit="step", disable=None) as bar,
-        ):
-            while not self.finished:
-                losses = self._train_step(clips, image)
-                window.append((losses.prediction.detach(), losses.sigreg.detach()))
-                bar.update()
-                if self.step % settings.report_every == 0 or self.finished:
-                    metrics = self._report(window, losses)
-                    window = []
-                    _write_line(lines, {"step": self.step, **metrics})
-                    bar.set_postfix_str(_summary(metrics))
-                if self.step % settings.validate_every == 0 or self.finished:
-                    metrics = validate(self.model, validation, image, chosen)
-                    _write_line(lines, {"step": self.step, "validation": metrics})
-                    _announce(bar, self.step, settings.steps, metrics)
-                if time.monotonic() - saved > _SAVE_SECONDS or self.finished or stop.is_set():
-                    saved = time.monotonic()
-                    self.seconds = saved - begun
-                    self.save()
-                if stop.is_set() and not self.finished:
-                    raise TrainingInterruptedError
-        self.model.eval()
 
     def save(self) -> None:
         """Write the state; a crash leaves the previous one."""
@@ -228,29 +258,51 @@ class TrainingRun:
                 "model": self.model.state_dict(),
                 "motion": self.motion.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "schedule": self.schedule,
             },
         )
 
     def _resume(self) -> None:
         path = self.folder / STATE_NAME
-        if not path.exists():
-            (self.folder / METRICS_NAME).unlink(missing_ok=True)
+        state = None
+        if self.ranks.rank == 0 and path.exists():
+            state = read_state(path, torch.device("cpu"), self.identity, IDENTITY_KINDS)
+        state = self.ranks.from_first(state)
+        if state is None:
             return
-        state = read_state(path, self.device, self.identity, IDENTITY_KINDS)
         self.model.load_state_dict(state["model"])
         if self.settings.motion:
             self.motion.load_state_dict(state["motion"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
-        drop_later_lines(self.folder / METRICS_NAME, self.step)
+        steps = json.loads(state["identity"])["settings"]["steps"]
+        self._change_steps(state.get("schedule", [[0, steps]]))
 
-    def _train_step(self, clips: Clips, image: ImageSpec) -> LossTerms:
-        settings = self.settings
-        pixels, blocks = clips.batch(batch_indices(self.step, len(clips), settings.batch, settings.seed))
-        # another seed for every step
-        generator = torch.Generator().manual_seed((settings.seed + 1) * 1_000_003 + self.step)
-        torch.manual_seed(generator.initial_seed())
+    def _change_steps(self, schedule: list[list[int]]) -> None:
+        """Go on with ``settings.steps`` after an earlier ``schedule``; UserError where more are done."""
+        steps = self.settings.steps
+        if steps < self.step:
+            raise UserError(
+                f"{self.folder} has {self.step} steps done: give --steps {self.step} or more, or train with "
+                "--restart to begin again, or choose another --run."
+            )
+        # a number of steps that no step was trained with leaves no trace
+        self.schedule = [entry for entry in schedule if entry[0] < self.step] or [[0, steps]]
+        if self.schedule[-1][1] != steps:
+            self.schedule.append([self.step, steps])
+
+    def _train_step(self, clips: Clips, image: ImageSpec, stop: threading.Event) -> tuple[LossTerms, bool]:
+        """Take a step; return its losses, and whether this or another rank was asked to stop (``stop``)."""
+        settings, ranks = self.settings, self.ranks
+        indices = batch_indices(self.step, len(clips), settings.batch, settings.seed)
+        pixels, blocks = clips.batch(ranks.part(indices))
+        # another seed for every step; ranks share the directions, but not disturbances and dropout
+        seed = (settings.seed + 1) * 1_000_003 + self.step
+        generator = torch.Generator().manual_seed(seed)
         directions = draw_directions(self.model.config.latent_dim, settings.projections, generator)
+        if ranks.rank:
+            generator.manual_seed(seed + ranks.rank * _APART)
+        torch.manual_seed(generator.initial_seed())
         pixels, blocks = torch.from_numpy(pixels), torch.from_numpy(blocks).to(self.device)
         if settings.augment:
             pixels = augment(pixels, settings.augment, generator)
@@ -263,12 +315,15 @@ class TrainingRun:
                 blocks,
                 directions.to(self.device),
                 settings.sigreg,
+                ranks,
             )
         total = losses.total
         if settings.motion:
             total = total + settings.motion * self.motion(losses.latents, blocks)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
+        stopping = torch.tensor(float(stop.is_set()), device=self.device)
+        prediction, stopping = ranks.mean_gradients(self.parameters, losses.prediction, stopping)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         if not torch.isfinite(norm):
             raise UserError(
@@ -277,7 +332,7 @@ class TrainingRun:
             )
         self.optimiser.step()
         self.step += 1
-        return losses
+        return losses._replace(prediction=prediction), bool(stopping)
 
     def _report(self, window: list, losses: LossTerms) -> dict[str, float]:
         prediction, regulariser = (float(torch.stack(column).mean()) for column in zip(*window, strict=True))
@@ -318,11 +373,6 @@ def _stop_requests():
             signal.signal(number, handler)
 
 
-def _write_line(file, values: dict) -> None:
-    file.write(json_text(values) + "\n")
-    file.flush()
-
-
 def _summary(metrics: dict[str, float]) -> str:
     return (
         f"error/copy {metrics['ratio']:.3f}, SIGReg {metrics['sigreg']:.2f}, "
@@ -330,14 +380,15 @@ def _summary(metrics: dict[str, float]) -> str:
     )
 
 
-def _announce(bar: tqdm, step: int, steps: int, metrics: dict[str, float]) -> None:
+def _announce(progress: Progress, metrics: dict[str, float]) -> None:
     text = (
-        f"step {step} of {steps}: held-out error {metrics['prediction']:.4f}, copying {metrics['copy']:.4f}, "
-        f"ratio {metrics['ratio']:.3f}, std {metrics['latent_std']:.2f}, rank {metrics['effective_rank']:.1f}"
+        f"step {progress.done} of {progress.total}: held-out error {metrics['prediction']:.4f}, copying "
+        f"{metrics['copy']:.4f}, ratio {metrics['ratio']:.3f}, std {metrics['latent_std']:.2f}, "
+        f"rank {metrics['effective_rank']:.1f}; {progress.speed}"
     )
     if looks_collapsed(metrics):
         text += "\nwarning: the latents are collapsing; raise --sigreg or lower --lr"
-    bar.write(text, file=sys.stderr)
+    progress.write(text)
 
 
 def augment(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.model.config import ImageSpec
-from world_model_ros.model.encoder import normalise_pixels
+from world_model_ros.model.encoder import normalise_pixels, prepare_images
 from world_model_ros.model.lewm import LeWorldModel
 
 BATCH = 64  # clips encoded at a time
@@ -94,7 +94,11 @@ def encode_frames(model: LeWorldModel, pixels: np.ndarray, image: ImageSpec, bat
 
 
 def _prepared(pixels: np.ndarray, model: LeWorldModel, image: ImageSpec) -> Tensor:
-    return normalise_pixels(torch.from_numpy(pixels).to(next(model.parameters()).device), image)
+    device = next(model.parameters()).device
+    if pixels.shape[-3:-1] == (image.size, image.size):
+        return normalise_pixels(torch.from_numpy(pixels).to(device), image)
+    prepared = prepare_images(pixels.reshape(-1, *pixels.shape[-3:]), image).to(device)
+    return prepared.view(*pixels.shape[:-3], *prepared.shape[-3:])
 
 
 def validate(model: LeWorldModel, clips: Clips, image: ImageSpec, indices=None) -> dict[str, float]:

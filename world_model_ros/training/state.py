@@ -12,6 +12,7 @@ import torch
 from world_model_ros.errors import UserError
 
 STATE_NAME = "state.pt"
+_STEPS = "settings.steps "
 # What torch.load and json raise for a file that is missing, cut short, or holds something else (tried with
 # 4000 damaged files).
 UNREADABLE = (
@@ -39,8 +40,8 @@ def read_state(path: Path, device: torch.device, identity: dict, kinds: dict[str
     """Return what ``write_state`` wrote for a training with this ``identity``.
 
     ``kinds`` are the dataclasses whose fields stand in the identity under a name: a field that came later
-    counts as its default in an older state. Raises UserError where the file is damaged or belongs to
-    another training.
+    counts as its default in an older state. The number of steps may be another one. Raises UserError where
+    the file is damaged or belongs to another training.
     """
     remedy = "train with --restart to begin again, or choose another --run"
     try:
@@ -50,26 +51,10 @@ def read_state(path: Path, device: torch.device, identity: dict, kinds: dict[str
             state[name]
     except UNREADABLE as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): {remedy}.") from None
-    differing = _differences(_completed(there, kinds), identity)
+    differing = [d for d in _differences(_completed(there, kinds), identity) if not d.startswith(_STEPS)]
     if differing:
         raise UserError(f"{path.parent} was started differently ({'; '.join(differing)}): {remedy}.")
     return state
-
-
-def drop_later_lines(path: Path, step: int) -> None:
-    """Drop the lines of a metrics file that a killed run had written after its last saved state."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except ValueError:
-            continue  # the line a kill cut short
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
 
 
 def recorded_settings(folder: Path) -> dict:

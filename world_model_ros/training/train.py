@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from world_model_ros.data import unstated
 from world_model_ros.data.clips import Clips, split_episodes
-from world_model_ros.data.frame_cache import cache_where_needed
+from world_model_ros.data.frame_cache import SHARE, cache_where_needed
 from world_model_ros.data.normalisation import action_spec, interface_of
 from world_model_ros.data.robot import read_robot
 from world_model_ros.data.together import EpisodeFiles
@@ -43,13 +44,14 @@ from world_model_ros.training.card import collect_command, write_card
 from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, steps_of
 from world_model_ros.training.loop import (
     IDENTITY_KINDS,
-    METRICS_NAME,
     TrainingInterruptedError,
     TrainingRun,
     TrainingSettings,
     identity_of,
 )
 from world_model_ros.training.metrics import overfits, validate
+from world_model_ros.training.metrics_log import delete_metrics
+from world_model_ros.training.ranks import Ranks, joined
 from world_model_ros.training.state import STATE_NAME, find_run
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
@@ -106,6 +108,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", choices=_SIZES, default="small", help="small and medium for CPUs, full as published"
     )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the pictures that the model sees (default: 64, full 224)",
+    )
     parser.add_argument("--history", type=int, default=3, help="number of frames that the predictor sees")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="optimiser steps")
     parser.add_argument("--batch", type=int, default=defaults.batch, help="clips of one step")
@@ -145,9 +153,12 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device).type
     given = unstated.given(arguments)
-    with EpisodeFiles(arguments.data, arguments.episodes, arguments.drop_actions, given) as file:
+    with (
+        joined(device) as ranks,
+        EpisodeFiles(arguments.data, arguments.episodes, arguments.drop_actions, given) as file,
+    ):
         check_data(file)
-        return _train(arguments, file, device)
+        return _train(arguments, file, device, ranks)
 
 
 def check_data(file: EpisodeFiles) -> None:
@@ -164,11 +175,16 @@ def check_data(file: EpisodeFiles) -> None:
             print(f"note: {part.path}: {note}", file=sys.stderr)
 
 
-def _train(arguments: argparse.Namespace, file: EpisodeFiles, device: str) -> int:
+def _train(arguments: argparse.Namespace, file: EpisodeFiles, device: str, ranks: Ranks) -> int:
     training_episodes, held_out = split_episodes(len(file), arguments.val, arguments.seed)
     spec, weights, before = _spec(arguments, file, training_episodes), None, {}
     if arguments.start:
         spec, weights, before = start_from(find_checkpoint(arguments.start), spec, interface_of(file))
+        if arguments.image_size not in (None, spec.image.size):
+            raise UserError(
+                f"{arguments.start} sees pictures of {spec.image.size} pixels: leave out --image-size, or "
+                "--start."
+            )
     settings = TrainingSettings(
         steps=arguments.steps,
         batch=arguments.batch,
@@ -189,27 +205,51 @@ def _train(arguments: argparse.Namespace, file: EpisodeFiles, device: str) -> in
     if weights:
         identity["start"] = fingerprint(weights)
     folder = _run_folder(arguments, spec.model, settings, identity)
-    if arguments.restart:
-        _delete_state(folder)
-    trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block, weights)
+    if arguments.restart and ranks.rank == 0:
+        (folder / STATE_NAME).unlink(missing_ok=True)
+        delete_metrics(folder)
+    trainer = TrainingRun(folder, spec.model, settings, device, identity, spec.block, weights, ranks)
     if trainer.finished and _exported(arguments, settings, file):
         print(f"{folder} has all {settings.steps} steps done: {arguments.out} (--restart trains again)")
         return 0
     frames, size = spec.history + 1, spec.image.size
-    cache = cache_where_needed(file, size, arguments.memory, arguments.cache)
+    for turn in ranks.turns():  # the first of a machine writes what the others read, too
+        if turn == ranks.local_rank:
+            memory = None if arguments.memory is None else arguments.memory / ranks.local_size
+            cache = cache_where_needed(file, size, memory, arguments.cache, SHARE / ranks.local_size)
     clips = Clips(file, spec.action, spec.block, frames, training_episodes, size, cache)
     validation = Clips(file, spec.action, spec.block, frames, held_out, size, cache)
     if len(clips) < settings.batch:
         print(f"note: only {len(clips)} clips, so a step sees all of them", file=sys.stderr)
     if trainer.step and not trainer.finished:
         print(f"going on at step {trainer.step} of {settings.steps}", file=sys.stderr)
+        if len(trainer.schedule) > 1 and trainer.schedule[-1][0] == trainer.step:
+            print(
+                f"note: until now the learning rate was that of {trainer.schedule[-2][1]} steps, from here "
+                f"on it is that of {settings.steps}",
+                file=sys.stderr,
+            )
     try:
         trainer.train(clips, validation, spec.image)
     except TrainingInterruptedError:
-        print(f"stopped after step {trainer.step}; the same command goes on from there", file=sys.stderr)
+        print(
+            f"stopped after step {trainer.step}; the same command goes on from there, and with --steps "
+            f"{trainer.step} it makes a checkpoint of what is learned so far",
+            file=sys.stderr,
+        )
         return 130
+    if ranks.rank:
+        return 0
     spec = dataclasses.replace(spec, training=_provenance(arguments, trainer, file, before))
-    _export(arguments, trainer, spec, file, clips, validation)
+    try:
+        _export(arguments, trainer, spec, file, clips, validation)
+    except KeyboardInterrupt:
+        print(
+            f"stopped before the checkpoint was complete: all {trainer.step} steps are kept in {folder}; the "
+            "same command fits the heads from the beginning and writes it",
+            file=sys.stderr,
+        )
+        return 130
     return 0
 
 
@@ -351,7 +391,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--memory is a number of gigabytes, it is {arguments.memory}.")
     if arguments.cache and not arguments.cache.is_dir():
         raise UserError(f"--cache {arguments.cache} is not a folder: make it, or choose another one.")
-    check_place("--out", arguments.out)
+    if int(os.environ.get("RANK", 0)) == 0:  # of torchrun: the others write nothing
+        check_place("--out", arguments.out)
     if arguments.run and arguments.run.exists() and not arguments.run.is_dir():
         raise UserError(f"--run {arguments.run} is not a folder: choose another one.")
 
@@ -373,6 +414,10 @@ def _spec(arguments: argparse.Namespace, file: EpisodeFiles, episodes: list[int]
     action = action_spec(file, episodes)
     block = int(file.attributes["block"])
     model = dataclasses.replace(_SIZES[arguments.size](block * action.dim), history=arguments.history)
+    if arguments.image_size is not None:
+        model = dataclasses.replace(model, image_size=arguments.image_size)
+        if model.problems():
+            raise UserError(f"--image-size {arguments.image_size}: {'; '.join(model.problems())}.")
     image = ImageSpec(size=model.image_size)
     spec = CheckpointSpec(
         model,
@@ -420,6 +465,8 @@ def _provenance(arguments, trainer: TrainingRun, file: EpisodeFiles, before: dic
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "minutes": trainer.seconds / 60 + before.get("minutes", 0.0),
         **{name: getattr(settings, name) for name in noted},
+        **({"schedule": trainer.schedule} if len(trainer.schedule) > 1 else {}),
+        **({"processes": trainer.ranks.size} if trainer.ranks.size > 1 else {}),
     }
 
 
@@ -436,8 +483,3 @@ def _command(arguments: argparse.Namespace) -> str:
         add_arguments,
         leave_out=("restart", "run", "commit", "threads", "memory", "cache"),
     )
-
-
-def _delete_state(folder: Path) -> None:
-    for name in (STATE_NAME, METRICS_NAME):
-        (folder / name).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.sim.tasks import find_task
-from world_model_ros.training.loop import METRICS_NAME
+from world_model_ros.training.metrics_log import METRICS_NAME
 from world_model_ros.training.state import recorded_settings
 
 OTHER_PROTOCOLS = (
