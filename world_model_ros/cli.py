@@ -14,6 +14,7 @@ from world_model_ros.errors import UserError
 VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
     "collect": ("world_model_ros.evaluation.collect", "let an explorer or the planner fill an episode file"),
+    "record": ("world_model_ros.nodes.record", "record a robot's episodes, with keys or services"),
     "convert": (
         "world_model_ros.data.convert",
         "make an episode file of bags and of other data sets, or a LeRobot folder of one",
