@@ -43,7 +43,8 @@ class Recorder:
         self.writer = WriterThread(path, {**probe.attributes, "source": source}, self.row_period)
         self._silence = rules.split_gap + rules.reorder
         self._recent: deque = deque()  # (received, record, or the stream and the reason of a rejection)
-        self._kept = round(max(PROBE, FEW_ROWS * self.row_period, keep_last) * SECOND)
+        self._judged = max(PROBE, FEW_ROWS * self.row_period)  # seconds of the newest messages
+        self._recorded = 0  # up to when messages were in a recording
         self._ingest: Ingest | None = None  # while recording
         self._rows: list = []  # that are not handed on yet
         self._began = 0
@@ -71,14 +72,14 @@ class Recorder:
             arrivals.arrived(received)
         if stream.role == "camera":
             self._frame_bytes[stream.name] = record.content[""].nbytes
-        if self._ingest is None:
-            self._remember(received, record)
-        else:
+        self._remember(received, record)
+        if self._ingest is not None:
             self._hand_on(self._ingest.add(record))
 
     def _remember(self, received: int, item) -> None:
         self._recent.append((received, item))
-        while self._recent and abs(received - self._recent[0][0]) > self._kept:
+        seconds = self._judged if self.recording else max(self._judged, self.seconds_kept)
+        while abs(received - self._recent[0][0]) > seconds * SECOND:
             self._recent.popleft()
 
     def problems(self, now: int) -> list[str]:
@@ -89,19 +90,19 @@ class Recorder:
     def _probe(self) -> list[str]:
         """Feed the newest messages through an ingest of their own: do they give rows?"""
         probe = Ingest(self.robot, self.rules)
-        rows = self._feed(probe, max(PROBE, FEW_ROWS * self.row_period))
+        rows = self._feed(probe, self._judged)
         if problem := probe.problem():
             return [problem]
         if not rows:
             return ["the streams give no two steps in a row together: correct policies and rates"]
         return []
 
-    def _feed(self, ingest: Ingest, seconds: float) -> list:
-        """Feed the messages of the newest seconds; return the rows."""
+    def _feed(self, ingest: Ingest, seconds: float, after: int = 0) -> list:
+        """Feed the messages of the newest seconds, those that came later than ``after``; return the rows."""
         rows = []
         newest = self._recent[-1][0] if self._recent else 0
         for received, item in self._recent:
-            if newest - received > seconds * SECOND:
+            if newest - received > seconds * SECOND or received <= after:
                 continue
             if len(item) == 2:
                 ingest.reject(*item)
@@ -117,7 +118,6 @@ class Recorder:
             raise UserError(f"not started: {'; '.join(problems)}.")
         self._check_room()
         self._ingest = Ingest(self.robot, self.rules)
-        self._recent.clear()
         self._began = now
         for arrivals in self.arrivals.values():
             arrivals.restart()
@@ -150,6 +150,7 @@ class Recorder:
         if not self.recording:
             raise UserError("no episode is being recorded: delete_last deletes the last one.")
         self._ingest, self._rows = None, []
+        self._recorded = self._recent[-1][0] if self._recent else 0
         return self.writer.discard()
 
     def delete_last(self) -> Future:
@@ -166,8 +167,7 @@ class Recorder:
             raise UserError("an episode is being recorded: its last seconds are in it.")
         self._check_room()
         self._ingest = Ingest(self.robot, self.rules)
-        self._hand_on(self._feed(self._ingest, self.seconds_kept))
-        self._recent.clear()
+        self._hand_on(self._feed(self._ingest, self.seconds_kept, self._recorded))
         return self._end(NO_LABEL)
 
     def check(self, now: int) -> tuple[str, Future] | None:
@@ -179,13 +179,14 @@ class Recorder:
             return None
         if self.writer.error:
             return "", self._end(NO_LABEL)
-        silent = [
-            f"{name} ({arrivals.stream.topic}) has not arrived for {age:.1f} s"
-            + (f": {arrivals.absent}" if arrivals.absent else "")
-            for name, arrivals in self.arrivals.items()
-            if (age := self._age(arrivals, now)) > self._silence
-        ]
-        if silent:
+        ages = {name: self._age(arrivals, now) for name, arrivals in self.arrivals.items()}
+        if max(ages.values()) > self._silence:
+            silent = [
+                f"{name} ({arrivals.stream.topic}) has not arrived for {ages[name]:.1f} s"
+                + (f": {arrivals.absent}" if arrivals.absent else "")
+                for name, arrivals in self.arrivals.items()
+                if ages[name] > self.rules.split_gap
+            ]
             return (
                 f"{'; '.join(silent)}. The episode ends before that and is kept, without a label.",
                 self._end(NO_LABEL),
@@ -210,6 +211,7 @@ class Recorder:
 
     def _end(self, label: int) -> Future:
         ingest, self._ingest = self._ingest, None
+        self._recorded = self._recent[-1][0] if self._recent else 0
         self._hand_on(ingest.finish())
         return self.writer.end(label, ingest.report())
 
@@ -266,4 +268,4 @@ class Recorder:
     def memory_kept(self) -> int:
         """Bytes of memory that the newest seconds take, as far as the cameras' frames are known."""
         frames = sum(c.rate * self._frame_bytes[c.name] for c in self.robot.cameras)
-        return int(np.ceil(frames * self._kept / SECOND))
+        return int(np.ceil(frames * max(self._judged, self.seconds_kept)))

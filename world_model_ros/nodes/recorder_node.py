@@ -217,7 +217,9 @@ class RecorderNode(Node):
             self.screen.say(", ".join(f"{key} {command}" for key, command in KEYS.items()))
         try:
             while not loop.stopping and not self.quitting:
-                loop.spin(READ_EVERY)
+                # The executor wakes up for every message, also for those that it does not handle.
+                time.sleep(READ_EVERY)
+                loop.spin(0.0)
                 self.read()
                 if (ended := self.recorder.check(self.now())) is not None:
                     why, outcome = ended
