@@ -14,8 +14,8 @@ from world_model_ros import cli
 from world_model_ros.data.arrivals import Arrivals
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.ingest import Ingest, Rules
-from world_model_ros.data.records import make_record
 from world_model_ros.data.recording import Recorder
+from world_model_ros.data.records import make_record
 from world_model_ros.data.robot import read_robot
 from world_model_ros.errors import UserError
 
@@ -153,7 +153,10 @@ def test_what_came_between_start_and_stop_is_what_the_ingest_makes_of_it(live):
 @pytest.mark.parametrize(
     ("run", "sentence"),
     [
-        (lambda r: r, r"front \(/front\) does not arrive, 20 Hz are declared: no message has come yet; wrist"),
+        (
+            lambda r: r,
+            r"front \(/front\) does not arrive, 20 Hz are declared: no message has come yet; wrist",
+        ),
         (
             lambda r: r.run(2, without={"wrist"}),
             r"started: wrist \(/wrist\) does not arrive, 10 Hz are declared: no message has come yet\.$",

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import sys
 from pathlib import Path
 
@@ -152,7 +153,7 @@ class Screen:
         if not self.live:
             return
         self._erase()
-        width = max(20, os.get_terminal_size(sys.stdout.fileno()).columns - 1)
+        width = max(20, shutil.get_terminal_size().columns - 1)
         print("\n".join(line[:width] for line in lines), flush=True)
         self._drawn = len(lines)
 
