@@ -42,7 +42,9 @@ MESSAGES = {
 class Input:
     """The messages of one stream, read when there is time: a callback for each would cost a third of a core.
 
-    It subscribes as the topic is published: by its type, and reliably where all publishers are reliable.
+    It subscribes with the type that the topic is published with. Best effort: a reliable reader that misses
+    a message gets nothing more until the publisher's heartbeat, 3 s later by default, and publishers of fast
+    streams have no old messages to send again.
     """
 
     def __init__(self, node: Node, stream: Stream, kinds: tuple[str, ...]):
@@ -50,7 +52,7 @@ class Input:
         topic = node.resolve_topic_name(stream.topic)
         self._topics = [topic, f"{topic}/compressed"] if stream.role == "camera" else [topic]
         self._subscription = None
-        self._made: tuple = ()  # topic, type and reliability that it has
+        self._made: tuple = ()  # topic and type that it has
         self._numbers: dict[bytes, int] = {}  # publisher -> the number of its newest message
 
     def look(self, keep: bool) -> str:
@@ -58,26 +60,23 @@ class Input:
         wanted, absent = self._find()
         if wanted and wanted != self._made and not (keep and self._subscription):
             self.close()
-            topic, kind, reliability = self._made = wanted
-            profile = QoSProfile(depth=DEPTHS[self.stream.role], reliability=reliability)
+            topic, kind = self._made = wanted
+            profile = QoSProfile(depth=DEPTHS[self.stream.role], reliability=ReliabilityPolicy.BEST_EFFORT)
             self._subscription = self.node.create_subscription(
                 MESSAGES[kind], topic, lambda _: None, profile, callback_group=NeverWakes()
             )
         return absent
 
     def _find(self) -> tuple[tuple, str]:
-        """Return topic, type and reliability to subscribe with, and why there are none."""
+        """Return topic and type to subscribe with, and why there are none."""
         wrong = ""
         for topic in self._topics:
-            publishers = self.node.get_publishers_info_by_topic(topic)
+            types = {info.topic_type for info in self.node.get_publishers_info_by_topic(topic)}
             for kind in self.kinds:
-                fitting = [p for p in publishers if p.topic_type == type_name(MESSAGES[kind])]
-                if fitting:
-                    reliable = all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in fitting)
-                    policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-                    return (topic, kind, policy), ""
-            if publishers and not wrong:
-                wrong = f"{topic} has {publishers[0].topic_type}, {' or '.join(self.kinds)} is needed"
+                if type_name(MESSAGES[kind]) in types:
+                    return (topic, kind), ""
+            if types and not wrong:
+                wrong = f"{topic} has {min(types)}, {' or '.join(self.kinds)} is needed"
         return (), wrong or f"nobody publishes {self._topics[0]}{self._others()}"
 
     def _others(self) -> str:
