@@ -424,7 +424,7 @@ def act():
     actions.publish(stamped(2, JointState(name=["j1", "j2"], velocity=[counts[2] % 7 / 7, 0.1])))
 while time.monotonic() - begin < float(sys.argv[-1]):
     for i, publish in enumerate((take, state, act)):
-        if time.monotonic() - begin >= counts[i] / rates[i]:
+        while time.monotonic() - begin >= counts[i] / rates[i]:
             publish()
             counts[i] += 1
     time.sleep(max(0.0, min(n / r for n, r in zip(counts, rates)) + begin - time.monotonic()))
