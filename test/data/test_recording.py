@@ -402,6 +402,22 @@ def test_what_was_damaged_on_the_way_to_the_disk_is_said(live, monkeypatch):
         robot.recorder.stop().result(30)
 
 
+def test_of_a_long_episode_a_part_is_read_back(live, monkeypatch):
+    robot = live().run(2)
+    reads, row = [], 8 * 8 * 3
+    monkeypatch.setattr("world_model_ros.data.writer_thread.READ_BACK", 8 * row)
+    true_read = h5py.Dataset.__getitem__
+
+    def read(data, part, **more):
+        if data.name == "/pixels":
+            reads.append((part.start, part.stop))
+        return true_read(data, part, **more)
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", read)
+    assert "read back, as recorded" in robot.record(2)
+    assert reads == [(i, i + 2) for i in range(0, 39, 12)]
+
+
 def test_what_never_changes_is_noted(live):
     robot = live()
     robot.make["front"] = "Image", lambda at, i: image(at, 0)
