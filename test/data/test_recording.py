@@ -182,6 +182,7 @@ def test_a_stream_that_is_missing_or_slow_is_named_with_rate_seen_and_needed(liv
 
 def test_why_nothing_comes_is_part_of_the_sentence(live):
     robot = live()
+    assert "; disk: room known with the frames; not ready: front" in robot.recorder.state(robot.clock)
     robot.recorder.arrivals["front"].absent = "nobody publishes /front"
     robot.refused("20 Hz are declared: nobody publishes /front;")
 
@@ -450,6 +451,9 @@ def test_what_a_killed_recorder_leaves_is_finished_or_continued(live, tmp_path, 
     shutil.copytree(parts, tmp_path / "again.h5.parts")
     assert cli.main(["record", "--finish", "--out", str(killed)]) == 0
     assert lengths(killed) == [20]
+    shutil.copytree(parts, tmp_path / "killed.h5.parts")
+    with EpisodeFile(killed) as file:
+        assert file.notes == [f"1 more episodes are in {killed}.parts: `record --finish` joins them"]
     again = live(path="again.h5")
     assert not list(again.recorder.writer.writer.parts.glob("*.tmp"))
     again.run(2).record(2)

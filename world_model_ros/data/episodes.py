@@ -202,7 +202,9 @@ class EpisodeFile:
     @property
     def notes(self) -> list[str]:
         """What a person should know about how the file is read, a phrase each."""
-        return self._pixels.notes
+        left = len([f for f in parts_of(self.path).glob("*.h5") if _PART.fullmatch(f.name)])
+        waiting = f"{left} more episodes are in {parts_of(self.path)}: `record --finish` joins them"
+        return [*self._pixels.notes, *([waiting] if left else [])]
 
     def actions(self, episode: int) -> np.ndarray:
         """Return its action rows, float32 (T, steps_per_row * dim), physical units, the last NaN."""
@@ -438,7 +440,8 @@ class EpisodeWriter:
                 with EpisodeFile(self.path) as old:
                     add_episodes(assembly, old, range(len(old)))
             out.attrs.update(self.attributes)
-            for index in sorted(self._staged):
+            bar = tqdm(sorted(self._staged), desc="join", unit="episode", leave=False, disable=None)
+            for index in bar:
                 with _open(self.part(index)) as part:
                     label = int(part.attrs.get("success", NO_LABEL))
                     assembly.add(dict(part), 0, len(part["pixels"]), label)

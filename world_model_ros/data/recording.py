@@ -257,7 +257,8 @@ class Recorder:
 
     def state(self, now: int) -> str:
         """Return in one line what is going on."""
-        room = f"disk: {self.seconds_left / 60:.0f} minutes"
+        known = all(self._frame_bytes.values())
+        room = f"disk: {f'{self.seconds_left / 60:.0f} minutes' if known else 'room known with the frames'}"
         if self.recording:
             return f"recording, {(now - self._began) / SECOND:.1f} s; {room}"
         found = [p for arrivals in self.arrivals.values() if (p := arrivals.problem(now))]

@@ -1,5 +1,6 @@
 """recorder_node: cameras, joints and actions become episodes on disk."""
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -148,9 +149,12 @@ class RecorderNode(Node):
 
     def look(self) -> None:
         """See who publishes, and publish the diagnostics."""
+        clock = ""
+        if self.sim_time and not self.now():
+            clock = "use_sim_time is true and nobody publishes /clock"
         for entry in self.inputs:
             arrivals = self.recorder.arrivals[entry.stream.name]
-            arrivals.absent = entry.look(keep=self.recorder.recording)
+            arrivals.absent = clock or entry.look(keep=self.recorder.recording)
         now = self.now()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
@@ -207,7 +211,8 @@ class RecorderNode(Node):
             for kind, message, received, lost in entry.read():
                 arrivals.lost += lost
                 moment = self.now() if self.sim_time or not received else received
-                self.recorder.take(entry.stream, kind, message, moment)
+                if moment:  # else there is no time yet
+                    self.recorder.take(entry.stream, kind, message, moment)
 
     def main_loop(self, loop: ExecutorLoop) -> int:
         """Run until a signal or the key q; return the exit code."""
@@ -262,7 +267,15 @@ class RecorderNode(Node):
             tell(*_outcome(future))
         if self.recorder.writer.episodes:
             self.screen.say(f"joining {self.recorder.writer.episodes} episodes ...")
-        self.screen.say(self.recorder.close())
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.screen.say(self.recorder.close())
+        except KeyboardInterrupt:
+            out = self.recorder.path
+            self.screen.say(
+                f"interrupted: the episodes are safe, join them with `record --finish --out {out}`"
+            )
+            return 130
         return 0
 
     def close(self) -> None:
