@@ -9,6 +9,7 @@ import pty
 import resource
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -344,6 +345,7 @@ def test_fault_while_recording_costs_the_open_episode_only(
 def test_the_keys_of_the_verb(robot_file, observer, processes, tmp_path):
     rig = Rig(observer)
     theirs, ours = pty.openpty()
+    before = termios.tcgetattr(theirs)
     words = ["record", "--robot", str(robot_file()), "--out", str(tmp_path / "a.h5"), "--keep-last", "5"]
     process = subprocess.Popen(
         [sys.executable, "-m", "world_model_ros", *words, "--split-gap", "4"],
@@ -394,6 +396,7 @@ def test_the_keys_of_the_verb(robot_file, observer, processes, tmp_path):
         until(f"{tmp_path / 'a.h5'}: 1 episodes")
         rig.until(lambda: look() or process.poll() is not None)
         assert process.returncode == 0
+        assert termios.tcgetattr(theirs) == before
     finally:
         process.kill()
         process.wait()
