@@ -308,6 +308,20 @@ def test_a_camera_that_stops_ends_the_episode_and_what_came_before_is_kept(live,
     assert 36 <= found[1] <= 41, "no step after the last frame"
 
 
+def test_frames_of_another_size_end_the_episode_with_the_reason(live):
+    robot = live().run(2)
+    robot.start()
+    robot.run(3)
+    robot.make["front"] = "Image", lambda at, i: image(at, i, side=9)
+    end = robot.now + 6000
+    while (ended := robot.recorder.check(robot.clock)) is None and robot.now < end:
+        robot.run(0.1)
+    why, outcome = ended
+    assert "the streams have given no row for 2." in why
+    assert "front: it is 9 x 9, the first one was 8 x 8" in why
+    assert "episode 0: 60 rows" in outcome.result(30)
+
+
 def test_policies_that_split_a_recording_make_several_episodes_with_one_label(live):
     cameras = {"front": {"topic": "/front", "rate": 20, "policy": "drop"}}
     robot = live(cameras=cameras).run(2)
@@ -327,6 +341,7 @@ def test_policies_that_split_a_recording_make_several_episodes_with_one_label(li
 def test_the_last_seconds_are_kept_and_become_an_episode(live):
     robot = live(keep_last=3.0).run(8)
     assert robot.recorder.memory_kept == 3 * (20 + 10) * 8 * 8 * 3
+    assert "; the last 3 s are kept in 0 MB; ready" in robot.recorder.state(robot.clock)
     said = robot.recorder.keep_last().result(30)
     assert said.splitlines()[-1].startswith("episode 0: ")
     with pytest.raises(UserError, match="nothing was recorded"):

@@ -9,8 +9,6 @@ from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
 
-import numpy as np
-
 from world_model_ros.data.arrivals import SECOND, Arrivals
 from world_model_ros.data.assembly import FAILURE, NO_LABEL, SUCCESS
 from world_model_ros.data.ingest import Ingest, Rules
@@ -48,6 +46,7 @@ class Recorder:
         self._ingest: Ingest | None = None  # while recording
         self._rows: list = []  # that are not handed on yet
         self._began = 0
+        self._moved = 0  # when the newest row was decided
         self._frame_bytes = {camera.name: 0 for camera in robot.cameras}
         self._stored = 0  # bytes that joining the episodes needs again
         self._measure()
@@ -74,7 +73,9 @@ class Recorder:
             self._frame_bytes[stream.name] = record.content[""].nbytes
         self._remember(received, record)
         if self._ingest is not None:
-            self._hand_on(self._ingest.add(record))
+            if rows := self._ingest.add(record):
+                self._moved = received
+            self._hand_on(rows)
 
     def _remember(self, received: int, item) -> None:
         self._recent.append((received, item))
@@ -118,7 +119,7 @@ class Recorder:
             raise UserError(f"not started: {'; '.join(problems)}.")
         self._check_room()
         self._ingest = Ingest(self.robot, self.rules)
-        self._began = now
+        self._began = self._moved = now
         for arrivals in self.arrivals.values():
             arrivals.restart()
         return "recording"
@@ -183,12 +184,21 @@ class Recorder:
         if max(ages.values()) > self._silence:
             silent = [
                 f"{name} ({arrivals.stream.topic}) has not arrived for {ages[name]:.1f} s"
-                + (f": {arrivals.absent}" if arrivals.absent else "")
+                + (f": {why}" if (why := arrivals.absent or arrivals.reason) else "")
                 for name, arrivals in self.arrivals.items()
                 if ages[name] > self.rules.split_gap
             ]
             return (
                 f"{'; '.join(silent)}. The episode ends before that and is kept, without a label.",
+                self._end(NO_LABEL),
+            )
+        stuck = (now - self._moved) / SECOND
+        if stuck > self._silence + max(1.0, 3 * self.row_period):
+            reasons = [f"{name}: {c.reason}" for name, c in self._ingest.counts.items() if c.reason]
+            why = "; ".join(reasons) or "their stamps or policies do not fit together"
+            return (
+                f"the streams have given no row for {stuck:.1f} s ({why}). The episode ends before that and "
+                "is kept, without a label.",
                 self._end(NO_LABEL),
             )
         if self.writer.waiting > MOST_WAITING:
@@ -263,10 +273,12 @@ class Recorder:
             return f"recording, {(now - self._began) / SECOND:.1f} s; {room}"
         found = [p for arrivals in self.arrivals.values() if (p := arrivals.problem(now))]
         what = f"not ready: {found[0]}" if found else "ready"
+        if self.seconds_kept:
+            room += f"; the last {self.seconds_kept:g} s are kept in {self.memory_kept / 1e6:.0f} MB"
         return f"{self.writer.episodes} episodes; {room}; {what}"
 
     @property
     def memory_kept(self) -> int:
         """Bytes of memory that the newest seconds take, as far as the cameras' frames are known."""
         frames = sum(c.rate * self._frame_bytes[c.name] for c in self.robot.cameras)
-        return int(np.ceil(frames * max(self._judged, self.seconds_kept)))
+        return round(frames * max(self._judged, self.seconds_kept))
