@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="an episode ends where a stream is silent for longer",
     )
-    parser.add_argument("--namespace", default="", help="of the relative topics in the robot file")
+    parser.add_argument("--namespace", help="of the relative topics in the robot file")
     parser.add_argument("--use-sim-time", action="store_true", help="use the time of /clock")
     parser.add_argument(
         "--finish",
