@@ -5,7 +5,15 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "world_model_ros"
-NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node", "view_node")
+NODES = (
+    "sim_node",
+    "encoder_node",
+    "planner_node",
+    "command_node",
+    "monitor_node",
+    "recorder_node",
+    "view_node",
+)
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / NAME / "__init__.py").read_text()).group(1)
 

@@ -19,6 +19,7 @@ VERBS = {
         "world_model_ros.nodes.robot_check",
         "compare a running robot with its robot file, stream by stream",
     ),
+    "record": ("world_model_ros.nodes.record", "record a robot's episodes, with keys or services"),
     "convert": (
         "world_model_ros.data.convert",
         "make an episode file of bags and of other data sets, or a LeRobot folder of one",

@@ -61,10 +61,10 @@ def test_the_robots_limits_have_a_number_for_each_joint():
 def test_launch_and_parameter_files_are_installed():
     text = (ROOT / "setup.py").read_text()
     assert {'*tree("launch")', '*tree("config")'} <= set(re.findall(r'\*tree\("\w+"\)', text))
-    assert {"robot.launch.py", "sim.launch.py"} <= {
+    assert {"record.launch.py", "robot.launch.py", "sim.launch.py"} <= {
         p.name for p in (environment.share() / "launch").iterdir()
     }
-    assert {"robot_arm.yaml", "robot_base.yaml", "sim.yaml", "fastdds.xml"} <= {
+    assert {"record.yaml", "robot_arm.yaml", "robot_base.yaml", "sim.yaml", "fastdds.xml"} <= {
         path.name for path in (environment.share() / "config").iterdir()
     }
 

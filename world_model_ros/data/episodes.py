@@ -53,10 +53,20 @@ def _decode(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def parts_of(path: Path) -> Path:
+    """Return the folder in which the episodes of a file are until it is finished."""
+    return path.with_name(path.name + ".parts")
+
+
 def _open(path: Path, mode: str = "r") -> h5py.File:
     try:
         return h5py.File(path, mode)
     except FileNotFoundError:
+        if parts_of(path).is_dir():
+            raise UserError(
+                f"{path} was not finished, its episodes are in {parts_of(path)}: join them with `record "
+                f"--finish --out {path}`, or continue what was interrupted."
+            ) from None
         raise UserError(f"no episode file at {path}: make one with `collect`, or check the path.") from None
     except OSError as error:
         other = hint(path)
@@ -192,7 +202,9 @@ class EpisodeFile:
     @property
     def notes(self) -> list[str]:
         """What a person should know about how the file is read, a phrase each."""
-        return self._pixels.notes
+        left = len([f for f in parts_of(self.path).glob("*.h5") if _PART.fullmatch(f.name)])
+        waiting = f"{left} more episodes are in {parts_of(self.path)}: `record --finish` joins them"
+        return [*self._pixels.notes, *([waiting] if left else [])]
 
     def actions(self, episode: int) -> np.ndarray:
         """Return its action rows, float32 (T, steps_per_row * dim), physical units, the last NaN."""
@@ -278,7 +290,7 @@ class EpisodeWriter:
 
     def __init__(self, path: str | Path, attributes: dict):
         self.path = Path(path)
-        self.parts = self.path.with_name(self.path.name + ".parts")
+        self.parts = parts_of(self.path)
         self.attributes = json.loads(json.dumps(attributes))
         self._merged = 0
         self._layout: dict[str, tuple] | None = None  # of the rows of each dataset
@@ -370,27 +382,44 @@ class EpisodeWriter:
     def open(self, index: int | None = None, label: int = NO_LABEL):
         """Store an episode that comes piece by piece, in little memory: it is safe after the block.
 
-        Yields a function to call with the columns of some rows, by name, each (n, ...). An exception in the
-        block leaves nothing of the episode. Raises as ``append`` does.
+        Yields an ``OpenEpisode``. An exception in the block leaves nothing of the episode. Raises as
+        ``append`` does.
         """
         if index is None:
             index = max(self.done, default=-1) + 1
         if index in self.done:
             raise ValueError(f"episode {index} is stored already")
-        layout: dict | None = None
         safe = f"this episode is lost, the {self.episodes} before it are safe"
-        with written(self._part(index), safe) as (file, check):
-            file.attrs["success"] = label
-
-            def add(columns: dict[str, np.ndarray]) -> None:
-                nonlocal layout
-                columns = {k: np.asarray(v, _COLUMNS.get(k)) for k, v in columns.items()}
-                layout = layout or self._checked_layout(columns)
-                _add_rows(file, check, columns)
-
-            yield add
+        with written(self.part(index), safe) as (file, check):
+            episode = OpenEpisode(file, check, self._checked_layout, label)
+            yield episode
+            file.attrs["success"] = episode.label
         self._staged.add(index)
-        self._layout = layout or self._layout
+        self._layout = episode.layout or self._layout
+
+    def remove_last(self) -> int:
+        """Delete the last episode that is not merged yet; return its index. UserError where there is none."""
+        if not self._staged:
+            raise UserError(
+                f"no episode was added to {self.path} since it was opened: delete older ones with "
+                "`episodes drop`."
+            )
+        last = max(self._staged)
+        self.part(last).unlink(missing_ok=True)
+        self._staged.remove(last)
+        return last
+
+    def set_label(self, index: int, label: int) -> None:
+        """Label an episode that is not merged yet: 1 success, 0 failure, -1 none.
+
+        Raises UserError where the disk is full: then it keeps the label that it had.
+        """
+        part = self.part(index)
+        with written(part, f"episode {index} keeps its label") as (out, check), _open(part) as old:
+            for name in old:
+                old.copy(name, out)
+                check()
+            out.attrs["success"] = label
 
     def finish(self) -> Path:
         """Merge everything stored into the one file and return its path.
@@ -411,8 +440,9 @@ class EpisodeWriter:
                 with EpisodeFile(self.path) as old:
                     add_episodes(assembly, old, range(len(old)))
             out.attrs.update(self.attributes)
-            for index in sorted(self._staged):
-                with _open(self._part(index)) as part:
+            bar = tqdm(sorted(self._staged), desc="join", unit="episode", leave=False, disable=None)
+            for index in bar:
+                with _open(self.part(index)) as part:
                     label = int(part.attrs.get("success", NO_LABEL))
                     assembly.add(dict(part), 0, len(part["pixels"]), label)
             assembly.close()
@@ -420,14 +450,15 @@ class EpisodeWriter:
         self._remove_parts()
         return self.path
 
-    def _part(self, index: int) -> Path:
+    def part(self, index: int) -> Path:
+        """Return the file of an episode that is not merged yet."""
         return self.parts / f"episode-{index:08d}.h5"
 
     def _set_damaged_aside(self) -> None:
         """Move the parts that cannot be merged to ``<path>.damaged``, and say so."""
         aside = self.path.with_name(self.path.name + ".damaged")
         for index in sorted(self._staged):
-            part = self._part(index)
+            part = self.part(index)
             if not part.exists():
                 continue
             layout, why = _part_layout(part)
@@ -444,7 +475,7 @@ class EpisodeWriter:
     def _drop_merged(self) -> None:
         """Delete the parts that are in the file already: a kill came between the merging and the deleting."""
         for index in sorted(i for i in self._staged if i < self._merged):
-            with EpisodeFile(self.path) as file, _open(self._part(index)) as part:
+            with EpisodeFile(self.path) as file, _open(self.part(index)) as part:
                 same = file.lengths[index] == len(part["pixels"]) and all(
                     np.array_equal(part[c][()], file._rows(c, index), equal_nan=part[c].dtype.kind == "f")
                     for c in part
@@ -452,14 +483,14 @@ class EpisodeWriter:
             free = max(self.done) + 1
             self._staged.remove(index)
             if same:
-                self._part(index).unlink()
+                self.part(index).unlink()
             else:  # another file has been put in place meanwhile
-                self._part(index).rename(self._part(free))
+                self.part(index).rename(self.part(free))
                 self._staged.add(free)
 
     def _close_gaps(self) -> None:
         """Number the parts without a gap, and say which are missing."""
-        present = {i for i in self._staged if self._part(i).exists()}
+        present = {i for i in self._staged if self.part(i).exists()}
         missing = sorted(set(range(self._merged, max(self._staged, default=-1) + 1)) - present)
         if missing and present:
             _note(
@@ -468,7 +499,7 @@ class EpisodeWriter:
             )
         for new, index in enumerate(sorted(present), self._merged):
             if new != index:
-                self._part(index).rename(self._part(new))
+                self.part(index).rename(self.part(new))
         self._staged = set(range(self._merged, self._merged + len(present)))
 
     def _remove_parts(self) -> None:
@@ -480,6 +511,24 @@ class EpisodeWriter:
     def __exit__(self, kind, *_):
         if kind is None:
             self.finish()
+
+
+class OpenEpisode:
+    """An episode that comes piece by piece: call it with the columns of some rows, by name, each (n, ...).
+
+    ``label`` may be set until it ends.
+    """
+
+    def __init__(self, file: h5py.File, check, checked_layout, label: int):
+        self.label = label
+        self.layout: dict | None = None
+        self._file, self._check, self._checked_layout = file, check, checked_layout
+
+    def __call__(self, columns: dict[str, np.ndarray]) -> None:
+        """Append rows. Raises UserError for datasets other than those of the episodes before."""
+        columns = {k: np.asarray(v, _COLUMNS.get(k)) for k, v in columns.items()}
+        self.layout = self.layout or self._checked_layout(columns)
+        _add_rows(self._file, self._check, columns)
 
 
 def _add_rows(file: h5py.File, check, columns: dict[str, np.ndarray]) -> None:

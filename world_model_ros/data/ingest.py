@@ -386,6 +386,12 @@ class Ingest:
             group.dropped += max(1, round((until - self._failed) / self._row))
         self._blamed = []
 
+    def taken(self, stream: str) -> int:
+        """Return for how many rows the stream, or one that it shares the joints with, had a new message."""
+        stream = self._streams[stream]
+        group = self._groups[stream.name if stream.role == "camera" else stream.role]
+        return max(0, self.steps + (self._pending is not None) - group.held)
+
     def problem(self) -> str:
         """Return why a stream gives nothing that can be used, a sentence without a full stop, or ""."""
         for stream in self._streams.values():

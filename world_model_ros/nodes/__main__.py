@@ -8,7 +8,15 @@ import os
 import signal
 import sys
 
-NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node", "view_node")
+NODES = (
+    "sim_node",
+    "encoder_node",
+    "planner_node",
+    "command_node",
+    "monitor_node",
+    "recorder_node",
+    "view_node",
+)
 
 
 def _quit(number, _frame):

@@ -421,6 +421,32 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             changeable=True,
         ),
     ),
+    "recorder_node": (
+        Parameter("robot", "", "Robot file, which describes the streams to record."),
+        Parameter("out", "", "Episode file (.h5) to write or continue."),
+        Parameter(
+            "keep_last",
+            0.0,
+            "Time that is kept in memory while nothing is recorded, in seconds; recorder/keep_last "
+            "stores it as an episode.",
+            low=0.0,
+            high=3600.0,
+        ),
+        Parameter(
+            "clock",
+            "rate",
+            "A row each period of the robot file (rate), or with each frame of the model's camera.",
+            choices=("rate", "camera"),
+        ),
+        Parameter(
+            "split_gap",
+            1.0,
+            "Silence of a stream, in seconds, after which an episode ends.",
+            low=0.01,
+            high=60.0,
+        ),
+        Parameter("keyboard", False, "Take commands from the keys of the terminal."),
+    ),
     "sim_node": (
         Parameter("task", DEFAULT_TASK, "Task of the simulation: its name, or module:Class."),
         Parameter("gui", False, "Open a window that shows the simulation."),
