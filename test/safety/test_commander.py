@@ -644,3 +644,16 @@ def test_where_the_robot_was_before_it_was_deactivated_is_forgotten(arm):
     arm.commander.begin()
     assert arm.commander.positions() is None
     assert not arm.commander.ever_moved
+
+
+def test_that_the_goal_is_reached_is_said_once_and_only_while_the_plan_stands_still(bench):
+    bench.report("planner_node", enabled="true", goal="true", reached="false")
+    bench.ticks(6, plan=0.1)
+    bench.report("planner_node", enabled="true", goal="true", reached="true")
+    assert bench.tick(plan=0.1).reason == "playing the plan"  # the block that was planned before
+    decisions = bench.ticks(20, plan=0.0)
+    assert [d.changed for d in decisions] == [True] + 19 * [False]
+    assert decisions[0].state is State.RUNNING
+    assert decisions[0].reason.startswith("the goal is reached: standing still")
+    bench.report("planner_node", enabled="true", goal="true", reached="false")
+    assert bench.tick(plan=0.0).reason == "playing the plan"

@@ -32,7 +32,7 @@ _HEADS = "\n## Heads, trained afterwards\n"
 
 def with_heads(card: str, heads: dict, metrics: dict) -> str:
     """Return a card's text with a last section on heads trained later, instead of an earlier one."""
-    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics)
+    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics) + _reached_row(metrics)
     return f"""{card.split(_HEADS)[0].rstrip()}
 {_HEADS}
 ```
@@ -58,6 +58,13 @@ def collect_command(file: EpisodeFile) -> list[str]:
         f"--episodes {len(file)} --length {values['length']} --seed {values['seed']} "
         f"--size {values['image_size']}{planner}"
     ]
+
+
+def _reached_row(metrics: dict[str, float]) -> str:
+    if "object_reached" not in metrics:
+        return ""
+    told = f"{metrics['object_reached']:.3f} (median of {metrics['object_reached_from']})"
+    return f"| goal reached, object distance | {told} |\n"
 
 
 def write_card(
@@ -112,6 +119,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | | |
 |---|---|
 | goal reached, squared latent distance | {reached} |
+{_reached_row(metrics)}\
 | surprise, squared error of one step | {thresholds.surprise:.3f} (99.9 % of held-out steps are below) |
 | latent norm | {thresholds.norm_low:.2f} to {thresholds.norm_high:.2f} |
 """

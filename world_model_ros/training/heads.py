@@ -31,6 +31,7 @@ from world_model_ros.model.config import CARD_NAME, CheckpointSpec, find_checkpo
 from world_model_ros.model.heads import HORIZON, InverseDynamics, ObjectDistance, TemporalDistance
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit
+from world_model_ros.training.calibrate import calibrate_object
 from world_model_ros.training.card import with_heads
 from world_model_ros.training.metrics import encode_frames
 
@@ -91,8 +92,8 @@ def steps_of(arguments: argparse.Namespace) -> dict[str, int]:
 def run(arguments: argparse.Namespace) -> int:
     """Write the checkpoint with heads fitted to the data it was trained on.
 
-    All other weights, the thresholds and the card's text stay as they are; a head with 0 steps stays
-    too. Raises UserError where the data is not that of the training.
+    All other weights and thresholds and the card's text stay as they are; a head with 0 steps stays too.
+    Raises UserError where the data is not that of the training.
     """
     if arguments.threads < 0:
         raise UserError("--threads must not be negative.")
@@ -120,11 +121,16 @@ def run(arguments: argparse.Namespace) -> int:
             for episodes in (training, held_out)
         )
         spec, metrics = add_heads(model, spec, file, clips, unseen, steps, noted["seed"])
+        where = {}
+        if steps["object"]:
+            reached, where = calibrate_object(model, file, unseen, spec, noted["seed"])
+            thresholds = dataclasses.replace(spec.thresholds, object_reached=reached)
+            spec = dataclasses.replace(spec, thresholds=thresholds)
     command = command_line("train-heads", arguments, add_arguments, leave_out=("threads",))
     heads = {"command": command, "commit": source_commit()}
-    noted = {**noted, "validation": {**noted.get("validation", {}), **metrics}, "heads": heads}
+    noted = {**noted, "validation": {**noted.get("validation", {}), **metrics, **where}, "heads": heads}
     path = checkpoint / CARD_NAME
-    card = with_heads(path.read_text(), heads, metrics) if path.is_file() else None
+    card = with_heads(path.read_text(), heads, metrics | where) if path.is_file() else None
     save_checkpoint(arguments.out, model, dataclasses.replace(spec, training=noted), card, dtype=STORED)
     words = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
     print(f"{words or 'no head was asked for'}; checkpoint: {arguments.out}")
