@@ -13,6 +13,7 @@ from world_model_ros.errors import UserError
 # verb -> (module with add_arguments(parser) and run(arguments) -> exit code, one line of help)
 VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
+    "goal": ("world_model_ros.nodes.goal", "send goal pictures to running nodes, one after another"),
     "collect": ("world_model_ros.evaluation.collect", "let an explorer or the planner fill an episode file"),
     "convert": (
         "world_model_ros.data.convert",

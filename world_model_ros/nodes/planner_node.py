@@ -252,6 +252,7 @@ class PlannerNode(ManagedNode):
             "goal": str(self.goal.latent is not None).lower(),
             "goal_stamp": str(self.goal_stamp),
             "reached": self.reached,
+            "arrival": str(self.planner.arrival) if self.active else "",
             "doing": self.doing(),
         }
 

@@ -83,6 +83,8 @@ class Arrival:
         self.reset()
 
     def __str__(self) -> str:
+        if not self.known:
+            return "the checkpoint has no threshold, or reached_steps is 0"
         return f"distance {self.distance:.2f}, threshold {self.threshold:.2f}"
 
     @property
