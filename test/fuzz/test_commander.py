@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from world_model_ros.safety.action_buffer import ActionBuffer
-from world_model_ros.safety.commander import Commander, Rules, State
+from world_model_ros.safety.commander import SIMULATED_LEAP, Commander, Rules, State
 from world_model_ros.safety.dead_man import DeadMan
 from world_model_ros.safety.health import GONE, LONGEST_LOOK, Health
 from world_model_ros.safety.joints import JointCollector
@@ -116,7 +116,7 @@ class CommanderMachine(RuleBasedStateMachine):
         """Every call that takes the time notices when the clock was set."""
         if self.looked is not None:
             passed, steady = self.now - self.looked[0], self.steady - self.looked[1]
-            if not self.real and passed < 0:
+            if not self.real and (passed < 0 or passed > SIMULATED_LEAP * SECOND * self.rules.step):
                 self.reset_inputs()
                 self.sent = np.zeros(2)
                 self.ramp_began = None if self.ramp_began is None else min(self.ramp_began, self.now)

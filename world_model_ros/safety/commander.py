@@ -21,6 +21,7 @@ from world_model_ros.safety.watchdogs import SECOND, ClockWatch, set_by
 STALLED = 1.0  # seconds of real time between two control steps after which messages may have been lost
 AHEAD = 2.0  # seconds that a plan may begin ahead of the clock; its sender has another one where it is more
 AT_GOAL = "the goal is reached: standing still until the robot is away from it, or another goal comes"
+SIMULATED_LEAP = 1.9  # model steps by which a simulated clock jumps ahead where the simulation begins anew
 CLOCK_HOLD = 1.0  # seconds of standing still after the clock was set: plans on the way are for the old time
 
 
@@ -110,6 +111,7 @@ class Commander:
         self._holds.override_time = rules.override_time
         self._holds.window = rules.repeated_holds_window
         self.dead_man.timeout = rules.dead_man_timeout
+        self.inputs.clock.ahead = SIMULATED_LEAP * SECOND * rules.step
 
     def begin(self) -> None:
         """Start over as after activation; a fault stays, and so do the reports of the other nodes."""
@@ -372,7 +374,7 @@ class Commander:
             self._clock_hold = None
         if not leap:
             return
-        if self.inputs.simulated:  # ages are counted on it: what was heard before would stay fresh
+        if self.inputs.simulated:  # ages are counted on it: what was heard before is of another time
             self.inputs.collector.clock_was_set()
             self._reset_inputs()
         else:
