@@ -49,6 +49,7 @@ SOON_STEPS = 40
 TIMEOUT = 60.0  # seconds for what has no limit of its own, on a busy machine
 RESPAWN_DELAY = 1.0  # seconds
 LEASE = 0.6  # seconds after which a node that is silent is missed
+DISCOVERY = 4.0  # seconds after a start in which a status that came with its match may come again, by DDS
 SWITCH_TIMEOUT = 1.0  # seconds after which the dead-man switch is lost
 NAMES = {"twist": ("linear_x", "linear_y"), "joint_trajectory": ("joint1", "joint2")}
 JOINTS = {"twist": ("wheel1", "wheel2"), "joint_trajectory": ("joint1", "joint2")}
@@ -134,6 +135,7 @@ class Rig:
                 words |= {"limits.position_low": [-50.0, -50.0], "limits.position_high": [50.0, 50.0]}
         if name == "command_node":
             self.statuses.clear()
+            self.spawned = time.time_ns()
         self.nodes[name] = self.processes.node(name, config=False, **words)
 
     def waited(self):
@@ -437,6 +439,8 @@ class SafetyMachine(RuleBasedStateMachine):
         until = time.time_ns() - 0.3 * SECOND
         while self.motion and self.motion[0] < until:
             moment = self.motion.pop(0)
+            if moment < self.rig.spawned + DISCOVERY * SECOND:
+                continue  # wait_for_status waits for it
             reported = [(when - moment, text.data) for when, text in self.rig.statuses]
             around = [text for when, text in reported if abs(when) <= 0.1 * SECOND]
             around += [text for when, text in reported if when < -0.1 * SECOND][-1:]
