@@ -119,8 +119,8 @@ def nodes(context):
             respawn=True,
             respawn_delay=2.0,
             on_exit=end_if_refused,
-            sigterm_timeout="1.0",
-            sigkill_timeout="2.0",
+            sigterm_timeout="2.0",
+            sigkill_timeout="1.0",
         )
 
     return [node(name) for name in NODES]

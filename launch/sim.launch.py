@@ -36,8 +36,8 @@ def generate_launch_description():
             condition=condition,
             parameters=[PARAMETERS, parameters],
             output="screen",
-            sigterm_timeout="0.5",
-            sigkill_timeout="2.0",
+            sigterm_timeout="2.0",  # a busy machine takes a second, and escalating is logged as an error
+            sigkill_timeout="1.0",
             on_exit=Shutdown(reason=f"{name} ended"),
         )
 

@@ -14,6 +14,7 @@ from world_model_ros.errors import UserError
 VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
     "view": ("world_model_ros.nodes.view.command", "serve a page that shows the robot, with buttons"),
+    "goal": ("world_model_ros.nodes.goal", "send goal pictures to running nodes, one after another"),
     "collect": ("world_model_ros.evaluation.collect", "let an explorer or the planner fill an episode file"),
     "robot-check": (
         "world_model_ros.nodes.robot_check",

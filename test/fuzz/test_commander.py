@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from world_model_ros.safety.action_buffer import ActionBuffer
-from world_model_ros.safety.commander import Commander, Rules, State
+from world_model_ros.safety.commander import SIMULATED_LEAP, Commander, Rules, State
+from world_model_ros.safety.dead_man import DeadMan
 from world_model_ros.safety.health import GONE, LONGEST_LOOK, Health
 from world_model_ros.safety.joints import JointCollector
 from world_model_ros.safety.limits import LEASH, Limits, PoseKeeper
@@ -51,21 +52,31 @@ TROUBLES = (
     "disable",
     "rival",
     "inactive",
+    "let go",
+    "switch lost",
 )
 
 
 class CommanderMachine(RuleBasedStateMachine):
     @initialize(
-        real=st.booleans(), stepped=st.booleans(), ended=st.booleans(), clamped=st.sampled_from([2, 40])
+        real=st.booleans(),
+        stepped=st.booleans(),
+        ended=st.booleans(),
+        clamped=st.sampled_from([2, 40]),
+        held=st.booleans(),
     )
-    def begin(self, real, stepped, ended, clamped):
+    def begin(self, real, stepped, ended, clamped, held):
+        self.held = held  # whether a dead-man switch is needed
         self.real, self.stepped, self.ended = real, stepped, ended
         ends = {"position_low": ENDS[0], "position_high": ENDS[1]} if ended else {}
         limits = Limits(NAMES, LOW, HIGH, MAX_STEP if stepped else None, **ends)
         self.rules = Rules(clamped_steps=clamped)
         collector = JointCollector(NAMES if ended else (), speed=np.maximum(-LOW, HIGH) if ended else None)
         clock = ClockWatch(2 * PERIOD if real else None)
-        self.commander = Commander(limits, ActionBuffer(PERIOD, MAX_AGE), self.rules, collector, clock)
+        buffer, switch = ActionBuffer(PERIOD, MAX_AGE), DeadMan("/joy" if held else "")
+        self.commander = Commander(limits, buffer, self.rules, collector, clock, switch)
+        # When the switch was heard last, what it repeats (None: nothing), and whether it was released since.
+        self.switch_heard, self.pressed, self.let_go = -math.inf, True, False
         self.keeper = PoseKeeper(limits, PERIOD / SECOND)
         self.now, self.steady = 10 * SECOND, 5000 * SECOND
         self.looked = None  # the two clocks at the last call that took them
@@ -105,7 +116,7 @@ class CommanderMachine(RuleBasedStateMachine):
         """Every call that takes the time notices when the clock was set."""
         if self.looked is not None:
             passed, steady = self.now - self.looked[0], self.steady - self.looked[1]
-            if not self.real and passed < 0:
+            if not self.real and (passed < 0 or passed > SIMULATED_LEAP * SECOND * self.rules.step):
                 self.reset_inputs()
                 self.sent = np.zeros(2)
                 self.ramp_began = None if self.ramp_began is None else min(self.ramp_began, self.now)
@@ -121,7 +132,9 @@ class CommanderMachine(RuleBasedStateMachine):
         self.beat()
 
     def beat(self):
-        """The heartbeats of the nodes that run."""
+        """The heartbeats of the nodes that run, and of the dead-man switch unless it is lost (None)."""
+        if self.pressed is not None:
+            self.switch(self.pressed)
         for name in NODES:
             if name not in self.hung:
                 self.report(name)
@@ -226,6 +239,8 @@ class CommanderMachine(RuleBasedStateMachine):
             self.another_one_commands()
         elif trouble == "inactive":
             self.deactivate()
+        elif trouble in ("let go", "switch lost"):
+            self.pressed = False if trouble == "let go" else None
         self.now = max(1, self.now)
         if trouble in ("frames", "joints", "plans"):
             self.run_smoothly(14, action, withheld=trouble)  # longer than every timeout
@@ -329,6 +344,7 @@ class CommanderMachine(RuleBasedStateMachine):
 
     @rule()
     def everybody_is_well_again(self):
+        self.pressed = True
         self.calls += not self.enabled
         self.enabled, self.goal = True, True
         for name in NODES:
@@ -398,6 +414,7 @@ class CommanderMachine(RuleBasedStateMachine):
         if self.commander.ever_moved and not self.commander.released:
             self.check_pose(np.zeros(2), False)
         self.commander.begin()
+        self.switch_heard, self.let_go = -math.inf, False
         self.keeper.reset()
         self.looked = self.reported = None
         self.leapt = -math.inf
@@ -407,10 +424,25 @@ class CommanderMachine(RuleBasedStateMachine):
 
     # The control step, and what must be true of it.
 
+    @rule(pressed=st.booleans())
+    def switch(self, pressed):
+        """Press or release the dead-man switch; it repeats that from now on."""
+        self.commander.dead_man.heard(self.steady, pressed)
+        self.switch_heard, self.pressed = self.steady, pressed
+        self.let_go = self.let_go or not pressed
+
+    @rule()
+    def switch_is_lost(self):
+        self.pressed = None
+
     @rule()
     def tick(self):
         self.call()
         self.look()
+        lost = self.steady - self.switch_heard > self.rules.dead_man_timeout * SECOND
+        self.not_held, self.let_go = self.held and (self.let_go or lost), False
+        if self.not_held:
+            self.taken_over, self.ramp_began = self.age, None
         decision = self.commander.tick(self.now, self.steady)
         action = decision.action
         self.check_state(decision)
@@ -476,6 +508,7 @@ class CommanderMachine(RuleBasedStateMachine):
             "planning is disabled": lambda: self.released == "planner",
             "after the reset": lambda: self.age - self.overridden <= self.rules.override_time * SECOND,
             "not reported since": lambda: bool(self.clear),
+            "/joy": lambda: self.not_held,
         }
         for words, condition in true.items():
             assert words not in reason or condition(), reason
@@ -523,6 +556,7 @@ class CommanderMachine(RuleBasedStateMachine):
         assert ((poses.velocity == 0) | (poses.velocity == action)).all()
 
     def check_motion(self, action):
+        assert not self.not_held
         assert not self.stopped
         assert not self.released
         assert not self.clear

@@ -107,3 +107,12 @@ def test_a_parameter_out_of_range_is_refused(processes, checkpoint):
 
 def test_an_unknown_task_is_refused_by_the_node(processes):
     refused(processes.node("sim_node", task="juggle"), "juggle", "reach")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_that_is_interrupted_while_it_loads_ends_quietly_with_zero(processes, number):
+    code = f"import os, world_model_ros.nodes.__main__; os.kill(os.getpid(), {int(number)}); os.abort()"
+    process = processes.start("-c", code)
+    processes.ends_within(process, 10.0)
+    assert process.returncode == 0
+    assert process.log.read_text() == ""

@@ -212,3 +212,35 @@ def test_fault_57_plans_stay_on_the_control_steps_whatever_the_camera_does(
     assert all(stamp % (50 * MS) == 0 for stamp in due)
     steps = np.diff(due[2:])
     assert (steps == BLOCK).all()
+
+
+def test_a_goal_that_is_reached_is_said_once_and_the_robot_rests_until_another_one_comes(
+    processes, checkpoint, feed, observer, tmp_path
+):
+    folder = shutil.copytree(checkpoint, tmp_path / "near")
+    config = json.loads((folder / "config.json").read_text())
+    config["thresholds"] |= {"goal_reached": 64 * 0.05**2}  # latents that differ by up to 0.05 in each number
+    (folder / "config.json").write_text(json.dumps(config))
+    node = processes.node("planner_node", config=False, checkpoint=folder, reached_steps=3)
+
+    def rests():
+        return feed.plans and not any(any(point.velocities) for point in feed.plans[-1].points)
+
+    feed.begin()
+    assert feed.report()["reached"] == "false"
+    feed.goal(0.12)  # frames are 0.1
+    observer.until(lambda: feed.report()["reached"] == "true", again=feed.frame)
+    assert feed.report()["doing"] == "the goal is reached"
+    assert feed.report()["arrival"] == "distance 0.03, threshold 0.16"
+    observer.until(rests, again=feed.frame)
+    count = len(feed.plans)
+    observer.until(lambda: len(feed.plans) > count + 3, again=feed.frame)
+    assert rests()
+    feed.goal(0.12)  # the same one changes nothing
+    count = len(feed.plans)
+    observer.until(lambda: len(feed.plans) > count + 3, again=feed.frame)
+    assert rests()
+    feed.goal(2.0)
+    observer.until(lambda: feed.report()["reached"] == "false", again=feed.frame)
+    assert feed.report()["doing"] == "planning"
+    assert node.log.read_text().count("the goal is reached: distance 0.03, threshold 0.16") == 1

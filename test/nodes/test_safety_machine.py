@@ -8,7 +8,8 @@ model keeps what is true of them, and every message that command_node sends is h
 - no command outside the limits, or farther from the measured pose than they allow;
 - a fault whose cause lasts is back within a second of a reset;
 - status comes to name a cause that is true, and the robot moves again when there is none;
-- a released topic is silent.
+- a released topic is silent;
+- no moving command while the dead-man switch is not pressed.
 
 WORLD_MODEL_ROS_SAFETY_RUNS is the number of runs that each of the tests makes.
 """
@@ -48,6 +49,8 @@ SOON_STEPS = 40
 TIMEOUT = 60.0  # seconds for what has no limit of its own, on a busy machine
 RESPAWN_DELAY = 1.0  # seconds
 LEASE = 0.6  # seconds after which a node that is silent is missed
+DISCOVERY = 4.0  # seconds after a start in which a status that came with its match may come again, by DDS
+SWITCH_TIMEOUT = 1.0  # seconds after which the dead-man switch is lost
 NAMES = {"twist": ("linear_x", "linear_y"), "joint_trajectory": ("joint1", "joint2")}
 JOINTS = {"twist": ("wheel1", "wheel2"), "joint_trajectory": ("joint1", "joint2")}
 CAUSES = {  # what is true -> a word of the sentence that names it
@@ -62,6 +65,7 @@ CAUSES = {  # what is true -> a word of the sentence that names it
     "clock": ("clock",),
     "plan": ("plan",),
     "inactive": ("not active",),
+    "switch": ("dead-man",),
 }
 
 
@@ -75,7 +79,7 @@ class Rig:
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from rosgraph_msgs.msg import Clock
         from sensor_msgs.msg import Image, JointState
-        from std_msgs.msg import String
+        from std_msgs.msg import Bool, String
         from trajectory_msgs.msg import JointTrajectory
 
         self.observer, self.node, self.processes = observer, observer.node, processes
@@ -91,6 +95,8 @@ class Rig:
         self.latents_out = self.node.create_publisher(Image, "latent", 10)
         self.plans_out = self.node.create_publisher(JointTrajectory, "plan", 10)
         self.health_out = self.node.create_publisher(DiagnosticStatus, "encoder_node/health", latched)
+        self.switch_out = self.node.create_publisher(Bool, "dead_man", 10)
+        self.switch, self.last_switch = True, -1.0  # None: no messages
         self.instance = uuid.uuid4().hex
         kind = {"twist": TwistStamped, "joint_trajectory": JointTrajectory}[interface]
         self.commands, self.executed, self.statuses = [], [], []
@@ -124,10 +130,12 @@ class Rig:
         words = {"checkpoint": self.checkpoint, "use_sim_time": str(self.simulated).lower()}
         if name == "command_node":
             words |= {"command.interface": self.interface, "lease": LEASE}
+            words |= {"dead_man.topic": "dead_man", "dead_man.timeout": SWITCH_TIMEOUT}
             if self.interface != "twist":
                 words |= {"limits.position_low": [-50.0, -50.0], "limits.position_high": [50.0, 50.0]}
         if name == "command_node":
             self.statuses.clear()
+            self.spawned = time.time_ns()
         self.nodes[name] = self.processes.node(name, config=False, **words)
 
     def waited(self):
@@ -202,6 +210,14 @@ class Rig:
         message.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         self.health_out.publish(message)
 
+    def tell_switch(self):
+        """Publish the dead-man switch where it is due."""
+        from std_msgs.msg import Bool
+
+        if self.switch is not None and time.monotonic() - self.last_switch >= 0.05:
+            self.last_switch = time.monotonic()
+            self.switch_out.publish(Bool(data=self.switch))
+
     def report_encoder(self, asks, reason=""):
         """Change what the encoder reports of itself; None is a node that hangs."""
         self.encoder_report, self.last_health = (asks, reason), -1.0
@@ -245,6 +261,7 @@ class SafetyMachine(RuleBasedStateMachine):
         super().__init__()
         self.rules, self.history, self.failed = 0, [], False
         self.stops = []  # [from, to, processor time that command_node had waited]: no moving command
+        self.let_go = []  # the same while the dead-man switch is not pressed
         self.silences = []  # [from, to]: no command at all
         self.motion = []  # when moving commands were sent
         self.unsaid = []  # the newest of them in a row that no status tells of
@@ -259,6 +276,7 @@ class SafetyMachine(RuleBasedStateMachine):
         self.joints, self.camera, self.plan, self.action = "fine", "fine", "fine", (0.1, -0.1)
         self.strange = False
         self.stopped, self.encoder_fault, self.active = False, False, True
+        self.set_switch(True)
         self.released = None  # True, False, or None: not known
         self.disabled = False
         self.perhaps = set()  # faults that may have been entered since the last reset
@@ -355,6 +373,7 @@ class SafetyMachine(RuleBasedStateMachine):
         end = time.monotonic() + seconds
         while True:
             self.rig.tell_health()
+            self.rig.tell_switch()
             self.rig.observer.spin(max(0.0, min(0.05, end - time.monotonic())))
             if time.monotonic() >= end:
                 return
@@ -420,6 +439,8 @@ class SafetyMachine(RuleBasedStateMachine):
         until = time.time_ns() - 0.3 * SECOND
         while self.motion and self.motion[0] < until:
             moment = self.motion.pop(0)
+            if moment < self.rig.spawned + DISCOVERY * SECOND:
+                continue  # wait_for_status waits for it
             reported = [(when - moment, text.data) for when, text in self.rig.statuses]
             around = [text for when, text in reported if abs(when) <= 0.1 * SECOND]
             around += [text for when, text in reported if when < -0.1 * SECOND][-1:]
@@ -430,9 +451,9 @@ class SafetyMachine(RuleBasedStateMachine):
             assert not self.unsaid or moment - self.unsaid[0] < 0.3 * SECOND, told
 
     def check_moving(self, moment, moving, topic):
-        for since, until, waited in self.stops:
+        for since, until, waited in self.stops + self.let_go:
             allowed = SECOND * (0 if waited is None else IN_FLIGHT + self.rig.waited() - waited)
-            told = f"{topic} moves {1e-9 * (moment - since):.3f} s after a stop"
+            told = f"{topic} moves {1e-9 * (moment - since):.3f} s after a stop, or a release of the switch"
             assert not (moving and since + allowed < moment < (until or moment + 1)), (
                 f"{told}: {self.describe()}"
             )
@@ -495,6 +516,8 @@ class SafetyMachine(RuleBasedStateMachine):
             causes.add("encoder")
         if self.plan in ("none", "of the past"):
             causes.add("plan")
+        if self.rig.switch is not True:
+            causes.add("switch")
         return causes
 
     def may_hold(self):
@@ -707,6 +730,21 @@ class SafetyMachine(RuleBasedStateMachine):
         self.encoder_fault = self.encoder_fault or asks == "fault"
         self.unseen.discard("encoder")
         self.wait_for_status(3.0)
+
+    @rule(switch=st.sampled_from([True, True, False, None]))
+    def switch_is(self, switch):
+        self.set_switch(switch)
+        self.wait_for_status(SOON + SWITCH_TIMEOUT)
+
+    def set_switch(self, switch):
+        """Press or release the dead-man switch, or lose it (None)."""
+        rig = self.rig
+        self.end(self.let_go, time.time_ns())
+        rig.switch, rig.last_switch = switch, -1.0
+        rig.tell_switch()
+        if switch is not True:
+            since = time.time_ns() + round(SECOND * (0 if switch is False else SWITCH_TIMEOUT))
+            self.let_go.append([since, None, rig.waited()])
 
     @rule(strange=st.booleans())
     def pictures_are_strange(self, strange):

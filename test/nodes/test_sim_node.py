@@ -87,3 +87,32 @@ def test_fault_57_goals_are_reached_with_a_camera_off_the_grid(processes, observ
     assert steps > 10
     # Three at the start, and three for each step that a busy machine interrupts.
     assert steps - judged <= 3 + 2 * 3, log
+
+
+def test_a_reset_of_the_simulation_holds_nothing(processes, observer, ask):
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from sensor_msgs.msg import JointState
+    from std_msgs.msg import String
+
+    latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    status = observer.collect(String, "status", latched)
+    executed = observer.collect(JointState, "command/executed", 1000)
+    processes.node("sim_node")
+    nodes = [
+        processes.node(name, checkpoint="reach")
+        for name in ("encoder_node", "planner_node", "command_node", "monitor_node")
+    ]
+
+    def moves():
+        return sum(any(m.velocity) for m in executed)
+
+    observer.until(lambda: moves() > 10)
+    count = len(status)
+    for _ in range(3):
+        assert ask.trigger("sim/reset").success
+        executed.clear()
+        observer.until(lambda: moves() > 10)
+    after = [m.data for m in status[count:]]
+    assert not [line for line in after if line.startswith(("HOLD", "FAULT"))], after
+    for node in nodes:
+        assert "synchronise" not in node.log.read_text()

@@ -16,7 +16,7 @@ from world_model_ros.model.config import (
 )
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.objective import WithOodPenalty, WithSquaredDistance, squared_distance
-from world_model_ros.planning.planner import GoalInUse, RecedingHorizonPlanner
+from world_model_ros.planning.planner import LEFT, Arrival, GoalInUse, RecedingHorizonPlanner
 
 ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.01, 0.0), (0.2, 0.1), (-0.4, -0.4), (0.4, 0.3))
 SPEC = CheckpointSpec(ModelConfig.small(10), ImageSpec(64), ACTION, 0.05, 5)
@@ -461,3 +461,82 @@ def test_with_a_temporal_head_they_are_model_steps_to_the_goal():
     steps = planner.metric(torch.from_numpy(one)[None], torch.from_numpy(other))
     assert plan.cost_now == pytest.approx(float(steps.detach()[0]))
     assert plan.costs.shape == (plan.horizon,)
+
+
+def test_a_goal_is_reached_and_left_only_after_several_steps_in_a_row():
+    arrival = Arrival(1.0, steps=2)
+    near, between, far = 0.9, 0.5 * (1 + LEFT), LEFT + 0.1
+    assert [arrival.step(d) for d in (near, between, near, near, between)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert [arrival.step(d) for d in (far, near, far, between, far, far)] == [True] * 5 + [False]
+    arrival.step(near)
+    arrival.reset()
+    assert [arrival.step(near) for _ in range(2)] == [False, True]
+    for never in (Arrival(None, 2), Arrival(1.0, 0)):
+        assert not never.known
+        assert not any(never.step(0.0) for _ in range(9))
+
+
+def resting(**options):
+    spec = dataclasses.replace(SPEC, thresholds=Thresholds(goal_reached=0.03**2))
+    return RecedingHorizonPlanner(PointMass(), spec, PlannerConfig(**options))
+
+
+def test_at_the_goal_it_stands_still_without_a_solve_until_the_goal_is_left_or_replaced():
+    planner = resting(reached_steps=3)
+    planner.set_goal(latent(0.2, 0.0))
+    steps = [planner.plan(latent(0.2, 0.02), STILL, STILL) for _ in range(6)]
+    assert [plan.reached for plan in steps] == [False, False, True, True, True, True]
+    solves = len(planner.model.contexts)
+    plan = planner.plan(latent(0.2, 0.02), STILL, STILL)
+    assert len(planner.model.contexts) == solves
+    np.testing.assert_array_equal(plan.actions, STILL)
+    assert plan.distance == plan.predicted_distance == pytest.approx(0.02**2)
+    assert plan.costs == [plan.cost_now]
+    away = [planner.plan(latent(0.2, 0.1), STILL, STILL) for _ in range(4)]  # somebody moved the robot
+    assert [plan.reached for plan in away] == [True, True, False, False]
+    assert away[-1].actions[:5, 1].mean() < -0.1
+    planner.set_goal(latent(-0.2, 0.02))
+    assert not planner.plan(latent(0.2, 0.02), STILL, STILL).reached
+
+
+def test_a_camera_that_is_noisy_keeps_no_robot_moving_at_the_goal():
+    rng = np.random.default_rng(0)
+
+    def path(planner):
+        """Return how far the robot moves in the last twenty model steps."""
+        planner.set_goal(latent(0.2, 0.0))
+        position, running, executed, moved = np.zeros(2), STILL, None, []
+        for _ in range(40):
+            plan = planner.plan(latent(*position + rng.normal(0, 0.01, 2)), executed, running)
+            executed, running = running, plan.actions[:5]
+            moved.append(np.abs(0.05 * executed.sum(0)).sum())
+            position = position + 0.05 * executed.sum(0)
+        assert np.linalg.norm(position - [0.2, 0.0]) < 0.03
+        return sum(moved[20:])
+
+    assert path(resting()) == 0
+    assert path(resting(reached_steps=0)) > 0.1
+
+
+def test_a_warm_up_solves_however_soon_a_goal_counts_as_reached():
+    planner = resting(reached_steps=1)
+    planner.warm_up()
+    assert len(planner.model.contexts) > SPEC.history
+    assert planner.arrival.known
+
+
+def test_with_the_object_objective_the_objects_distance_decides_where_the_checkpoint_has_its_threshold():
+    model = PointMass()
+    model.object = lambda starts, goals: (starts[..., 1] - goals[..., 1]).abs()  # the rest is the robot
+    for threshold, reached in ((0.05, True), (None, False)):
+        thresholds = Thresholds(goal_reached=0.03**2, object_reached=threshold)
+        spec = dataclasses.replace(SPEC, thresholds=thresholds)
+        planner = RecedingHorizonPlanner(model, spec, PlannerConfig(reached_steps=1, objective="object"))
+        planner.set_goal(latent(0.3, 0.02))
+        assert planner.plan(latent(0.0, 0.0), None, STILL).reached == reached

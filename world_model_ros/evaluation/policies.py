@@ -132,8 +132,9 @@ class PlannerPolicy:
             return running
         running = (self.ahead.pop(0) if self.ahead else self.still) if self.pipelined else None
         plan = self.planner.plan(self.encode(image), self.executed, running)
-        self.planning_ms.append(plan.milliseconds)
-        self.candidates.append(plan.candidates)
+        if not plan.reached:
+            self.planning_ms.append(plan.milliseconds)
+            self.candidates.append(plan.candidates)
         self.distances.append(plan.cost_now)
         self.promised.append(plan.costs)
         blocks = plan.actions.reshape(-1, *self.still.shape)

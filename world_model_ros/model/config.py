@@ -280,6 +280,7 @@ class Thresholds:
     """Calibrated on held-out data; ``None`` where a checkpoint has none."""
 
     goal_reached: float | None = None  # squared L2 between latents
+    object_reached: float | None = None  # the same for the object-distance head: distance of codes
     surprise: float | None = None  # squared L2 between predicted and seen latent
     norm_low: float | None = None  # range of latent norms
     norm_high: float | None = None

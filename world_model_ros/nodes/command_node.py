@@ -6,7 +6,7 @@ import time
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.duration import Duration
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -20,6 +20,7 @@ from world_model_ros.nodes.qos import (
     HISTORY,
     LATCHED,
     RELIABLE,
+    SWITCH,
     PublisherNames,
     full_names,
     other_publishers,
@@ -27,6 +28,7 @@ from world_model_ros.nodes.qos import (
 )
 from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.commander import Commander, Rules, State
+from world_model_ros.safety.dead_man import DeadMan, button_pressed
 from world_model_ros.safety.health import COMMAND, ENCODER, MONITOR, PLANNER, Health
 from world_model_ros.safety.joints import JointCollector, split_names
 from world_model_ros.safety.limits import Limits, check_interface, narrowed, warn_interface
@@ -77,6 +79,7 @@ class CommandNode(ManagedNode):
         return Rules(
             image_timeout=self.values["image_timeout"] or 1.1 * step,
             pose_timeout=self.values["joint_timeout"] + standing,
+            dead_man_timeout=self.values["dead_man.timeout"],
             step=step,
             frame_interval=step / 2.5,
             **{name: self.values[name] for name in same},
@@ -108,7 +111,11 @@ class CommandNode(ManagedNode):
             self.joint_publishers.everybody,
         )
         clock = ClockWatch(None if self.simulated else CLOCK_LEAP * self.period)
-        self.commander = Commander(limits, ActionBuffer(self.period, timeout), self.rules(), collector, clock)
+        topic = self.values["dead_man.topic"]
+        switch = DeadMan(self.resolve_topic_name(topic) if topic else "")
+        self.commander = Commander(
+            limits, ActionBuffer(self.period, timeout), self.rules(), collector, clock, switch
+        )
         if self.stopped.there:
             self.commander.emergency_stop(AFTER_RESTART)
         if self.handed_over.there:
@@ -124,6 +131,9 @@ class CommandNode(ManagedNode):
         self.subscribe(JointTrajectory, "plan", self.on_plan, RELIABLE)
         self.joint_states = self.newest_joints("joint_states")
         self.subscribe(Image, "latent", self.on_latent, RELIABLE)
+        if switch.topic:  # best effort fits every publisher, and volatile hears nothing of the past
+            self.switch_kind = Bool if self.values["dead_man.button"] < 0 else Joy
+            self.subscribe(self.switch_kind, switch.topic, self.on_switch, SWITCH)
         for name in (ENCODER, PLANNER, MONITOR, COMMAND):
             self.subscribe_health(name)
         # On real time, so that a clock that is set cannot hold the control steps up.
@@ -215,6 +225,16 @@ class CommandNode(ManagedNode):
     def on_latent(self, message: Image) -> None:
         """Note that a camera frame was perceived."""
         self.commander.frame(*self.clocks(), nanoseconds(message.header.stamp))
+
+    def on_switch(self, message: Bool | Joy) -> None:
+        """Take the dead-man switch; a release stops the robot at once."""
+        if self.switch_kind is Bool:
+            pressed, problem = message.data, ""
+        else:
+            pressed, problem = button_pressed(message.buttons, self.values["dead_man.button"])
+        self.commander.dead_man.heard(time.monotonic_ns(), pressed, problem)
+        if not pressed and self.commander.moving:
+            self.tick()
 
     def on_stop_message(self, message: Bool) -> None:
         """Stand still on true; false changes nothing, as only the reset service does."""
@@ -333,8 +353,23 @@ class CommandNode(ManagedNode):
             return self.warn(f"{topic} is also published by {', '.join(others)}: stop one of them")
         if not self.out.get_subscription_count():
             return self.warn(self.why_nobody(topic))
+        if problem := self.switch_problem():
+            return Health.WARNING, problem
         self.complaints.fine("command topic")
         return (Health.WARNING, reason) if state in (State.HOLD, State.WAITING) else (Health.FINE, reason)
+
+    def switch_problem(self) -> str:
+        """Return why no message of the dead-man switch can come, or ""."""
+        topic = self.commander.dead_man.topic
+        if not topic:
+            return ""
+        ours, button = type_name(self.switch_kind), self.values["dead_man.button"]
+        kinds = {info.topic_type for info in self.get_publishers_info_by_topic(topic)}
+        if not kinds:
+            return f"nobody publishes {topic}, the dead-man switch: start it, or set dead_man.topic"
+        if ours in kinds:
+            return ""
+        return f"{topic} is {', '.join(sorted(kinds))}, dead_man.button {button} stands for {ours}"
 
     def why_nobody(self, topic: str) -> str:
         """Return why no controller takes the commands: another type, or none is there."""

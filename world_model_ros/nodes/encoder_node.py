@@ -52,7 +52,7 @@ class EncoderNode(ManagedNode):
         self.drop_reason, self.drops_since = "", 0.0
         self.state = CameraState()
         self.goal: tuple[np.ndarray, np.ndarray] | None = None  # pixels and latent of the last one taken
-        self.goal_problem = ""  # why the newest goal was refused
+        self.goal_problem, self.goal_stamp = "", 0  # why the newest goal was refused; ns, that of its picture
         self.milliseconds, self.rate, self.light = Percentiles(), Rate(), LightMonitor()
         topic, self.kind = "camera/image_raw", Image
         if self.values["compressed"]:
@@ -165,6 +165,17 @@ class EncoderNode(ManagedNode):
         return self.drop_reason
 
     def on_goal(self, message: Image) -> None:
+        """Take or refuse a goal image, and report which."""
+        self.goal_problem = ""
+        self.take_goal(message)
+        self.goal_stamp = nanoseconds(message.header.stamp)
+        self.beat()
+
+    def health_values(self) -> dict[str, str]:
+        """Return which goal was judged last, and why it was refused."""
+        return {"goal_stamp": str(self.goal_stamp), "goal_problem": self.goal_problem}
+
+    def take_goal(self, message: Image) -> None:
         """Publish the latent of a goal image, or log once why not."""
         pixels = self.decoded(message, self.goal_topic)
         if pixels is None:
@@ -176,7 +187,6 @@ class EncoderNode(ManagedNode):
                 return
             self.goal = (pixels, latent)
         self.accept(self.goal_topic)
-        self.goal_problem = ""
         self.goals.publish(latent_message(self.goal[1], message.header))
 
     def goal_latent(self, pixels) -> np.ndarray | None:

@@ -331,6 +331,26 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             changeable=True,
         ),
         Parameter(
+            "dead_man.topic",
+            "",
+            "Topic of a dead-man switch, such as joy: the robot moves only while it is pressed. Empty: none.",
+        ),
+        Parameter(
+            "dead_man.button",
+            -1,
+            "Button of a sensor_msgs/Joy on that topic, counted from 0; -1: the topic is a std_msgs/Bool.",
+            low=-1,
+            high=255,
+        ),
+        Parameter(
+            "dead_man.timeout",
+            0.5,
+            "Real time without a message on that topic after which the robot is stopped, in seconds.",
+            low=0.1,
+            high=10.0,
+            changeable=True,
+        ),
+        Parameter(
             "override_time",
             5.0,
             "Time for which command/reset overrides a stop that monitor_node requests, in seconds.",

@@ -24,7 +24,7 @@ from world_model_ros.nodes.messages import latent_array, nanoseconds, plan_messa
 from world_model_ros.nodes.parameters import planner_config
 from world_model_ros.nodes.qos import HISTORY, RELIABLE
 from world_model_ros.nodes.worker import Worker
-from world_model_ros.planning.planner import GoalInUse, RecedingHorizonPlanner
+from world_model_ros.planning.planner import GoalInUse, Plan, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.health import Health
@@ -59,6 +59,7 @@ class PlannerNode(ManagedNode):
         self.progress = Progress(0.0)
         self.worker: Worker | None = None
         self.enabled, self.enable_calls, self.goal = False, 0, GoalInUse()
+        self.reached, self.goal_stamp = "unknown", 0  # true, false or unknown; ns, of the newest goal taken
         super().__init__("planner_node")
         self.changed()
         self.lock = threading.Lock()  # for epoch, timeline and what is published
@@ -129,6 +130,7 @@ class PlannerNode(ManagedNode):
         self.hung = False  # it was reported that a plan does not end, and the worker has not answered since
         self.too_slow = ""  # why this camera is too slow to plan with
         self.planner.reset()
+        self.begin_goal()
         self.worker = Worker(self.plan, self.failed, "planner")
 
     def stop(self) -> None:
@@ -170,12 +172,21 @@ class PlannerNode(ManagedNode):
         """Take a goal; where it is another one, the plan in flight is discarded."""
         latent = self.checked(message, "goal/latent")
         if latent is not None:
-            self.take_goal(latent)
+            self.take_goal(latent, nanoseconds(message.header.stamp))
 
-    def take_goal(self, latent: np.ndarray) -> None:
+    def take_goal(self, latent: np.ndarray, stamp: int) -> None:
         """Plan towards ``latent`` from the next model step on, unless that is being done."""
         with self.lock:
-            self.epoch += self.goal.take(latent)
+            new = self.goal.take(latent)
+            self.epoch += new
+            self.goal_stamp = stamp
+            if new:
+                self.begin_goal()
+        self.beat()
+
+    def begin_goal(self) -> None:
+        """Note that it is not known yet whether the goal is reached, or that it never will be."""
+        self.reached = "false" if self.planner.arrival.known else "unknown"
 
     def checked(self, message: Image, topic: str) -> np.ndarray | None:
         """Return a message's latent; None after logging once why there is none."""
@@ -231,7 +242,7 @@ class PlannerNode(ManagedNode):
             return "not planning: planner/enable with true begins"
         if self.goal.latent is None:
             return "enabled: waiting for a goal on goal/image, or planner/goal_from_camera"
-        return "planning"
+        return "the goal is reached" if self.reached == "true" else "planning"
 
     def health_values(self) -> dict[str, str]:
         """Return the values with which command_node names what the planner lacks."""
@@ -239,6 +250,10 @@ class PlannerNode(ManagedNode):
             "enabled": str(self.enabled).lower(),
             "enable_calls": str(self.enable_calls),
             "goal": str(self.goal.latent is not None).lower(),
+            "goal_stamp": str(self.goal_stamp),
+            "reached": self.reached,
+            "arrival": str(self.planner.arrival) if self.active else "",
+            "doing": self.doing(),
         }
 
     def on_goal_from_camera(self, _request, response: Trigger.Response) -> Trigger.Response:
@@ -257,7 +272,7 @@ class PlannerNode(ManagedNode):
         except ImageRejectedError as reason:
             response.message = f"the camera's picture is no goal: {reason}"
             return response
-        self.take_goal(self.latent)
+        self.take_goal(self.latent, self.get_clock().now().nanoseconds)
         response.success, response.message = True, "goal taken"
         return response
 
@@ -291,8 +306,10 @@ class PlannerNode(ManagedNode):
             else:
                 self.timeline.buffer.put(step.due, plan.actions)
                 self.plans.publish(message)
-            self.milliseconds.add(plan.milliseconds)
+            if not plan.reached:
+                self.milliseconds.add(plan.milliseconds)
             self.counts["plans"] += 1
+            self.take_reached(plan)
             # With the lock held: a later report of the executor's thread must not be overwritten.
             self.hung = False
             self.publish_health(Health.HOLD if stuck else Health.FINE, stuck)
@@ -301,6 +318,16 @@ class PlannerNode(ManagedNode):
         self.distances.publish(Float32(data=plan.distance))
         if new_goal:
             self.report_due = True  # the executor's thread reports
+
+    def take_reached(self, plan: Plan) -> None:
+        """Keep, and log once, that the goal is reached or left; with the lock held."""
+        before, now = self.reached, str(plan.reached).lower()
+        if before == "unknown" or before == now:
+            return
+        self.reached = now
+        told = str(self.planner.arrival)
+        self.get_logger().info(f"the goal is {'reached' if plan.reached else 'left again'}: {told}")
+        self.report_due = True
 
     def failed(self, error: Exception, text: str) -> None:
         """Report why there is no plan; runs in the worker thread."""

@@ -171,6 +171,13 @@ class PlannerConfig:
         0.0,
         1e6,
     )
+    reached_steps: int = _number(
+        "Model steps in a row within the checkpoint's threshold after which the goal counts as reached and "
+        "the robot stands still, until it was above 1.5 times the threshold for as many. 0: never.",
+        0,
+        1000,
+        default=4,
+    )
     precision: str = _choice("Number format of the predictions; bf16 where it is faster.", PRECISIONS, "fp32")
     deadline: float | None = _number(
         "Time for one plan, in milliseconds: the solver stops after its last iteration that fits.",

@@ -22,8 +22,15 @@ from world_model_ros.planning.cem import CEM, Solution
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.cuda_graph import SolveRunner
 from world_model_ros.planning.fast_rollout import for_planning
-from world_model_ros.planning.objective import GoalDistance, WorldModel, make_metric, squared_distance
+from world_model_ros.planning.objective import (
+    GoalDistance,
+    Metric,
+    WorldModel,
+    make_metric,
+    squared_distance,
+)
 
+LEFT = 1.5  # times the threshold: the goal counts as left above it
 ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics head is asked about
 
 
@@ -41,6 +48,7 @@ class Plan:
     # In units of the objective: the distance now, and the predicted ones after each block, (horizon,).
     cost_now: float = math.nan
     costs: np.ndarray | None = None
+    reached: bool = False  # the goal is reached: the robot stands still, and nothing was solved
 
 
 class History:
@@ -62,6 +70,44 @@ class History:
         return latents, torch.stack(self.blocks)[None] if self.blocks else latents.new_zeros(1, 0, width)
 
 
+class Arrival:
+    """Whether the goal is reached: within ``threshold`` for ``steps`` model steps in a row.
+
+    It is reached until the distance was above ``LEFT`` times the threshold for as many steps in a row: one
+    frame that is disturbed changes nothing. Without a threshold, or with 0 steps, it never is.
+    """
+
+    def __init__(self, threshold: float | None, steps: int):
+        self.threshold, self.steps = threshold, steps
+        self.distance = math.nan  # the newest one
+        self.reset()
+
+    def __str__(self) -> str:
+        if not self.known:
+            return "the checkpoint has no threshold, or reached_steps is 0"
+        return f"distance {self.distance:.2f}, threshold {self.threshold:.2f}"
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to tell it by."""
+        return self.threshold is not None and self.steps > 0
+
+    def reset(self) -> None:
+        """Begin with a new goal."""
+        self.reached, self._count = False, 0
+
+    def step(self, distance: float) -> bool:
+        """Take the distance of one more model step, and return whether the goal is reached."""
+        self.distance = distance
+        if not self.known:
+            return False
+        contrary = distance > LEFT * self.threshold if self.reached else distance <= self.threshold
+        self._count = self._count + 1 if contrary else 0
+        if self._count >= self.steps:
+            self.reached, self._count = not self.reached, 0
+        return self.reached
+
+
 class RecedingHorizonPlanner:
     """Plans towards a goal latent; keeps the history of latents and executed blocks.
 
@@ -69,6 +115,8 @@ class RecedingHorizonPlanner:
     and the robot never arrives. So a plan keeps its moment of arrival: the first one chooses it freely
     within the horizon, the next ones have a model step less. It is chosen anew when no step is left, or
     when the cost exceeds the expected cost by more than ``replan_tolerance``.
+
+    When the goal is reached the plan is to stand still, until the goal is left or another one is set.
     """
 
     def __init__(self, model: WorldModel, spec: CheckpointSpec, config: PlannerConfig | None = None):
@@ -82,6 +130,13 @@ class RecedingHorizonPlanner:
             )
         self.spec, self.shape = spec, (spec.block, spec.action.dim)
         self.metric = make_metric(self.config, heads, spec.thresholds.norm_low)
+        # What the robot does not move directly decides, where that is what plans are judged by.
+        thresholds, steps = spec.thresholds, self.config.reached_steps
+        if self.config.objective == "object" and thresholds.object_reached is not None:
+            self._goal_distance: Metric = heads["object"]
+            self.arrival = Arrival(thresholds.object_reached, steps)
+        else:
+            self._goal_distance, self.arrival = squared_distance, Arrival(thresholds.goal_reached, steps)
         parameter = next(iter(getattr(model, "parameters", tuple)()), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
         rows = spec.action.low, spec.action.high, np.zeros(spec.action.dim)
@@ -100,6 +155,7 @@ class RecedingHorizonPlanner:
         """Clear the history and the previous plan, and seed the random draws again."""
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
         self.history = History(self.spec.history)
+        self.arrival.reset()
         self._clear_plan()
 
     def _clear_plan(self) -> None:
@@ -110,6 +166,7 @@ class RecedingHorizonPlanner:
     def set_goal(self, latent: np.ndarray | None) -> None:
         """Take the goal's latent (D,), encoded once; the history stays, the previous plan is dropped."""
         self._goal = None if latent is None else self._latent(latent)
+        self.arrival.reset()
         self._clear_plan()
 
     @property
@@ -139,11 +196,35 @@ class RecedingHorizonPlanner:
         start = time.perf_counter()
         deadline = None if self.config.deadline is None else start + 1e-3 * self.config.deadline
         self._remember(latent, executed)
+        if self.arrival.step(self._distance_now(self._goal_distance)):
+            return self._rest_at_goal(start)
         self._advance_previous_plan(passed)
         context = self._after_running_block(running)
         solution = self._keep_or_choose_arrival(context, deadline)
         self._keep_plan(solution)
         return self._physical_plan(solution, start)
+
+    @torch.inference_mode()
+    def _distance_now(self, metric: Metric) -> float:
+        return float(metric(self.history.latents[-1][None], self._goal)[0])
+
+    def _rest_at_goal(self, start: float) -> Plan:
+        """Return a plan of one block of standing still."""
+        self._clear_plan()
+        distance, cost = self._distance_now(squared_distance), self._distance_now(self.metric)
+        still = np.zeros(self.shape).clip(self.spec.action.low, self.spec.action.high)
+        return Plan(
+            actions=still,
+            distance=distance,
+            predicted_distance=distance,
+            horizon=1,
+            milliseconds=1e3 * (time.perf_counter() - start),
+            iterations=0,
+            candidates=0,
+            cost_now=cost,
+            costs=np.array([cost]),
+            reached=True,
+        )
 
     def _remember(self, latent: np.ndarray, executed: np.ndarray | None) -> None:
         now, block = self._latent(latent), None if executed is None else self._block(executed)
@@ -283,26 +364,28 @@ class RecedingHorizonPlanner:
         steps = denormalise(solution.actions[0].numpy(), self.spec.action).reshape(-1, self.spec.action.dim)
         return Plan(
             actions=np.clip(steps.astype(np.float64), low, high),
-            distance=float(squared_distance(self.history.latents[-1], self._goal)),
+            distance=self._distance_now(squared_distance),
             predicted_distance=float(squared_distance(solution.latents[0, -1], self._goal)),
             horizon=solution.actions.shape[1],
             milliseconds=1e3 * (time.perf_counter() - start),
             iterations=solution.iterations,
             candidates=solution.candidates,
-            cost_now=float(self.metric(self.history.latents[-1][None], self._goal)[0]),
+            cost_now=self._distance_now(self.metric),
             costs=solution.distances[0].cpu().numpy(),
         )
 
     def warm_up(self) -> None:
         """Solve once on zeros with a full history, so that the first plan is as fast as the tenth."""
         goal, zeros = self._goal, np.zeros(self.spec.model.latent_dim, np.float32)
-        still = np.zeros(self.shape)
+        still, arrival = np.zeros(self.shape), self.arrival
         self.reset()
+        self.arrival = Arrival(None, 0)  # or nothing would be solved
         self.set_goal(zeros)
         for k in range(self.spec.history):
             self.plan(zeros, still if k else None, still)
         if self.runner.records:
             self._solve_every_shape(self._latent(zeros))
+        self.arrival = arrival
         self.reset()
         self._goal = goal
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from world_model_ros.safety.action_buffer import ActionBuffer
+from world_model_ros.safety.dead_man import DeadMan
 from world_model_ros.safety.health import ENCODER, MONITOR, PLANNER, AnomalyHolds, Health
 from world_model_ros.safety.inputs import Inputs
 from world_model_ros.safety.joints import JointCollector
@@ -19,6 +20,8 @@ from world_model_ros.safety.watchdogs import SECOND, ClockWatch, set_by
 
 STALLED = 1.0  # seconds of real time between two control steps after which messages may have been lost
 AHEAD = 2.0  # seconds that a plan may begin ahead of the clock; its sender has another one where it is more
+AT_GOAL = "the goal is reached: standing still until the robot is away from it, or another goal comes"
+SIMULATED_LEAP = 1.9  # model steps by which a simulated clock jumps ahead where the simulation begins anew
 CLOCK_HOLD = 1.0  # seconds of standing still after the clock was set: plans on the way are for the old time
 
 
@@ -66,6 +69,7 @@ class Rules:
     override_time: float = 5.0  # for which a reset overrides a HOLD of monitor_node
     override_speed: float = 0.25  # share of the planned action during an override
     repeated_holds_window: float = 20.0  # in which the third HOLD of monitor_node is a fault
+    dead_man_timeout: float = 0.5  # of real time without a message of the dead-man switch
 
 
 class Commander:
@@ -83,8 +87,10 @@ class Commander:
         rules: Rules | None = None,
         collector: JointCollector | None = None,
         clock: ClockWatch | None = None,
+        dead_man: DeadMan | None = None,
     ):
         self.limits, self.buffer = limits, buffer
+        self.dead_man = dead_man or DeadMan()
         self.inputs = Inputs(collector or JointCollector(), clock or ClockWatch())
         self.sources, self.rivals = self.inputs.sources, self.inputs.rivals
         self.limiter = ActionLimiter(limits, buffer.period / SECOND)
@@ -104,11 +110,15 @@ class Commander:
         self._ramp.seconds = rules.ramp
         self._holds.override_time = rules.override_time
         self._holds.window = rules.repeated_holds_window
+        self.dead_man.timeout = rules.dead_man_timeout
+        self.inputs.clock.ahead = SIMULATED_LEAP * SECOND * rules.step
 
     def begin(self) -> None:
         """Start over as after activation; a fault stays, and so do the reports of the other nodes."""
         self.inputs.clock.reset()
         self.inputs.collector.reset()
+        self.dead_man.reset()
+        self._switch = ""  # why the dead-man switch keeps the robot still
         self.ever_moved = self._moving = self._silent = self._stop_due = False
         self._ticked: int | None = None  # when the last control step began, on the steady clock
         self._clock_hold: tuple[int, str] | None = None  # until when, and why
@@ -252,6 +262,9 @@ class Commander:
         self._check_pause(steady)
         self.sources.look(steady / SECOND)
         self.buffer.drop_before(now)
+        self._switch = self.dead_man.problem(steady)
+        if self._switch:
+            self._ramp.arm()  # a person takes the robot over, or nobody has it
         state, reason, planned = self._next_state(now)
         if state is State.RUNNING:
             action, reason = self._limited(planned, reason)
@@ -290,7 +303,7 @@ class Commander:
             return State.HOLD, hold, None
         planned = self.buffer.action_at(now)
         if planned is not None:
-            return State.RUNNING, self._running_reason(overridden), planned
+            return State.RUNNING, self._running_reason(overridden, bool(planned.any())), planned
         lacking = self._planner_lacks()
         if self._played:
             return (
@@ -305,6 +318,8 @@ class Commander:
 
         health, name, trouble: the worst that a node reports.
         """
+        if self._switch:
+            return self._switch
         if self._clock_hold:
             return self._clock_hold[1]
         if health is Health.HOLD and name == ENCODER:
@@ -363,7 +378,7 @@ class Commander:
             self._clock_hold = None
         if not leap:
             return
-        if self.inputs.simulated:  # ages are counted on it: what was heard before would stay fresh
+        if self.inputs.simulated:  # ages are counted on it: what was heard before is of another time
             self.inputs.collector.clock_was_set()
             self._reset_inputs()
         else:
@@ -381,9 +396,10 @@ class Commander:
                 "stop: look at the robot, then call command/reset"
             )
 
-    def _running_reason(self, overridden: bool) -> str:
+    def _running_reason(self, overridden: bool, moves: bool) -> str:
         if not overridden:
-            return "playing the plan"
+            at_goal = not moves and self.sources.values(PLANNER).get("reached") == "true"
+            return AT_GOAL if at_goal else "playing the plan"
         trouble = self.sources.trouble(MONITOR)
         return f"playing the plan {self._slowly()} after the reset" + (
             f", in spite of {trouble}" if trouble else ""

@@ -1,5 +1,6 @@
 """Watchdogs: messages that stopped, a camera that is too slow, a clock that was set."""
 
+import math
 from collections import deque
 
 SECOND = 1_000_000_000
@@ -79,12 +80,14 @@ class FrameRate:
 class ClockWatch:
     """Notices that the node's clock was set, beside a steady one; both in integer nanoseconds.
 
-    ``limit`` is how far the two may differ between two looks. None is for a simulated clock, which may stop,
-    run fast and jump ahead, but not be set back.
+    ``limit`` is how far the two may differ between two looks. None is for a simulated clock, which may stop
+    and run fast, but not be set back, nor jump ahead by more than ``ahead``, as after a reset of the
+    simulation.
     """
 
     def __init__(self, limit: int | None = None):
         self.limit = limit
+        self.ahead: float = math.inf  # ns
         self._last: tuple[int, int] | None = None
 
     def look(self, now: int, steady: int) -> int:
@@ -94,7 +97,7 @@ class ClockWatch:
             return 0
         passed = now - last[0]
         if self.limit is None:
-            return min(0, passed)
+            return passed if not 0 <= passed <= self.ahead else 0
         leap = passed - (steady - last[1])
         return leap if abs(leap) > self.limit else 0
 

@@ -22,6 +22,10 @@ SAME_METRES = 0.015
 SAME_RADIANS = 0.1
 APART_METRES = 0.05
 GOAL_QUANTILE = 0.9
+# Of the object distances of pairs that show the objects in the same place. A robot that rests too early
+# misses its goal, one that rests too late only moves on: so this is smaller than GOAL_QUANTILE.
+OBJECT_QUANTILE = 0.5
+OF_THE_ROBOT = 0.9  # share of a coordinate's variance that the robot's joints explain
 _FEW = 50  # pairs: fewer give no threshold
 _FRAMES = 4000
 _PAIRS = 2_000_000
@@ -38,6 +42,7 @@ def calibrate(
     show the same place: every stored coordinate within 1.5 cm (0.1 rad for those named yaw). Where no
     states are stored or too few such pairs exist: between consecutive frames with hardly any action
     between them, and failing these the smallest twentieth of all steps.
+    object_reached: see ``calibrate_object``.
     """
     latents, blocks = encode_clips(model, clips, spec.image)
     device = next(model.parameters()).device
@@ -52,13 +57,55 @@ def calibrate(
     goal, metrics = _from_states(model, file, clips, spec, seed)
     if goal is None:
         goal, metrics = _from_standstill(latents, clips, spec)
+    moved, more = calibrate_object(model, file, clips, spec, seed)
     thresholds = Thresholds(
         goal_reached=goal,
+        object_reached=moved,
         surprise=float(np.quantile(errors, SURPRISE_QUANTILE)),
         norm_low=float(low),
         norm_high=float(high),
     )
-    return thresholds, metrics
+    return thresholds, metrics | more
+
+
+def calibrate_object(
+    model: LeWorldModel, file: EpisodeFile, clips: Clips, spec: CheckpointSpec, seed: int = 0
+) -> tuple[float | None, dict]:
+    """Return the object distance below which a goal counts as reached, and a metric of where it is from.
+
+    The median distance of frames of held-out ``clips`` of ``file`` that show all objects in the same place,
+    wherever the robot is: within 1.5 cm, or 0.1 rad, in every stored coordinate that the robot's joints do
+    not explain. None without the head, states, joints or enough such pairs.
+    """
+    head = getattr(model, "object", None)
+    if head is None or not file.has_states or not file.proprio(clips.episodes[0]).shape[1]:
+        return None, {}
+    states, joints = (
+        np.concatenate([read(episode) for episode in clips.episodes]) for read in (file.states, file.proprio)
+    )
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(states))[:_FRAMES]
+    objects = ~_explained(np.nan_to_num(joints[rows]), states[rows])
+    first, second, gaps, angles = _pairs(file, states[rows], rng)
+    there = (gaps <= np.where(angles, SAME_RADIANS, SAME_METRES))[:, objects].all(1)
+    if not objects.any() or there.sum() < _FEW:
+        return None, {}
+    latents = encode_frames(model, clips.pixels[rows], spec.image)
+    with torch.inference_mode():
+        codes = head.encode(latents.to(next(head.parameters()).device)).cpu()
+    distances = np.sqrt(_squared_distances(codes, first[there], second[there]))
+    told = f"{int(there.sum())} held-out pairs of frames with the objects in the same place"
+    reached = float(np.quantile(distances, OBJECT_QUANTILE))
+    return reached, {"object_reached": reached, "object_reached_from": told}
+
+
+def _explained(joints: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """Return which coordinates (S,) of states (N, S) are the robot's own: a function of its joints (N, P)."""
+    joints = (joints - joints.mean(0)) / np.maximum(joints.std(0), 1e-6)
+    first, second = np.triu_indices(joints.shape[1])
+    features = np.hstack([np.ones((len(joints), 1)), joints, joints[:, first] * joints[:, second]])
+    errors = states - features @ np.linalg.lstsq(features, states, rcond=None)[0]
+    return errors.var(0) <= (1 - OF_THE_ROBOT) * states.var(0)
 
 
 def measure_light(clips: Clips, seed: int = 0) -> LightRange:
@@ -76,18 +123,9 @@ def _from_states(model, file, clips, spec, seed) -> tuple[float | None, dict]:
     states = np.concatenate([file.states(episode) for episode in clips.episodes])
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(states))[:_FRAMES]
-    states = states[rows]
     latents = encode_frames(model, clips.pixels[rows], spec.image)
-    names = file.attributes.get("state_names") or [""] * states.shape[1]
-    angles = np.array(["yaw" in name for name in names])
-    same = np.where(angles, SAME_RADIANS, SAME_METRES)
-    first, second = np.triu_indices(len(rows), 1)
-    if len(first) > _PAIRS:
-        some = rng.choice(len(first), _PAIRS, replace=False)
-        first, second = first[some], second[some]
-    gaps = np.abs(states[first] - states[second])
-    gaps[:, angles] = np.minimum(gaps[:, angles] % (2 * np.pi), -gaps[:, angles] % (2 * np.pi))
-    there = (gaps <= same).all(1)
+    first, second, gaps, angles = _pairs(file, states[rows], rng)
+    there = (gaps <= np.where(angles, SAME_RADIANS, SAME_METRES)).all(1)
     apart = (gaps[:, ~angles] > APART_METRES).any(1)
     if there.sum() < _FEW:
         return None, {}
@@ -99,6 +137,19 @@ def _from_states(model, file, clips, spec, seed) -> tuple[float | None, dict]:
         "goal_reached_from": f"{int(there.sum())} held-out pairs of frames of the same place",
         "goal_reached_mistaken": float(mistaken.mean()) if len(far) else 0.0,
     }
+
+
+def _pairs(file, states: np.ndarray, rng) -> tuple[np.ndarray, ...]:
+    """Return pairs (first, second) of rows of states, their gaps (pairs, S), and which are angles (S,)."""
+    names = file.attributes.get("state_names") or [""] * states.shape[1]
+    angles = np.array(["yaw" in name for name in names])
+    first, second = np.triu_indices(len(states), 1)
+    if len(first) > _PAIRS:
+        some = rng.choice(len(first), _PAIRS, replace=False)
+        first, second = first[some], second[some]
+    gaps = np.abs(states[first] - states[second])
+    gaps[:, angles] = np.minimum(gaps[:, angles] % (2 * np.pi), -gaps[:, angles] % (2 * np.pi))
+    return first, second, gaps, angles
 
 
 def _from_standstill(latents: Tensor, clips: Clips, spec: CheckpointSpec) -> tuple[float, dict]:

@@ -44,7 +44,8 @@ def with_heads(card: str, part: str, note: dict, metrics: dict) -> str:
     It takes the place of an earlier section on the same ``part``; all other sections stay. A decoder that
     came with heads is in their section.
     """
-    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics) + _decoder_row(metrics)
+    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics) + _reached_row(metrics)
+    rows += _decoder_row(metrics)
     section = f"""{_SECTIONS[part]}
 ```
 {note["command"]}
@@ -81,6 +82,13 @@ def collect_command(file: EpisodeFile) -> list[str]:
         f"--episodes {len(file)} --length {values['length']} --seed {values['seed']} "
         f"--size {values['image_size']}{planner}"
     ]
+
+
+def _reached_row(metrics: dict[str, float]) -> str:
+    if "object_reached" not in metrics:
+        return ""
+    told = f"{metrics['object_reached']:.3f} (median of {metrics['object_reached_from']})"
+    return f"| goal reached, object distance | {told} |\n"
 
 
 def write_card(
@@ -139,6 +147,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | | |
 |---|---|
 | goal reached, squared latent distance | {reached} |
+{_reached_row(metrics)}\
 | surprise, squared error of one step | {thresholds.surprise:.3f} (99.9 % of held-out steps are below) |
 | latent norm | {thresholds.norm_low:.2f} to {thresholds.norm_high:.2f} |
 """

@@ -27,7 +27,7 @@ from world_model_ros.model.config import (
 )
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit
-from world_model_ros.training.calibrate import calibrate, measure_light
+from world_model_ros.training.calibrate import calibrate, calibrate_object, measure_light
 from world_model_ros.training.card import with_heads
 from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, steps_of
 
@@ -86,6 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
             )
             completed, metrics = _completed(model, spec, file, clips, unseen, seed)
             with_all, judged = add_heads(model, completed, file, clips, unseen, steps, seed)
+            if steps["object"]:
+                reached, where = calibrate_object(model, file, unseen, with_all, seed)
+                thresholds = dataclasses.replace(with_all.thresholds, object_reached=reached)
+                with_all = dataclasses.replace(with_all, thresholds=thresholds)
+                judged |= where
     except KeyboardInterrupt:
         print("stopped: nothing is written, and the same command begins again", file=sys.stderr)
         return 130
@@ -101,7 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
         noted[part] = made
         card = None if card is None else with_heads(card, part, made, judged)
     save_checkpoint(arguments.out, model, dataclasses.replace(with_all, training=noted), card, dtype=STORED)
-    words = ", ".join(f"{name} {value:.2f}" for name, value in judged.items())
+    numbers = {name: value for name, value in judged.items() if isinstance(value, float)}
+    words = ", ".join(f"{name} {value:.2f}" for name, value in numbers.items())
     more = "" if completed is spec else "; what was missing of thresholds and light is measured"
     print(f"{words or 'no head was asked for'}{more}; checkpoint: {arguments.out}")
     return 0

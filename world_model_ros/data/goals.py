@@ -1,0 +1,68 @@
+"""Goal pictures from image files and from frames of recorded episodes."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from world_model_ros.camera.images import ImageRejectedError, decode_compressed
+from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.errors import UserError
+
+EPISODES = (".h5", ".hdf5")  # what is read as an episode file; everything else is an image
+CAMERA = "camera"  # instead of a file: what the camera sees now
+LARGEST = 256 << 20  # bytes of an image file
+
+
+class Goal(NamedTuple):
+    """One goal: its name for people, and RGB pixels, uint8 (H, W, 3); None is the camera's present view."""
+
+    name: str
+    pixels: np.ndarray | None
+
+
+def read_goals(sources: list[str], episode: int = 0, steps: list[int] | None = None) -> list[Goal]:
+    """Return the goals of image files, episode files and the word "camera", in the order given.
+
+    An episode file gives the frames ``steps`` of ``episode``, where -1 is the last one. Raises UserError.
+    """
+    goals = []
+    for source in sources:
+        path = Path(source).expanduser()
+        if source == CAMERA:
+            goals.append(Goal("the camera's view", None))
+        elif not path.is_file():
+            raise UserError(f"{source} does not exist: give an image, an episode file, or the word {CAMERA}.")
+        elif path.suffix.lower() in EPISODES:
+            goals += _frames(path, episode, steps or [-1])
+        else:
+            goals.append(Goal(path.name, _image(path)))
+    if (episode or steps) and not any(Path(source).suffix.lower() in EPISODES for source in sources):
+        raise UserError("--episode and --step choose a frame of an episode file (.h5), and none is given.")
+    return goals
+
+
+def _image(path: Path) -> np.ndarray:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ImageRejectedError(f"it has more than {LARGEST >> 20} MiB")
+        return decode_compressed(path.read_bytes(), "")
+    except (OSError, ImageRejectedError) as error:
+        raise UserError(f"{path} is no goal picture: {error}.") from None
+
+
+def _frames(path: Path, episode: int, steps: list[int]) -> list[Goal]:
+    with EpisodeFile(path) as file:
+        if not 0 <= episode < len(file):
+            raise UserError(
+                f"{path} has no episode {episode}: it has {len(file)}, numbered 0 to {len(file) - 1}."
+            )
+        pixels = file.pixels(episode)
+        for step in steps:
+            if not -len(pixels) <= step < len(pixels):
+                raise UserError(
+                    f"episode {episode} of {path} has no step {step}: it has {len(pixels)} frames, numbered "
+                    f"0 to {len(pixels) - 1}; -1 is the last one."
+                )
+        name = f"{path.name}, episode {episode}, step"
+        return [Goal(f"{name} {step % len(pixels)}", np.array(pixels[step])) for step in steps]
