@@ -324,7 +324,8 @@ def _check(arguments: argparse.Namespace) -> None:
     open_loop = arguments.protocol in OPEN_LOOP
     for option in CLOSED_LOOP_ONLY if open_loop else ("data",):
         if getattr(arguments, option):
-            others = "the other protocols" if open_loop else " and ".join(OPEN_LOOP)
+            *names, last = OPEN_LOOP
+            others = "the other protocols" if open_loop else f"{', '.join(names)} and {last}"
             raise UserError(f"{_flag(option)} is for {others}: leave it out, or choose another --protocol.")
 
 
