@@ -5,7 +5,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "world_model_ros"
-NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
+NODES = (
+    *("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node"),
+    "imagination_node",
+)
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / NAME / "__init__.py").read_text()).group(1)
 
@@ -100,11 +103,13 @@ setup(
             "ros-rclpy[fastrtps]==9.1.2",
             "ros-diagnostic-msgs",
             "ros-geometry-msgs",
+            "ros-nav-msgs",
             "ros-rosgraph-msgs",
             "ros-sensor-msgs",
             "ros-std-msgs",
             "ros-std-srvs",
             "ros-trajectory-msgs",
+            "ros-visualization-msgs",
         ],
         # The same of ROS 2 Jazzy, for make test-jazzy.
         "ros-jazzy": [
@@ -113,11 +118,13 @@ setup(
             "ros-jazzy-rmw-dds-common",
             "ros-jazzy-diagnostic-msgs",
             "ros-jazzy-geometry-msgs",
+            "ros-jazzy-nav-msgs",
             "ros-jazzy-rosgraph-msgs",
             "ros-jazzy-sensor-msgs",
             "ros-jazzy-std-msgs",
             "ros-jazzy-std-srvs",
             "ros-jazzy-trajectory-msgs",
+            "ros-jazzy-visualization-msgs",
         ],
         "build": ["setuptools<80", "colcon-core", "colcon-bash", "colcon-ros", "empy==3.3.4"],
     },

@@ -1,25 +1,33 @@
 """The simulated robot and the nodes that see, plan and command; ends when one of them ends."""
 
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
+from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from world_model_ros.nodes import environment
-from world_model_ros.nodes.starter import ARGUMENTS
+from world_model_ros.nodes.starter import ARGUMENTS, OF_SIM_NODE, VIEWER
 
 PARAMETERS = str(environment.share() / "config" / "sim.yaml")
 
 
 def generate_launch_description():
-    """Return the graph: sim_node, encoder_node, planner_node, command_node, monitor_node."""
+    """Return the graph: sim_node, encoder_node, planner_node, command_node, monitor_node, imagination_node.
+
+    The last one is optional; when it ends, the others go on.
+    """
     values = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, _, kind, _ in ARGUMENTS
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, _, kind, _ in ARGUMENTS
+        if name in OF_SIM_NODE
     }
     checkpoint = {"checkpoint": ParameterValue(LaunchConfiguration("checkpoint"), value_type=str)}
 
     def node(name, parameters):
+        viewer = {"condition": IfCondition(LaunchConfiguration("imagination"))}
+        needed = {"on_exit": Shutdown(reason=f"{name} ended")}
         return Node(
             package="world_model_ros",
             executable=name,
@@ -28,7 +36,7 @@ def generate_launch_description():
             output="screen",
             sigterm_timeout="0.5",
             sigkill_timeout="2.0",
-            on_exit=Shutdown(reason=f"{name} ended"),
+            **(viewer if name == VIEWER else needed),
         )
 
     return LaunchDescription(
@@ -45,5 +53,6 @@ def generate_launch_description():
             node("planner_node", checkpoint),
             node("command_node", checkpoint),
             node("monitor_node", checkpoint),
+            node("imagination_node", checkpoint),
         ]
     )

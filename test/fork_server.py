@@ -25,7 +25,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-PRELOADED = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node", "running")
+PRELOADED = (
+    *("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node"),
+    *("imagination_node", "running"),
+)
 REQUEST = 1 << 20  # bytes at most
 
 

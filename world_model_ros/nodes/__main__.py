@@ -8,7 +8,10 @@ import os
 import signal
 import sys
 
-NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
+NODES = (
+    *("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node"),
+    "imagination_node",
+)
 
 
 def _quit(number, _frame):

@@ -136,14 +136,18 @@ class ManagedNode(LifecycleNode):
         self._made.append((self.destroy_subscription, made))
         return made
 
-    def newest_joints(self, topic: str) -> NewestJoints:
-        """Subscribe to joint states that are read when they are needed, instead of one by one."""
-        events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._mismatch(topic, JOINTS, False))
+    def polled(self, kind, topic: str, profile):
+        """Subscribe to messages that are read when they are needed, instead of one by one: see polling.py."""
+        events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._mismatch(topic, profile, False))
         made = self.create_subscription(
-            JointState, topic, lambda _: None, JOINTS, callback_group=NeverWakes(), event_callbacks=events
+            kind, topic, lambda _: None, profile, callback_group=NeverWakes(), event_callbacks=events
         )
         self._made.append((self.destroy_subscription, made))
-        return NewestJoints(made)
+        return made
+
+    def newest_joints(self, topic: str) -> NewestJoints:
+        """Subscribe to joint states that are read when they are needed."""
+        return NewestJoints(self.polled(JointState, topic, JOINTS))
 
     def subscribe_command(
         self, kind, topic: str, callback, always: bool = False, newest: bool = False

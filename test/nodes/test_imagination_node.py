@@ -1,0 +1,251 @@
+"""What imagination_node shows, and that nothing depends on it, on real processes."""
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from test.conftest import Domain, Observer, Processes, said
+from test.nodes.conftest import Asking
+
+pytestmark = pytest.mark.ros
+ROOT = Path(__file__).resolve().parents[2]
+PERIOD, STEPS, TILE = 50_000_000, 3, 96
+WIDTH, HEIGHT = 4 + (STEPS + 2) * (TILE + 4), 24 + 2 * (40 + TILE + 8)  # pixels
+RVIZ = {
+    "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
+    "rviz_default_plugins/Path": "nav_msgs/msg/Path",
+    "rviz_default_plugins/MarkerArray": "visualization_msgs/msg/MarkerArray",
+}
+
+
+@pytest.fixture(scope="module")
+def drawing(checkpoint, tmp_path_factory):
+    """Return a checkpoint with a decoder (its weights are random, as all of them)."""
+    from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
+    from world_model_ros.model.lewm import LeWorldModel
+
+    model, spec = load_checkpoint(checkpoint)
+    spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, decoder_width=32, decoder_size=64))
+    drawing = LeWorldModel(spec.model)
+    drawing.load_state_dict(model.state_dict(), strict=False)
+    return str(save_checkpoint(tmp_path_factory.mktemp("models") / "drawing", drawing, spec))
+
+
+class World:
+    """The nodes that imagination_node reads from, and somebody who looks at its pictures."""
+
+    def __init__(self, observer):
+        from sensor_msgs.msg import CompressedImage, Image, JointState
+        from std_msgs.msg import Float32
+        from trajectory_msgs.msg import JointTrajectory
+
+        self.observer, node = observer, observer.node
+        self.kinds = {"imagination": Image, "imagination/compressed": CompressedImage}
+        self.latents = node.create_publisher(Image, "latent", 10)
+        self.goals = node.create_publisher(Image, "goal/latent", 10)
+        self.cameras = node.create_publisher(Image, "camera/image_raw", 10)
+        self.executed = node.create_publisher(JointState, "command/executed", 50)
+        self.plans = node.create_publisher(JointTrajectory, "plan", 10)
+        self.surprises = node.create_publisher(Float32, "surprise", 10)
+        self.time = 1_000_000_000
+        self.planning = True
+
+    def watch(self, topic="imagination"):
+        """Subscribe; return the list of messages and the call that ends it."""
+        messages = []
+        subscription = self.observer.node.create_subscription(self.kinds[topic], topic, messages.append, 10)
+        return messages, lambda: self.observer.node.destroy_subscription(subscription)
+
+    def stamped(self, message, time):
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(time, 1_000_000_000)
+        return message
+
+    def latent(self, value=0.1, dim=64):
+        from sensor_msgs.msg import Image
+
+        data = np.full(dim, value, np.float32).tobytes()
+        message = Image(height=1, width=dim, encoding="32FC1", step=4 * dim, data=data)
+        return self.stamped(message, self.time)
+
+    def plan(self, rows=10, speed=0.1, names=("linear_x", "linear_y")):
+        from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+        message = self.stamped(JointTrajectory(joint_names=list(names)), self.time + 5 * PERIOD)
+        message.points = [JointTrajectoryPoint(velocities=[speed, 0.0]) for _ in range(rows)]
+        return message
+
+    def step(self, plan=None, latent=None):
+        """Let a model step pass."""
+        from sensor_msgs.msg import JointState
+
+        for _ in range(5):
+            message = JointState(name=["linear_x", "linear_y"], velocity=[0.1, 0.0])
+            self.executed.publish(self.stamped(message, self.time))
+            self.time += PERIOD
+        self.latents.publish(latent or self.latent())
+        if self.planning:
+            self.plans.publish(plan or self.plan())
+
+    def frame(self, value):
+        from sensor_msgs.msg import Image
+
+        message = Image(height=48, width=64, encoding="rgb8", step=192, data=bytes([value]) * 48 * 64 * 3)
+        self.cameras.publish(self.stamped(message, self.time))
+
+
+def pixels(message):
+    """Return a message's picture, uint8 (H, W, 3)."""
+    if hasattr(message, "format"):
+        return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
+
+
+def tile(picture, row, column):
+    """Return a tile without its frame."""
+    top, left = 24 + row * (40 + TILE + 8) + 20, 4 + column * (TILE + 4)
+    return picture[top + 4 : top + TILE - 4, left + 4 : left + TILE - 4]
+
+
+@pytest.fixture(scope="module")
+def shared(drawing, fork_server, tmp_path_factory):
+    """Return one running imagination_node for several tests: (process, World, Asking)."""
+    pytest.importorskip("rclpy")
+    domain = Domain.claim()
+    processes = Processes(tmp_path_factory.mktemp("imagination"), domain, fork_server)
+    given = {"checkpoint": drawing, "steps": STEPS, "tile": TILE}
+    process = processes.node("imagination_node", config=False, **given)
+    observer = Observer(domain)
+    world = World(observer)
+    observer.until(lambda: world.latents.get_subscription_count() and world.plans.get_subscription_count())
+    yield process, world, Asking(observer)
+    observer.close()
+    processes.end()
+    domain.release()
+
+
+def metric(ask, name):
+    return float(ask.diagnosis("imagination_node")[2].get(name, 0))
+
+
+def test_nothing_is_made_or_read_while_nobody_subscribes(shared):
+    process, world, ask = shared
+    world.observer.repeat(world.step, 20)
+    count = len(ask.reports)
+    world.observer.until(lambda: len(ask.reports) > count + 1, again=world.step)
+    assert ask.diagnosis("imagination_node")[1] == "fine"
+    assert metric(ask, "pictures") == 0
+    assert world.cameras.get_subscription_count() == 0
+    assert "rejected" not in process.log.read_text()
+
+
+def test_now_the_plan_and_the_goal_are_shown_to_who_subscribes(shared):
+    process, world, ask = shared
+    images, end_images = world.watch()
+    jpegs, end_jpegs = world.watch("imagination/compressed")
+    world.observer.until(lambda: images and jpegs, again=world.step)
+    picture = pixels(images[-1])
+    assert images[-1].encoding == "rgb8"
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+    stamp = images[-1].header.stamp
+    assert (stamp.sec * 1_000_000_000 + stamp.nanosec - 1_000_000_000) % (5 * PERIOD) == 0
+    assert jpegs[-1].format == "jpeg"
+    assert pixels(jpegs[-1]).shape == picture.shape
+    no_goal = tile(picture, 0, STEPS + 1)
+    assert (no_goal == no_goal[0, 0]).all()
+
+    world.observer.until(
+        lambda: world.goals.get_subscription_count() and world.cameras.get_subscription_count()
+    )
+
+    def again():
+        world.goals.publish(world.latent(2.0))
+        world.frame(200)
+        world.step()
+
+    # what the camera sees is shown as it is, and the goal as it is decoded
+    world.observer.until(lambda: (tile(pixels(images[-1]), 0, 0) == 200).all(), again=again)
+    world.observer.until(lambda: tile(pixels(images[-1]), 0, STEPS + 1).std() > 1, again=again)
+    end_images()
+    count = len(jpegs)
+    world.observer.until(lambda: len(jpegs) > count + 1, again=world.step)
+    end_jpegs()
+    world.observer.until(lambda: world.cameras.get_subscription_count() == 0)
+    made = metric(ask, "pictures")
+    seen = len(ask.reports)
+    world.observer.until(lambda: len(ask.reports) > seen + 1, again=world.step)
+    assert metric(ask, "pictures") - made <= 1  # one may have been in the making
+
+
+def nan_action(world):
+    from sensor_msgs.msg import JointState
+
+    world.executed.publish(JointState(name=["linear_x", "linear_y"], velocity=[float("nan"), 0.0]))
+    return {}
+
+
+def wrong_goal(world):
+    world.goals.publish(world.latent(dim=7))
+    return {}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (lambda w: {"plan": w.plan(rows=0)}, "plan was rejected: it is empty"),
+        (lambda w: {"plan": w.plan(speed=np.nan)}, "plan was rejected: it holds numbers that are not finite"),
+        (lambda w: {"plan": w.plan(names=("a", "b"))}, "plan was rejected: it is of a, b, not of linear_x"),
+        (lambda w: {"latent": w.latent(dim=32)}, "latent was rejected: it is 32 x 1"),
+        (lambda w: {"latent": w.latent(np.nan)}, "latent was rejected: it holds numbers that are not finite"),
+        (wrong_goal, "goal/latent was rejected: it is 7 x 1"),
+        (nan_action, "command/executed was rejected"),
+    ],
+)
+def test_what_cannot_be_used_is_rejected_and_the_next_one_is_shown(shared, bad, reason):
+    process, world, _ = shared
+    images, end = world.watch()
+    world.observer.until(lambda: images, again=world.step)
+    world.observer.until(lambda: reason in process.log.read_text(), again=lambda: world.step(**bad(world)))
+    count = len(images)
+    world.observer.until(lambda: len(images) > count + 2, again=world.step)
+    assert process.poll() is None
+    end()
+
+
+def test_without_plans_now_and_standing_still_are_shown(shared):
+    _, world, _ = shared
+    images, end = world.watch()
+    world.planning = False
+    planned = []
+
+    def shows_no_plan():
+        picture = pixels(images[-1]) if images else None
+        return picture is not None and all(tile(picture, 0, 1 + k).std() == 0 for k in range(STEPS))
+
+    world.observer.until(shows_no_plan, again=world.step)
+    assert tile(pixels(images[-1]), 1, 1).std() > 0  # standing still is imagined all the same
+    world.planning = True
+    world.observer.until(lambda: not shows_no_plan(), again=world.step)
+    assert not planned
+    end()
+
+
+def test_a_checkpoint_without_decoder_is_said_once_and_shown(processes, observer, checkpoint, ask):
+    from diagnostic_msgs.msg import DiagnosticStatus
+
+    process = processes.node("imagination_node", config=False, checkpoint=checkpoint)
+    world = World(observer)
+    images, _ = world.watch()
+    health = observer.collect(DiagnosticStatus, "imagination_node/health")
+    observer.until(lambda: images and health, again=world.step)
+    assert images[-1].height < 150  # a sentence, no tiles
+    words = "train-heads --decoder --checkpoint"
+    observer.until(lambda: ask.diagnosed("imagination_node", words))
+    assert process.log.read_text().count(words) == 1
+    # it asks for nothing: no robot stops because nothing can be drawn
+    assert {pair.key: pair.value for pair in health[-1].values}["asks_for"] == "go_on"
+    assert process.poll() is None
+    assert said(health) in ("fine", "not active")

@@ -1,0 +1,111 @@
+"""Publishes the planned path of the tool or base, and those of some candidates, while somebody subscribes."""
+
+import numpy as np
+from geometry_msgs.msg import Point, PoseStamped
+from nav_msgs.msg import Path
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
+
+from world_model_ros.model.config import CheckpointSpec
+from world_model_ros.nodes.messages import nanoseconds, set_stamp
+from world_model_ros.nodes.polling import Newest
+from world_model_ros.nodes.qos import FRESH, RELIABLE
+from world_model_ros.planning.paths import AXES, ORIGIN, twist_path
+from world_model_ros.planning.planner import RecedingHorizonPlanner
+from world_model_ros.planning.timeline import ModelStep
+
+POSE_AGE = 1_000_000_000  # ns, of a tool_pose that a path may begin at
+WIDTH = 0.002  # m, of the candidates' lines
+COLOUR = ColorRGBA(r=0.6, g=0.6, b=0.65, a=0.5)
+
+
+class PlanPaths:
+    """Topics ``plan/path`` and ``plan/candidates`` of a node whose actions are a twist; none for others.
+
+    Where joints lead a tool depends on the robot's kinematics, which this package does not know. A twist is
+    integrated: in a frame that moves with the robot (``moves``) from its origin, in a fixed one from
+    ``tool_pose``, or from the origin where that is not known.
+    """
+
+    def __init__(self, node, spec: CheckpointSpec, moves: bool):
+        self.node, self.spec, self.moves = node, spec, moves
+        self.path = self.candidates = self.tool = None
+        if spec.action.kind != "twist" or not set(spec.action.names) <= set(AXES):
+            return
+        self.path = node.publisher(Path, "plan/path", RELIABLE)
+        self.candidates = node.publisher(MarkerArray, "plan/candidates", RELIABLE)
+        if not moves:
+            self.tool = Newest(node.polled(PoseStamped, "tool_pose", FRESH))
+
+    def publish(self, step: ModelStep, actions: np.ndarray, planner: RecedingHorizonPlanner) -> None:
+        """Publish the path of a plan (steps, dim), and of the planner's last candidates, to who subscribes.
+
+        Both begin where the robot is now, with what it still does until the plan begins.
+        """
+        path = self.path is not None and self.path.get_subscription_count()
+        candidates = self.candidates is not None and self.candidates.get_subscription_count()
+        if not (path or candidates):
+            return
+        start, stamp = self.start(step.stamp), step.stamp
+        if path:
+            self.path.publish(self.path_message(start, stamp, np.concatenate([step.running, actions])))
+        if candidates:
+            sampled = planner.sampled()
+            running = np.broadcast_to(step.running, (len(sampled), *step.running.shape))
+            poses = self.poses(start, np.concatenate([running, sampled], axis=1)) if len(sampled) else []
+            self.candidates.publish(self.markers(stamp, poses))
+
+    def start(self, stamp: int) -> np.ndarray:
+        """Return the pose (7,) of the tool at ``stamp``; the origin where it is not known."""
+        message = None if self.tool is None else self.tool.read()
+        if message is None:
+            return ORIGIN
+        time, frame = nanoseconds(message.header.stamp), message.header.frame_id
+        place, facing = message.pose.position, message.pose.orientation
+        pose = np.array([place.x, place.y, place.z, facing.x, facing.y, facing.z, facing.w])
+        problem = ""
+        if frame != self.spec.action.frame:
+            problem = f"it is in frame {frame!r}, the actions are in {self.spec.action.frame!r}"
+        elif not np.isfinite(pose).all() or not 0.99 < np.linalg.norm(pose[3:]) < 1.01:
+            problem = "it is no pose: a number is not finite, or the quaternion is not of length 1"
+        elif abs(stamp - time) > POSE_AGE:
+            problem = f"it is {abs(stamp - time) / 1e9:.1f} s away from the frame that was planned for"
+        if problem:
+            self.node.reject("tool_pose", f"{problem}; plan/path begins at the frame's origin")
+            return ORIGIN
+        self.node.accept("tool_pose")
+        return pose
+
+    def poses(self, start: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Return the poses (..., steps + 1, 7) that actions (..., steps, dim) lead through."""
+        action = self.spec.action
+        return twist_path(action.names, actions, self.spec.period, start, self.moves)
+
+    def path_message(self, start: np.ndarray, stamp: int, actions: np.ndarray) -> Path:
+        """Return the path of actions (steps, dim) that begin at ``stamp``."""
+        message = Path()
+        message.header.frame_id = self.spec.action.frame
+        set_stamp(message.header.stamp, stamp)
+        period = round(self.spec.period * 1e9)
+        for index, values in enumerate(self.poses(start, actions).tolist()):
+            pose = PoseStamped()
+            pose.header.frame_id = self.spec.action.frame
+            set_stamp(pose.header.stamp, stamp + index * period)
+            place, facing = pose.pose.position, pose.pose.orientation
+            place.x, place.y, place.z, facing.x, facing.y, facing.z, facing.w = values
+            message.poses.append(pose)
+        return message
+
+    def markers(self, stamp: int, poses) -> MarkerArray:
+        """Return one marker with the lines of all candidates (S, steps + 1, 7): a point for each block."""
+        marker = Marker(ns="candidates", type=Marker.LINE_LIST, action=Marker.ADD, color=COLOUR)
+        marker.header.frame_id = self.spec.action.frame
+        set_stamp(marker.header.stamp, stamp)
+        marker.pose.orientation.w = 1.0
+        marker.scale.x = WIDTH
+        for line in poses:
+            corners = [Point(x=x, y=y, z=z) for x, y, z in line[:: self.spec.block, :3].tolist()]
+            marker.points += [point for pair in zip(corners, corners[1:], strict=False) for point in pair]
+        if not marker.points:
+            marker.action = Marker.DELETEALL
+        return MarkerArray(markers=[marker])
