@@ -1,11 +1,16 @@
 """What imagination_node shows, and that nothing depends on it, on real processes."""
 
 import dataclasses
+import importlib
+import json
+import os
+import signal
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from test.conftest import Domain, Observer, Processes, said
 from test.nodes.conftest import Asking
@@ -250,3 +255,101 @@ def test_a_checkpoint_without_decoder_is_said_once_and_shown(processes, observer
     assert {pair.key: pair.value for pair in health[-1].values}["asks_for"] == "go_on"
     assert process.poll() is None
     assert said(health) in ("fine", "not active")
+
+
+def rviz_topics():
+    """Return {topic: type} of the displays in the RViz configuration."""
+    content = yaml.safe_load((ROOT / "config" / "rviz" / "world_model.rviz").read_text())
+    displays = [d for d in content["Visualization Manager"]["Displays"] if "Topic" in d]
+    return {display["Topic"]["Value"]: RVIZ[display["Class"]] for display in displays}
+
+
+def foxglove_panels():
+    """Return (kind of panel, its configuration) of the Foxglove layout; each is in the arrangement once."""
+    content = json.loads((ROOT / "config" / "foxglove" / "world_model.json").read_text())
+
+    def placed(part):
+        return [part] if isinstance(part, str) else placed(part["first"]) + placed(part["second"])
+
+    assert sorted(placed(content["layout"])) == sorted(content["configById"])
+    return [(name.partition("!")[0], panel) for name, panel in content["configById"].items()]
+
+
+def field_type(kind, path):
+    """Return the type of a field such as "a.b" in a message type such as std_msgs/msg/String."""
+    package, _, name = kind.split("/")
+    fields = getattr(importlib.import_module(f"{package}.msg"), name).get_fields_and_field_types()
+    first, _, rest = path.partition(".")
+    return field_type(fields[first], rest) if rest else fields[first]
+
+
+def test_the_viewers_layouts_are_installed():
+    assert {"rviz/world_model.rviz", "foxglove/world_model.json"} <= {
+        str(path.relative_to(ROOT / "config")) for path in (ROOT / "config").rglob("*.*")
+    }
+    assert '*tree("config")' in (ROOT / "setup.py").read_text()
+
+
+def check_layouts(node):
+    """Compare the layouts' topics, types, fields and services with what a node sees in the graph."""
+    topics = {name: kinds[0] for name, kinds in node.get_topic_names_and_types()}
+    services = dict(node.get_service_names_and_types())
+    for topic, kind in rviz_topics().items():
+        assert topics[topic] == kind
+        assert node.count_publishers(topic)
+    shown = {"Image": "imageTopic", "DiagnosticSummary": "topicToRender"}
+    kinds = {"Image": ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")}
+    for kind, panel in foxglove_panels():
+        if kind in shown:
+            topic = (panel.get("imageMode") or panel)[shown[kind]]
+            assert topics[topic] in kinds.get(kind, ("diagnostic_msgs/msg/DiagnosticArray",))
+        elif kind == "3D":
+            wanted = {RVIZ[f"rviz_default_plugins/{display}"] for display in ("Path", "MarkerArray")}
+            assert {topics[topic] for topic in panel["topics"]} == wanted
+        elif kind in ("Plot", "RawMessages"):
+            for path in [p["value"] for p in panel.get("paths", [])] or [panel["topicPath"]]:
+                topic, _, field = path.partition(".")
+                assert field_type(topics[topic], field) == ("float" if kind == "Plot" else "string")
+        else:
+            assert kind == "CallService"
+            (answering,) = services[panel["serviceName"]]
+            request = getattr(importlib.import_module("std_srvs.srv"), answering.split("/")[-1]).Request
+            assert set(json.loads(panel["requestPayload"])) == set(request.get_fields_and_field_types())
+
+
+@pytest.mark.fault
+def test_the_simulation_shows_everything_and_goes_on_when_the_viewer_is_killed(processes, observer, drawing):
+    from nav_msgs.msg import Path as Poses
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import String
+    from trajectory_msgs.msg import JointTrajectory
+    from visualization_msgs.msg import MarkerArray
+
+    simulation = processes.sim("--task", "reach", "--checkpoint", drawing)
+    images = observer.collect(Image, "imagination", 10)
+    paths = observer.collect(Poses, "plan/path", 10)
+    candidates = observer.collect(MarkerArray, "plan/candidates", 10)
+    plans, status = observer.collect(JointTrajectory, "plan", 10), observer.collect(String, "status", 10)
+    observer.until(lambda: images and paths and candidates and status, seconds=120)
+    check_layouts(observer.node)
+
+    first = paths[-1].poses[0].pose.position
+    assert paths[-1].header.frame_id == "panda_link0"
+    assert 0.3 < first.x < 0.8  # where the tool is, not at the origin
+    assert 0 < first.z < 0.02
+    assert len(paths[-1].poses) > 5  # a block at least
+    (marker,) = candidates[-1].markers
+    assert marker.header.frame_id == "panda_link0"
+    assert len(marker.points) % 2 == 0
+    start = marker.points[0]
+    assert 0.3 < start.x < 0.8
+    assert len({(p.x, p.y) for p in marker.points}) > 10
+
+    (viewer,) = [pid for pid, line in processes.ours().items() if "nodes imagination_node" in line]
+    os.kill(viewer, signal.SIGKILL)
+    observer.until(lambda: "the simulation goes on" in simulation.log.read_text())
+    count, shown = len(plans), len(images)
+    observer.until(lambda: len(plans) > count + 4)
+    assert len(images) <= shown + 1
+    assert not [message.data for message in status if "imagination" in message.data]
+    assert simulation.poll() is None

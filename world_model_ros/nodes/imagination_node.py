@@ -30,7 +30,7 @@ from world_model_ros.safety.joints import match_joints
 
 # A reliable reader that is stopped or killed lets its writers wait for it.
 BEHIND = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
-POLITE = 10  # by which the process is nicer than the nodes that move the robot
+POLITE = 5  # by which the process is nicer than the nodes that move the robot
 KEPT = 16  # model steps
 WITHOUT_PLAN = 2  # model steps in a row without a plan, after which they are shown without one
 LOOK = 0.5  # seconds between two looks at who subscribes

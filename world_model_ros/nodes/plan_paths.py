@@ -14,7 +14,7 @@ from world_model_ros.planning.paths import AXES, ORIGIN, twist_path
 from world_model_ros.planning.planner import RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep
 
-POSE_AGE = 1_000_000_000  # ns, of a tool_pose that a path may begin at
+POSE_AGE = 2_000_000_000  # ns, of a tool_pose that a path may begin at
 WIDTH = 0.002  # m, of the candidates' lines
 COLOUR = ColorRGBA(r=0.6, g=0.6, b=0.65, a=0.5)
 
@@ -29,6 +29,7 @@ class PlanPaths:
 
     def __init__(self, node, spec: CheckpointSpec, moves: bool):
         self.node, self.spec, self.moves = node, spec, moves
+        self.period = round(spec.period * 1e9)
         self.path = self.candidates = self.tool = None
         if spec.action.kind != "twist" or not set(spec.action.names) <= set(AXES):
             return
@@ -46,21 +47,25 @@ class PlanPaths:
         candidates = self.candidates is not None and self.candidates.get_subscription_count()
         if not (path or candidates):
             return
-        start, stamp = self.start(step.stamp), step.stamp
+        start, done = self.start(step)
+        running, stamp = step.running[done:], step.stamp + done * self.period
         if path:
-            self.path.publish(self.path_message(start, stamp, np.concatenate([step.running, actions])))
+            self.path.publish(self.path_message(start, stamp, np.concatenate([running, actions])))
         if candidates:
             sampled = planner.sampled()
-            running = np.broadcast_to(step.running, (len(sampled), *step.running.shape))
-            poses = self.poses(start, np.concatenate([running, sampled], axis=1)) if len(sampled) else []
+            before = np.broadcast_to(running, (len(sampled), *running.shape))
+            poses = self.poses(start, np.concatenate([before, sampled], axis=1)) if len(sampled) else []
             self.candidates.publish(self.markers(stamp, poses))
 
-    def start(self, stamp: int) -> np.ndarray:
-        """Return the pose (7,) of the tool at ``stamp``; the origin where it is not known."""
+    def start(self, step: ModelStep) -> tuple[np.ndarray, int]:
+        """Return where the tool is, (7,), and how many control steps of ``step.running`` led there.
+
+        Where that is not known, it is the origin, at the time of the step's frame.
+        """
         message = None if self.tool is None else self.tool.read()
         if message is None:
-            return ORIGIN
-        time, frame = nanoseconds(message.header.stamp), message.header.frame_id
+            return ORIGIN, 0
+        late, frame = nanoseconds(message.header.stamp) - step.stamp, message.header.frame_id
         place, facing = message.pose.position, message.pose.orientation
         pose = np.array([place.x, place.y, place.z, facing.x, facing.y, facing.z, facing.w])
         problem = ""
@@ -68,13 +73,13 @@ class PlanPaths:
             problem = f"it is in frame {frame!r}, the actions are in {self.spec.action.frame!r}"
         elif not np.isfinite(pose).all() or not 0.99 < np.linalg.norm(pose[3:]) < 1.01:
             problem = "it is no pose: a number is not finite, or the quaternion is not of length 1"
-        elif abs(stamp - time) > POSE_AGE:
-            problem = f"it is {abs(stamp - time) / 1e9:.1f} s away from the frame that was planned for"
+        elif abs(late) > POSE_AGE:
+            problem = f"its stamp is {abs(late) / 1e9:.1f} s away from the frame that was planned for"
         if problem:
             self.node.reject("tool_pose", f"{problem}; plan/path begins at the frame's origin")
-            return ORIGIN
+            return ORIGIN, 0
         self.node.accept("tool_pose")
-        return pose
+        return pose, min(max(0, round(late / self.period)), len(step.running))
 
     def poses(self, start: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Return the poses (..., steps + 1, 7) that actions (..., steps, dim) lead through."""
@@ -86,11 +91,10 @@ class PlanPaths:
         message = Path()
         message.header.frame_id = self.spec.action.frame
         set_stamp(message.header.stamp, stamp)
-        period = round(self.spec.period * 1e9)
         for index, values in enumerate(self.poses(start, actions).tolist()):
             pose = PoseStamped()
             pose.header.frame_id = self.spec.action.frame
-            set_stamp(pose.header.stamp, stamp + index * period)
+            set_stamp(pose.header.stamp, stamp + index * self.period)
             place, facing = pose.pose.position, pose.pose.orientation
             place.x, place.y, place.z, facing.x, facing.y, facing.z, facing.w = values
             message.poses.append(pose)
