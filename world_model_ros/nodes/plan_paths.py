@@ -1,5 +1,7 @@
 """Publishes the planned path of the tool or base, and those of some candidates, while somebody subscribes."""
 
+import traceback
+
 import numpy as np
 from geometry_msgs.msg import Point, PoseStamped
 from nav_msgs.msg import Path
@@ -47,6 +49,13 @@ class PlanPaths:
         candidates = self.candidates is not None and self.candidates.get_subscription_count()
         if not (path or candidates):
             return
+        try:
+            self._publish(step, actions, planner, bool(path), bool(candidates))
+        except Exception as error:  # what is shown to people must not stop the robot
+            if self.node.complaints.trouble("plan/path", str(error)):
+                self.node.get_logger().error(f"no plan/path: {''.join(traceback.format_exception(error))}")
+
+    def _publish(self, step, actions, planner, path: bool, candidates: bool) -> None:
         start, done = self.start(step)
         running, stamp = step.running[done:], step.stamp + done * self.period
         if path:

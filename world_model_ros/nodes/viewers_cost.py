@@ -101,6 +101,7 @@ def measure(processes: dict, spec, pairs: int, seconds: float) -> dict:
             passed = time.perf_counter() - began
             if index > 1:
                 window = {"plans": len(latencies) / passed, "cpu": cpu}
+                window["work"] = 1e3 * cpu["planner_node"] / max(window["plans"], 1e-9)
                 window["latency"] = statistics.median([x for x in latencies if x == x] or [float("nan")])
                 window["pictures"] = (seen["imagination"] - before["imagination"]) / passed
                 windows["open" if watching else "closed"].append(window)
@@ -122,6 +123,7 @@ def summary(windows: dict[str, list[dict]]) -> dict:
         kind: {
             "plans_per_second": median(kind, "plans"),
             "picture_to_plan_ms": median(kind, "latency"),
+            "planner_cpu_ms_per_plan": median(kind, "work"),
             "pictures_per_second": median(kind, "pictures"),
             "cpu": {
                 name: round(statistics.median(window["cpu"][name] for window in windows[kind]), 3)
@@ -130,8 +132,10 @@ def summary(windows: dict[str, list[dict]]) -> dict:
         }
         for kind in windows
     }
-    pairs = zip(windows["open"], windows["closed"], strict=True)
-    result["open_to_closed"] = round(statistics.median(a["plans"] / b["plans"] for a, b in pairs), 4)
+    pairs = list(zip(windows["open"], windows["closed"], strict=True))
+    for name, key in (("plans_per_second", "plans"), ("planner_cpu_ms_per_plan", "work")):
+        ratios = [a[key] / b[key] for a, b in pairs if b[key]]
+        result[f"{name}_open_to_closed"] = round(statistics.median(ratios), 4)
     return result | {"windows": len(windows["open"])}
 
 

@@ -38,6 +38,8 @@ class Imagination:
         if model.decoder is None:
             raise UserError("the checkpoint has no decoder: add one with train-heads --decoder.")
         self.model, self.spec = model, spec
+        # Twice as fast on a CPU.
+        model.decoder.to(memory_format=torch.channels_last)
         self.device = next(model.parameters()).device
 
     @torch.inference_mode()
