@@ -239,6 +239,17 @@ def test_without_plans_now_and_standing_still_are_shown(shared):
     end()
 
 
+def test_it_ends_with_exit_code_zero_while_somebody_watches(shared):
+    process, world, _ = shared
+    images, end = world.watch()
+    world.observer.until(lambda: images, again=world.step)
+    process.send_signal(signal.SIGINT)
+    world.observer.until(lambda: process.poll() is not None, again=world.step)
+    assert process.returncode == 0
+    assert "Traceback" not in process.log.read_text()
+    end()
+
+
 def test_a_checkpoint_without_decoder_is_said_once_and_shown(processes, observer, checkpoint, ask):
     from diagnostic_msgs.msg import DiagnosticStatus
 

@@ -91,7 +91,7 @@ class ImaginationNode(ManagedNode):
         """Begin with an empty history; the goal stays."""
         buffer = ActionBuffer(self.period, max(self.period, round(self.values["plan_timeout"] * 1e9)))
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
-        self.forget()
+        self.clear_history()
         self.worker = Worker(self.make, self.failed, "imagination")
 
     def stop(self) -> None:
@@ -104,7 +104,7 @@ class ImaginationNode(ManagedNode):
         """Free the model."""
         self.imagination = None
 
-    def forget(self) -> None:
+    def clear_history(self) -> None:
         """Drop everything but the goal."""
         self.timeline.reset()
         self.steps: deque[ModelStep] = deque(maxlen=KEPT)
@@ -121,7 +121,7 @@ class ImaginationNode(ManagedNode):
         wanted = self.wanted
         self.watch_camera(wanted and self.values["show_camera"] and not self.without)
         if not wanted and self.steps:
-            self.forget()
+            self.clear_history()
         if wanted and self.without:
             self.publish(message_picture(self.without), self.get_clock().now().nanoseconds)
 
@@ -260,7 +260,7 @@ class ImaginationNode(ManagedNode):
         self.publish(draw(text, rows, self.values["tile"]), step.stamp)
         self.milliseconds.add(1e3 * (time.monotonic() - began))
         self.made += 1
-        if self.health is not Health.FINE:
+        if self.active:
             self.publish_health(Health.FINE)
 
     def load(self):
@@ -314,6 +314,8 @@ class ImaginationNode(ManagedNode):
 
     def failed(self, error: Exception, text: str) -> None:
         """Report why there is no picture."""
+        if not self.active:  # it has outlived its activity
+            return
         expected = isinstance(error, UserError)
         self.publish_health(Health.WARNING, f"no picture: {error}" if expected else f"no picture: {text}")
 
