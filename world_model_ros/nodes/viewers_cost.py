@@ -21,7 +21,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.nodes.latency import PLAN_TIMEOUT, running_nodes, shares
 from world_model_ros.nodes.messages import nanoseconds
-from world_model_ros.sim.tasks import stated_task
+from world_model_ros.sim.tasks import DEFAULT_TASK, stated_task
 
 WATCHED = ((Image, "imagination"), (Path, "plan/path"), (MarkerArray, "plan/candidates"))
 SETTLE = 2.0  # seconds after a change of subscribers that do not count
@@ -30,7 +30,7 @@ SETTLE = 2.0  # seconds after a change of subscribers that do not count
 def main(words: list[str] | None = None) -> int:
     """Measure, and print the result as JSON."""
     parser = argparse.ArgumentParser(prog="python -m world_model_ros.nodes.viewers_cost")
-    parser.add_argument("--task", default="push")
+    parser.add_argument("--task", default=DEFAULT_TASK)
     parser.add_argument("--checkpoint", help="folder or shipped name; as the task if not given")
     parser.add_argument("--pairs", type=int, default=8, help="windows of each kind")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a window")
