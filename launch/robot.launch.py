@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+    TimerAction,
+)
 from launch.substitutions import LaunchConfiguration, TextSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -14,6 +20,8 @@ from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.nodes import arguments, environment
 
 NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
+VIEWER = "imagination_node"  # optional: the others go on without it
+RESPAWN = 2.0  # seconds until a node that died is started again
 COMMANDS = ("command/twist", "command/velocities", "command/joint_trajectory")
 REFUSED = 2  # exit code of a node that has printed what is wrong: a restart would not help
 # name, default, meaning; what is left empty stays as in params_file.
@@ -49,20 +57,21 @@ ARGUMENTS = (
     ("autostart", "", "false: wait for ros2 lifecycle set"),
     ("use_sim_time", "", "true: use the time of /clock"),
     ("log_level", "info", "debug, info, warn or error"),
+    ("imagination", "true", "false: without imagination_node, which works only while somebody subscribes"),
 )
 # launch argument -> parameter, type, nodes that have it
 PARAMETERS = (
-    ("checkpoint", "checkpoint", str, NODES),
+    ("checkpoint", "checkpoint", str, (*NODES, VIEWER)),
     ("robot", "robot", str, NODES),
     ("command_interface", "command.interface", str, ("command_node",)),
-    ("compressed", "compressed", bool, ("encoder_node",)),
-    ("autostart", "autostart", bool, NODES),
-    ("use_sim_time", "use_sim_time", bool, NODES),
+    ("compressed", "compressed", bool, ("encoder_node", VIEWER)),
+    ("autostart", "autostart", bool, (*NODES, VIEWER)),
+    ("use_sim_time", "use_sim_time", bool, (*NODES, VIEWER)),
 )
 
 
 def generate_launch_description():
-    """Return the graph: encoder_node, planner_node, command_node, monitor_node."""
+    """Return the graph: encoder_node, planner_node, command_node, monitor_node, imagination_node."""
     return LaunchDescription(
         [
             *(DeclareLaunchArgument(n, default_value=value, description=d) for n, value, d in ARGUMENTS),
@@ -73,7 +82,7 @@ def generate_launch_description():
 
 
 def nodes(context):
-    """Return the four nodes. Raises UserError for what would make all of them refuse."""
+    """Return the nodes. Raises UserError for what would make all of them refuse."""
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     if not given["checkpoint"]:
         raise UserError("checkpoint is missing: add checkpoint:=FOLDER, the folder that `train` has written.")
@@ -87,10 +96,13 @@ def nodes(context):
         given["params_file"] = str(environment.share() / "config" / "robot_arm.yaml")
     files = [Path(given["params_file"]).expanduser().resolve()] if given["params_file"] else []
     namespace = given["namespace"].strip("/")
+    if given["imagination"] not in ("true", "false"):
+        raise UserError(f"imagination is {given['imagination']!r}: give true or false.")
+    started = (*NODES, VIEWER) if given["imagination"] == "true" else NODES
     for file in files:
         if not file.is_file():
             raise UserError(f"there is no params_file {file}: give a copy of config/robot_arm.yaml.")
-        arguments.check_file(file, {name: f"/{namespace}/{name}".replace("//", "/") for name in NODES})
+        arguments.check_file(file, {name: f"/{namespace}/{name}".replace("//", "/") for name in started})
     arguments.check_log_level(given["log_level"])
     given["camera"] = given["camera"] or "camera/image_raw"
     remappings = [
@@ -116,14 +128,20 @@ def nodes(context):
             remappings=remappings,
             ros_arguments=["--log-level", given["log_level"]],
             output="both",
-            respawn=True,
-            respawn_delay=2.0,
-            on_exit=end_if_refused,
+            respawn=name in NODES,
+            respawn_delay=RESPAWN,
+            on_exit=end_if_refused if name in NODES else start_again,
             sigterm_timeout="2.0",
             sigkill_timeout="1.0",
         )
 
-    return [node(name) for name in NODES]
+    def start_again(event, context):
+        # respawn=True would start it for ever where it has refused to start and printed why.
+        if context.is_shutdown or event.returncode == REFUSED:
+            return None
+        return TimerAction(period=RESPAWN, actions=[node(VIEWER)])
+
+    return [node(name) for name in started]
 
 
 def take_robot(given: dict[str, str], robot: RobotFile) -> None:

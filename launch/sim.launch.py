@@ -11,15 +11,20 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from world_model_ros.nodes import environment
-from world_model_ros.nodes.starter import ARGUMENTS, VIEW_ARGUMENTS, check
+from world_model_ros.nodes.starter import ARGUMENTS, OF_SIM_NODE, VIEW_ARGUMENTS, VIEWER, check
 
 PARAMETERS = str(environment.share() / "config" / "sim.yaml")
 
 
 def generate_launch_description():
-    """Return the graph: sim_node, encoder_node, planner_node, command_node, monitor_node."""
+    """Return the graph: sim_node, encoder_node, planner_node, command_node, monitor_node, imagination_node.
+
+    The last one is optional; when it ends, the others go on.
+    """
     values = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, _, kind, _ in ARGUMENTS
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, _, kind, _ in ARGUMENTS
+        if name in OF_SIM_NODE
     }
     page = {
         name.removeprefix("view_"): ParameterValue(LaunchConfiguration(name), value_type=kind)
@@ -29,6 +34,7 @@ def generate_launch_description():
     checkpoint = {"checkpoint": ParameterValue(LaunchConfiguration("checkpoint"), value_type=str)}
 
     def node(name, parameters, condition=None):
+        needed = {} if name == VIEWER else {"on_exit": Shutdown(reason=f"{name} ended")}
         return Node(
             package="world_model_ros",
             executable=name,
@@ -38,7 +44,7 @@ def generate_launch_description():
             output="screen",
             sigterm_timeout="2.0",  # a busy machine takes a second, and escalating is logged as an error
             sigkill_timeout="1.0",
-            on_exit=Shutdown(reason=f"{name} ended"),
+            **needed,
         )
 
     return LaunchDescription(
@@ -59,6 +65,7 @@ def generate_launch_description():
             node("planner_node", checkpoint),
             node("command_node", checkpoint),
             node("monitor_node", checkpoint),
+            node("imagination_node", checkpoint, IfCondition(LaunchConfiguration("imagination"))),
             node("view_node", page, IfCondition(LaunchConfiguration("view"))),
         ]
     )
@@ -66,5 +73,5 @@ def generate_launch_description():
 
 def check_arguments(context):
     """Raise UserError, naming the argument, for a value that a node would refuse."""
-    names = (*(name for name, *_ in ARGUMENTS), "checkpoint")
+    names = (*(name for name, *_ in (*ARGUMENTS, *VIEW_ARGUMENTS)), "checkpoint")
     check({name: LaunchConfiguration(name).perform(context) for name in names})

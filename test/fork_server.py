@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 PRELOADED = (
-    *("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node", "recorder_node"),
-    "running",
+    *("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node"),
+    *("imagination_node", "recorder_node", "running"),
 )
 REQUEST = 1 << 20  # bytes at most
 

@@ -18,6 +18,7 @@ KEYS = {
     "geometry_msgs",
     "launch",
     "launch_ros",
+    "nav_msgs",
     "python3-aiohttp",
     "python3-h5py",
     "python3-hypothesis",
@@ -40,6 +41,7 @@ KEYS = {
     "std_msgs",
     "std_srvs",
     "trajectory_msgs",
+    "visualization_msgs",
 }
 # folder -> the folders it may import; "top" is the modules beside them. No import runs back up.
 IMPORTS = {
@@ -62,7 +64,10 @@ IMPORTS = {
         *("planning", "sim", "training", "evaluation", "nodes"),
     },
 }
-ROS = ("rclpy", "sensor_msgs", "std_msgs", "std_srvs", "geometry_msgs", "trajectory_msgs", "diagnostic_msgs")
+ROS = (
+    *("rclpy", "sensor_msgs", "std_msgs", "std_srvs", "geometry_msgs", "trajectory_msgs", "diagnostic_msgs"),
+    *("nav_msgs", "visualization_msgs"),
+)
 
 
 @pytest.fixture(scope="module")

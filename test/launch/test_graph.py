@@ -27,16 +27,21 @@ def values(checkpoint):
         "real_time_factor": "1.0",
         "camera_rate": "0.0",
         "camera_jitter": "0.0",
+        "imagination": "true",
         "checkpoint": checkpoint,
     }
 
 
 def test_the_starter_starts_every_node_of_the_launch_file_with_its_parameters():
     text = (ROOT / "launch" / "sim.launch.py").read_text()
-    assert tuple(re.findall(r'^ +node\("(\w+)"', text, re.M)) == (*starter.NODES, "view_node")
+    started = (*starter.NODES, starter.VIEWER, "view_node")
+    assert tuple(re.findall(r'^ +node\("(\w+)"', text, re.M)) == started
     assert set(starter.DEFAULTS) | {"checkpoint"} == set(values(""))
     lines = starter.commands(values("/somewhere"))
+    assert list(lines) == [*starter.NODES, starter.VIEWER]
+    assert list(starter.commands(values("/x") | {"imagination": "false"})) == list(starter.NODES)
     assert "goals:=0" in lines["sim_node"]
+    assert not any("imagination" in word for word in lines["sim_node"])
     assert all("checkpoint:='/somewhere'" in lines[name] for name in starter.NODES[1:])
     assert all("--params-file" in line for line in lines.values())
 
@@ -54,9 +59,9 @@ def test_launch_words_and_options_mean_the_same():
     parser = argparse.ArgumentParser()
     starter.add_arguments(parser)
     options = ["--goals", "5", "--gui", "--seed", "2", "--real-time-factor", "0"]
-    options += ["--camera-rate", "15", "--camera-jitter", "0.01"]
+    options += ["--camera-rate", "15", "--camera-jitter", "0.01", "--no-imagination"]
     words = ["goals:=5", "gui:=true", "seed:=2", "real_time_factor:=0.0", "task:=reach"]
-    words += ["camera_rate:=15.0", "camera_jitter:=0.01"]
+    words += ["camera_rate:=15.0", "camera_jitter:=0.01", "imagination:=false"]
     assert starter.launch_values(parser.parse_args(options)) == starter.launch_values(
         parser.parse_args(words)
     )
@@ -110,10 +115,12 @@ def test_both_ways_give_the_same_graph(processes, observer, checkpoint):
     from rclpy.node import NodeNameNonExistentError
     from trajectory_msgs.msg import JointTrajectory
 
+    every = (*starter.NODES, starter.VIEWER)
+
     def graph():
         node = observer.node
         graph = {}
-        for name in {n for n, _ in node.get_node_names_and_namespaces()} & set(starter.NODES):
+        for name in {n for n, _ in node.get_node_names_and_namespaces()} & set(every):
             with contextlib.suppress(NodeNameNonExistentError):  # it has just ended
                 graph[name] = (
                     sorted(node.get_publisher_names_and_types_by_node(name, "/")),
@@ -125,7 +132,7 @@ def test_both_ways_give_the_same_graph(processes, observer, checkpoint):
     def complete():
         """Return the graph once it has been the same for two seconds: discovery takes its time."""
         seen = [{}]
-        while set(seen[-1]) != set(starter.NODES) or seen[-1] != seen[-2]:
+        while set(seen[-1]) != set(every) or seen[-1] != seen[-2]:
             observer.repeat(lambda: None, 20)
             seen.append(graph())
         return seen[-1]

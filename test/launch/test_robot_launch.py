@@ -14,7 +14,7 @@ from world_model_ros.nodes import environment, starter
 from world_model_ros.nodes.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[2]
-NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
+NODES = ("encoder_node", "planner_node", "command_node", "monitor_node", "imagination_node")
 FILES = sorted(
     {path.name for path in (ROOT / "config").glob("*.yaml")} - {"robot.yaml"}
 )  # which is no parameters
@@ -121,6 +121,8 @@ def test_arguments_become_remaps_and_only_what_is_given_wins_over_the_file(check
     assert plain["/command_node"][0]["camera/image_raw"] == "camera/image_raw"
     assert "command/twist" not in plain["/command_node"][0]
 
+    without = described(checkpoint=checkpoint, imagination="false")
+    assert list(without) == [f"/{name}" for name in NODES[:-1]]
     given = described(
         checkpoint=checkpoint,
         namespace="left",
@@ -145,6 +147,7 @@ def test_arguments_become_remaps_and_only_what_is_given_wins_over_the_file(check
         assert parameters["autostart"] is False
         assert parameters["use_sim_time"] is True
     assert given["/left/encoder_node"][1]["compressed"] is True
+    assert given["/left/imagination_node"][1]["compressed"] is True
     assert given["/left/command_node"][1]["command.interface"] == "twist"
     assert "command.interface" not in given["/left/planner_node"][1]
 
@@ -211,6 +214,7 @@ def test_a_simulation_that_is_given_a_word_for_a_number_names_the_argument(check
         ({"checkpoint": "CHECKPOINT", "params_file": "/no.yaml"}, "there is no params_file /no.yaml"),
         ({"checkpoint": "CHECKPOINT", "params_file": "MISSPELT"}, "did you mean limits.max_step"),
         ({"checkpoint": "CHECKPOINT", "log_level": "loud"}, "log_level is 'loud': choose one of"),
+        ({"checkpoint": "CHECKPOINT", "imagination": "no"}, "imagination is 'no': give true or false"),
     ],
 )
 def test_what_every_node_would_refuse_is_said_in_a_sentence(given, words, checkpoint, tmp_path):
@@ -261,10 +265,11 @@ def test_a_node_that_dies_is_started_again_and_all_end_together(installed, proce
     observer.until(lambda: nodes() == set(NODES))
     observer.until(lambda: observer.node.count_publishers("/base/cmd") == 1)
     observer.until(lambda: observer.node.count_subscribers("/wrist/image") == 1)
-    first = pid("planner_node")
-    os.kill(first, signal.SIGKILL)
-    observer.until(lambda: pid("planner_node") not in (0, first))
-    observer.until(lambda: "planner_node" in nodes())
+    for name in ("planner_node", "imagination_node"):
+        first = pid(name)
+        os.kill(first, signal.SIGKILL)
+        observer.until(lambda: pid(name) not in (0, first))  # noqa: B023
+        observer.until(lambda: name in nodes())  # noqa: B023
     started.send_signal(signal.SIGINT)
     observer.until(lambda: started.poll() is not None)
     assert processes.alive() == []
@@ -279,3 +284,21 @@ def test_a_node_that_refuses_to_start_ends_everything_and_says_why(
     observer.until(lambda: started.poll() is not None)
     assert "command.interface 'joint_trajectory' cannot carry" in started.log.read_text()
     assert processes.alive() == []
+
+
+@pytest.mark.ros
+@pytest.mark.fault
+@needs_launch
+def test_a_viewer_that_refuses_to_start_ends_nothing_and_stays_away(
+    installed, processes, observer, checkpoint, tmp_path
+):
+    file = tmp_path / "base.yaml"
+    wrong = "/**/imagination_node:\n  ros__parameters:\n    steps: 100\n"
+    file.write_text((ROOT / "config" / "robot_base.yaml").read_text() + wrong)
+    started = processes.start("-c", RUN, installed, f"checkpoint:={checkpoint}", f"params_file:={file}")
+    nodes = set(NODES[:-1])
+    observer.until(lambda: nodes <= {name for name, _ in observer.node.get_node_names_and_namespaces()})
+    observer.until(lambda: "steps out of range" in started.log.read_text())
+    observer.repeat(lambda: None, 80)  # longer than a respawn takes
+    assert started.log.read_text().count("steps out of range") == 1
+    assert started.poll() is None

@@ -66,7 +66,9 @@ def refused(process, *expected):
     assert all(word in log for word in expected), log
 
 
-@pytest.mark.parametrize("node", ["encoder_node", "planner_node", "command_node", "monitor_node"])
+@pytest.mark.parametrize(
+    "node", ["encoder_node", "planner_node", "command_node", "monitor_node", "imagination_node"]
+)
 def test_a_missing_checkpoint_is_one_sentence_and_exit_code_two(processes, node):
     refused(processes.node(node, checkpoint="/nowhere/at/all"), "/nowhere/at/all", "give")
 

@@ -3,7 +3,7 @@
 import pytest
 
 pytestmark = pytest.mark.ros
-NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
+NODES = ("encoder_node", "planner_node", "command_node", "monitor_node", "imagination_node")
 BROKEN = """
 import sys
 sys.argv = ["monitor_node", "--ros-args", "-p", "checkpoint:=%s", "-p", "autostart:=false"]

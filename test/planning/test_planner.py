@@ -16,7 +16,7 @@ from world_model_ros.model.config import (
 )
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.objective import WithOodPenalty, WithSquaredDistance, squared_distance
-from world_model_ros.planning.planner import LEFT, Arrival, GoalInUse, RecedingHorizonPlanner
+from world_model_ros.planning.planner import LEFT, SAMPLE, Arrival, GoalInUse, RecedingHorizonPlanner
 
 ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.01, 0.0), (0.2, 0.1), (-0.4, -0.4), (0.4, 0.3))
 SPEC = CheckpointSpec(ModelConfig.small(10), ImageSpec(64), ACTION, 0.05, 5)
@@ -540,3 +540,21 @@ def test_with_the_object_objective_the_objects_distance_decides_where_the_checkp
         planner = RecedingHorizonPlanner(model, spec, PlannerConfig(reached_steps=1, objective="object"))
         planner.set_goal(latent(0.3, 0.02))
         assert planner.plan(latent(0.0, 0.0), None, STILL).reached == reached
+
+
+@pytest.mark.parametrize("solver", ["cem", "icem", "mppi", "gradient"])
+def test_some_of_the_last_candidates_can_be_looked_at(solver):
+    config = PlannerConfig(solver=solver, samples=40, elites=4, iterations=2, horizon=4)
+    planner = RecedingHorizonPlanner(PointMass(), SPEC, config)
+    assert planner.sampled().shape == (0, 0, 2)
+    planner.set_goal(latent(0.1, 0.05))
+    planner.plan(latent(0.0, 0.0), None, STILL)
+    sampled = planner.sampled()
+    least = 1 if solver == "gradient" else 8  # its last look is at the plan alone
+    assert least <= len(sampled) <= SAMPLE
+    assert sampled.shape[1:] == (4 * 5, 2)
+    assert (sampled >= ACTION.low).all()
+    assert (sampled <= ACTION.high).all()
+    assert len(np.unique(sampled[:, 0, 0])) >= min(least, 2)
+    planner.set_goal(None)
+    assert planner.sampled().shape == (0, 0, 2)

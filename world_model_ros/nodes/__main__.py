@@ -14,6 +14,7 @@ NODES = (
     "planner_node",
     "command_node",
     "monitor_node",
+    "imagination_node",
     "recorder_node",
     "view_node",
 )

@@ -34,23 +34,26 @@ def measure(checkpoint: str, spec: CheckpointSpec, plans: int) -> dict:
     if not task:
         raise UserError(f"{checkpoint} is of no simulated task: measure its other parts with --only.")
     stated_task(task)
-    with _nodes(checkpoint, task) as processes:
+    with running_nodes(checkpoint, task) as processes:
         latencies, cpu = _watch(processes, spec, plans)
         simulation = processes["sim_node"]
         simulation.send_signal(signal.SIGSTOP)  # no more pictures
-        idle = _shares(processes, lambda: time.sleep(IDLE_SECONDS))
+        idle = shares(processes, lambda: time.sleep(IDLE_SECONDS))
         simulation.send_signal(signal.SIGCONT)
     return {**percentiles(np.array(latencies)), "cpu": cpu, "idle_cpu": idle}
 
 
 @contextlib.contextmanager
-def _nodes(checkpoint: str, task: str) -> Iterator[dict[str, subprocess.Popen]]:
+def running_nodes(
+    checkpoint: str, task: str, imagination: bool = False
+) -> Iterator[dict[str, subprocess.Popen]]:
     """Run the simulation at the speed of a real robot, in a domain of its own; end it afterwards."""
     from world_model_ros.nodes import environment, starter
 
     environment.prepare(local=True)
     os.environ["ROS_DOMAIN_ID"] = str(_DOMAINS[os.getpid() % len(_DOMAINS)])
     values = starter.DEFAULTS | {"task": task, "checkpoint": checkpoint}
+    values |= {"imagination": str(imagination).lower()}
     starter.check(values)
     processes = {}
     try:
@@ -106,13 +109,13 @@ def _watch(processes: dict, spec: CheckpointSpec, plans: int) -> tuple[list[floa
                     )
 
         until(WARM_UP)
-        cpu = _shares(processes, lambda: until(WARM_UP + plans))
+        cpu = shares(processes, lambda: until(WARM_UP + plans))
         return latencies[WARM_UP:], cpu
     finally:
         rclpy.try_shutdown()
 
 
-def _shares(processes: dict[str, subprocess.Popen], wait) -> dict[str, float]:
+def shares(processes: dict[str, subprocess.Popen], wait) -> dict[str, float]:
     """Return the share of a core that each process takes while ``wait()`` runs."""
     began, before = time.perf_counter(), {name: _seconds(p.pid) for name, p in processes.items()}
     wait()

@@ -139,23 +139,22 @@ class ManagedNode(LifecycleNode):
         self._made.append((self.destroy_subscription, made))
         return made
 
+    def polled(self, kind, topic: str, profile):
+        """Subscribe to messages that are read when they are needed, instead of one by one: see polling.py."""
+        events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._mismatch(topic, profile, False))
+        made = self.create_subscription(
+            kind, topic, lambda _: None, profile, callback_group=NeverWakes(), event_callbacks=events
+        )
+        self._made.append((self.destroy_subscription, made))
+        return made
+
     def newest_joints(self, topic: str) -> NewestJoints:
-        """Subscribe to joint states that are read when they are needed, instead of one by one.
+        """Subscribe to joint states that are read when they are needed.
 
         Of several topics in the robot file the first one is ``topic``, which robot.launch.py remaps.
         """
         more = self.robot.joints.topics[1:] if self.robot is not None and self.robot.joints else ()
-        subscriptions = []
-        for each in (topic, *more):
-            events = SubscriptionEventCallbacks(
-                incompatible_qos=lambda _, each=each: self._mismatch(each, JOINTS, False)
-            )
-            made = self.create_subscription(
-                JointState, each, lambda _: None, JOINTS, callback_group=NeverWakes(), event_callbacks=events
-            )
-            self._made.append((self.destroy_subscription, made))
-            subscriptions.append(made)
-        return NewestJoints(*subscriptions)
+        return NewestJoints(*(self.polled(JointState, each, JOINTS) for each in (topic, *more)))
 
     def subscribe_command(
         self, kind, topic: str, callback, always: bool = False, newest: bool = False

@@ -7,7 +7,7 @@ Those of the planner come from ``PlannerConfig``. This module needs no ROS:
 import array
 import math
 import reprlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from world_model_ros.data.robot import RobotFile
@@ -226,6 +226,12 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         PLAN_TIMEOUT,
         *LIMITS,
         JOINT_PREFIX,
+        Parameter(
+            "frame_moves",
+            True,
+            "The frame of the twist moves with the robot, as base_link does; false: it is fixed, as the base "
+            "of an arm. For plan/path and plan/candidates only.",
+        ),
         *_planner_parameters(),
         Parameter(
             "hang_timeout",
@@ -423,6 +429,23 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             high=1000,
             changeable=True,
         ),
+    ),
+    "imagination_node": (
+        *MANAGED,
+        CHECKPOINT,
+        replace(DEVICE, default="cpu"),  # a GPU is the planner's
+        PLAN_TIMEOUT,
+        Parameter("steps", 8, "Model steps that are imagined.", low=1, high=20, changeable=True),
+        Parameter(
+            "tile", 128, "Width and height of each picture, in pixels.", low=96, high=512, changeable=True
+        ),
+        Parameter(
+            "show_camera",
+            True,
+            "Show the camera's newest frame beside the decoded one; false: do not subscribe to the camera.",
+            changeable=True,
+        ),
+        Parameter("compressed", False, "Subscribe to camera/image_raw/compressed instead, as encoder_node."),
     ),
     "view_node": (
         Parameter(

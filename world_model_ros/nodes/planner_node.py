@@ -22,6 +22,7 @@ from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.messages import latent_array, nanoseconds, plan_message
 from world_model_ros.nodes.parameters import planner_config
+from world_model_ros.nodes.plan_paths import PlanPaths
 from world_model_ros.nodes.qos import HISTORY, RELIABLE
 from world_model_ros.nodes.worker import Worker
 from world_model_ros.planning.planner import GoalInUse, Plan, RecedingHorizonPlanner
@@ -89,6 +90,7 @@ class PlannerNode(ManagedNode):
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
         self.plans = self.publisher(JointTrajectory, "plan", RELIABLE)
         self.distances = self.publisher(Float32, "goal/distance", RELIABLE)
+        self.paths = PlanPaths(self, self.spec, self.values["frame_moves"])
         names = self.spec.action.names if self.spec.action.kind == "joint_velocity" else ()
         self.joints = JointCollector(names, self.values["joint_prefix"])
         self.rejected_joints = -QUIET
@@ -316,6 +318,7 @@ class PlannerNode(ManagedNode):
         # When the distance is published, every subscriber has the plan; a slow one delays it a little.
         self.plans.wait_for_all_acked(ACKNOWLEDGE)
         self.distances.publish(Float32(data=plan.distance))
+        self.paths.publish(step, plan.actions, self.planner)  # for people, so after all the rest
         if new_goal:
             self.report_due = True  # the executor's thread reports
 

@@ -43,3 +43,18 @@ class NewestJoints:
                     newest.pop(key, None)
                     newest[key] = message, info
         return list(newest.values())
+
+
+class Newest:
+    """The newest message of a subscription that never wakes."""
+
+    def __init__(self, subscription: Subscription):
+        self.subscription, self._message = subscription, None
+
+    def read(self):
+        """Return the newest message so far, None before there was one."""
+        handle, kind = self.subscription.handle, self.subscription.msg_type
+        with handle:
+            while (taken := handle.take_message(kind, False)) is not None:
+                self._message = taken[0]
+        return self._message

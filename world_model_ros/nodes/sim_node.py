@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
@@ -81,6 +81,7 @@ class SimNode(Node):
         self.images = self.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
         self.goal_images = self.create_publisher(Image, "goal/image", LATCHED)
         self.joint_states = self.create_publisher(JointState, "joint_states", RELIABLE)
+        self.tool_pose = self.create_publisher(PoseStamped, "tool_pose", RELIABLE)
         self.command_in = self.create_subscription(TwistStamped, "command/twist", self.on_command, HISTORY)
         self.plan_in = self.create_subscription(JointTrajectory, "plan", self.on_plan, RELIABLE)
         self.create_subscription(Float32, "goal/distance", self.on_distance, RELIABLE)
@@ -354,6 +355,14 @@ class SimNode(Node):
         message = JointState(name=names, position=reported, velocity=velocities.tolist())
         set_stamp(message.header.stamp, self.time)
         self.joint_states.publish(message)
+        place = self.world.tool() if self.tool_pose.get_subscription_count() else None
+        if place is not None:
+            tool = PoseStamped()
+            set_stamp(tool.header.stamp, self.time)
+            tool.header.frame_id = self.world.action_frame
+            tool.pose.position.x, tool.pose.position.y, tool.pose.position.z = place.tolist()
+            tool.pose.orientation.w = 1.0
+            self.tool_pose.publish(tool)
         self.publish_clock()
 
     def publish_clock(self) -> None:

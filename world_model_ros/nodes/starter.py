@@ -21,6 +21,7 @@ from world_model_ros.nodes.view.access import listen
 from world_model_ros.sim.tasks import DEFAULT_TASK, check_world, find_task, task_names
 
 NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
+VIEWER = "imagination_node"  # optional: the others go on without it
 # name, default, type, meaning: the arguments of sim.launch.py, and the options of ``sim``.
 ARGUMENTS = (
     ("goals", "0", int, "how many goals to try before ending; 0 goes on for ever"),
@@ -30,6 +31,7 @@ ARGUMENTS = (
     ("real_time_factor", "1.0", float, "speed of the clock; 0: as fast as the nodes keep up"),
     ("camera_rate", "0.0", float, "frames a second of the camera; 0: one for each model step"),
     ("camera_jitter", "0.0", float, "seconds by which a frame may be early or late, as its stamp tells"),
+    ("imagination", "true", bool, "start imagination_node, which works only while somebody subscribes"),
 )
 # The same, of the page in the browser.
 VIEW_ARGUMENTS = (
@@ -44,6 +46,7 @@ VIEW_ARGUMENTS = (
 )
 DEFAULTS = {name: default for name, default, _, _ in ARGUMENTS}
 VIEW_DEFAULTS = {name: default for name, default, _, _ in VIEW_ARGUMENTS}
+OF_SIM_NODE = tuple(name for name in DEFAULTS if name != "imagination")  # parameters of it, too
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.02
 _PR_SET_PDEATHSIG = 1
@@ -54,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, default, kind, meaning in (*ARGUMENTS, *VIEW_ARGUMENTS):
         option = f"--{name.replace('_', '-')}"
         if kind is bool:
-            parser.add_argument(option, action="store_true", help=meaning)
+            both = argparse.BooleanOptionalAction  # --gui and --no-gui
+            parser.add_argument(option, action=both, default=default == "true", help=meaning)
         else:
             parser.add_argument(option, type=kind, default=kind(default), help=meaning)
     parser.add_argument("--checkpoint", help="checkpoint folder or shipped name; as the task if not given")
@@ -81,7 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
 def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the launch arguments, as words, that the command line asks for. Raises UserError."""
     values = {name: str(getattr(arguments, name)) for name in DEFAULTS | VIEW_DEFAULTS}
-    values |= {name: values[name].lower() for name in ("gui", "view")}
+    every = (*ARGUMENTS, *VIEW_ARGUMENTS)
+    values |= {name: values[name].lower() for name, _, kind, _ in every if kind is bool}
     values["checkpoint"] = arguments.checkpoint
     for word in arguments.words:
         name, separator, value = word.partition(":=")
@@ -98,6 +103,8 @@ def check(values: dict[str, str]) -> None:
 
     find_task(values["task"])
     for name, _, kind, _ in (*ARGUMENTS, *VIEW_ARGUMENTS):
+        if kind is bool and values[name] not in ("true", "false"):
+            raise UserError(f"{name} is {values[name]!r}: give true or false.")
         if kind not in (int, float):
             continue
         try:
@@ -108,9 +115,6 @@ def check(values: dict[str, str]) -> None:
         if not fits:
             raise UserError(f"{name} is {values[name]!r}: give a number that is not negative.")
         values[name] = str(number) if kind is float else values[name]  # ROS distinguishes 1 and 1.0
-    for name in ("gui", "view"):
-        if values[name] not in ("true", "false"):
-            raise UserError(f"{name} is {values[name]!r}: give true or false.")
     folder = find_checkpoint(values["checkpoint"])
     check_world(read_spec(folder), values["task"])
     values["checkpoint"] = str(Path(folder).resolve())
@@ -131,14 +135,15 @@ def check_page(host: str, port: int) -> None:
 def commands(values: dict[str, str]) -> dict[str, list[str]]:
     """Return the command line of every node: what sim.launch.py would start."""
     parameters = str(environment.share() / "config" / "sim.yaml")
-    given = {name: ["checkpoint"] for name in NODES} | {"sim_node": list(DEFAULTS)}
+    nodes = (*NODES, VIEWER) if values["imagination"] == "true" else NODES
+    given = {name: ["checkpoint"] for name in nodes} | {"sim_node": OF_SIM_NODE}
     lines = {
         node: [
             *(sys.executable, "-m", "world_model_ros.nodes", node, "--ros-args"),
             *("-r", f"__node:={node}", "--params-file", parameters),
             *(word for name in given[node] for word in ("-p", f"{name}:={_yaml(name, values[name])}")),
         ]
-        for node in NODES
+        for node in nodes
     }
     if values.get("view") == "true":
         host = values["view_host"].replace("'", "''")
@@ -168,6 +173,9 @@ def start_processes(lines: dict[str, list[str]]) -> int:
         first = None
         while not signalled and first is None:
             first = next((n for n, p in processes.items() if p.poll() is not None), None)
+            if first == VIEWER:
+                code, first = processes.pop(VIEWER).returncode, None
+                print(f"{VIEWER} ended with exit code {code}: the simulation goes on.", file=sys.stderr)
             time.sleep(POLL)
     finally:
         end(processes.values())
@@ -224,8 +232,9 @@ def start_launch(values: dict[str, str]) -> int:
     ended = []  # of their own accord
 
     def note(event, context):
-        if not context.is_shutdown:
-            ended.append((event.process_name.rpartition("-")[0], event.returncode))
+        name = event.process_name.rpartition("-")[0]
+        if not context.is_shutdown and name != VIEWER:
+            ended.append((name, event.returncode))
 
     source = PythonLaunchDescriptionSource(str(environment.share() / "launch" / "sim.launch.py"))
     service = LaunchService()

@@ -37,6 +37,7 @@ class Solution:
     distances: Tensor | None = None  # (B, H)
     still_latent: Tensor | None = None  # (B, D)
     still_distance: Tensor | None = None  # (B,)
+    sample: Tensor | None = None  # (B, S, H, A), some of the last candidates, to be shown
     stands_still: bool = False  # whether the plan is to stand still, because no other is better by enough
 
 

@@ -123,9 +123,11 @@ class GoalDistance:
         self.metric, self.free_arrival, self.time_cost, self.still = metric, free_arrival, time_cost, still
         self.still_latent: Tensor | None = None
         self.imagined: Tensor | None = None  # of the last call, (B, S, H, D) or more
+        self.candidates: Tensor | None = None  # of the last call, (B, S, H, A)
 
     def __call__(self, candidates: Tensor) -> Tensor:
         """Return the costs (B, S) of candidates (B, S, H, A); infinite where the model leaves the finite."""
+        self.candidates = candidates
         if self.still is None or self.still_latent is not None:
             return self._costs(candidates)
         still = self.still.expand(len(candidates), 1, *candidates.shape[2:])

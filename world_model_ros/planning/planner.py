@@ -31,6 +31,7 @@ from world_model_ros.planning.objective import (
 )
 
 LEFT = 1.5  # times the threshold: the goal counts as left above it
+SAMPLE = 16  # candidates of a plan that are kept to be shown
 ARRIVALS = (1, 2, 3, 4, 5, 7, 10, 14)  # model steps, that the inverse-dynamics head is asked about
 
 
@@ -162,6 +163,7 @@ class RecedingHorizonPlanner:
         self._rest: Tensor | None = None  # the blocks (H, A) that are left of the previous plan
         self._expected_cost = math.inf  # of the previous plan
         self._at_goal = False  # whether it was to stand still there
+        self._sample: Tensor | None = None  # candidates (S, H, A) of the last solve
 
     def set_goal(self, latent: np.ndarray | None) -> None:
         """Take the goal's latent (D,), encoded once; the history stays, the previous plan is dropped."""
@@ -326,6 +328,8 @@ class RecedingHorizonPlanner:
             self.model, latents, past, goal, self.metric, free_arrival, self.config.time_cost, still
         )
         solution = solver.solve(cost, mean, noise, self.limits, proposals, deadline)
+        stride = -(-cost.candidates.shape[1] // SAMPLE)
+        solution = replace(solution, sample=cost.candidates[:, ::stride])  # a view, which costs nothing
         if solution.index is None:
             imagined = cost.imagine(solution.actions[:, None])
         else:  # what has been imagined already
@@ -353,6 +357,7 @@ class RecedingHorizonPlanner:
     def _keep_plan(self, solution: Solution) -> None:
         """Keep what the next step needs of a plan: its blocks, its expected cost, whether it stands still."""
         self._rest, self._expected_cost = solution.actions[0], float(solution.cost)
+        self._sample = None if solution.sample is None else solution.sample[0]
         # At the goal, the arrival is chosen in every step, and standing still is what is chosen. There
         # squared_distance_weight still adds up to half of itself.
         near = self.config.replan_tolerance + self.config.squared_distance_weight / 2
@@ -373,6 +378,18 @@ class RecedingHorizonPlanner:
             cost_now=self._distance_now(self.metric),
             costs=solution.distances[0].cpu().numpy(),
         )
+
+    @torch.inference_mode()
+    def sampled(self) -> np.ndarray:
+        """Return candidates of the last plan's last iteration, (S, horizon * block, dim), physical units.
+
+        Evenly spaced ones, ``SAMPLE`` at most. To be called before the next plan.
+        """
+        if self._sample is None:
+            return np.zeros((0, 0, self.spec.action.dim))
+        low, high = self.spec.action.low, self.spec.action.high
+        rows = denormalise(self._sample.detach().cpu().numpy(), self.spec.action)
+        return np.clip(rows.reshape(len(rows), -1, self.spec.action.dim).astype(np.float64), low, high)
 
     def warm_up(self) -> None:
         """Solve once on zeros with a full history, so that the first plan is as fast as the tenth."""

@@ -9,6 +9,7 @@ from world_model_ros.sim.scene import (
     ARM_JOINTS,
     PERIOD,
     SUBSTEPS,
+    TIP_HEIGHT,
     WORKSPACE_CENTRE,
     WORKSPACE_HALF,
     Scene,
@@ -77,6 +78,10 @@ class ArmTask(Task):
     def state(self) -> np.ndarray:
         """Position of the tip, (2,)."""
         return self._scene.tip()
+
+    def tool(self) -> np.ndarray:
+        """Position of the tip, (3,)."""
+        return np.array([*self._scene.tip(), TIP_HEIGHT])
 
     def render(self) -> np.ndarray:
         """What the camera sees, uint8 (image_size, image_size, 3) RGB."""

@@ -250,6 +250,10 @@ class Task(abc.ABC):
         # Not the stream of reset(seed): problems must not begin where recorded episodes do.
         return self.draw(protocol, np.random.default_rng((seed, 0x60A1)))
 
+    def tool(self) -> np.ndarray | None:
+        """Return the position (3,) of what the actions move, in m in `action_frame`; None: not known."""
+        return None
+
     def twin(self) -> "Task":
         """Return a second world of the same task, to try things in."""
         if self._twin is None:
