@@ -44,9 +44,8 @@ VIEW_ARGUMENTS = (
         "where to serve the page; any other than localhost needs the token it prints",
     ),
 )
-DEFAULTS = {name: default for name, default, _, _ in ARGUMENTS}
-VIEW_DEFAULTS = {name: default for name, default, _, _ in VIEW_ARGUMENTS}
-OF_SIM_NODE = tuple(name for name in DEFAULTS if name != "imagination")  # parameters of it, too
+DEFAULTS = {name: default for name, default, _, _ in (*ARGUMENTS, *VIEW_ARGUMENTS)}
+OF_SIM_NODE = tuple(name for name, *_ in ARGUMENTS if name != "imagination")  # parameters of it, too
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.02
 _PR_SET_PDEATHSIG = 1
@@ -84,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def launch_values(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the launch arguments, as words, that the command line asks for. Raises UserError."""
-    values = {name: str(getattr(arguments, name)) for name in DEFAULTS | VIEW_DEFAULTS}
+    values = {name: str(getattr(arguments, name)) for name in DEFAULTS}
     every = (*ARGUMENTS, *VIEW_ARGUMENTS)
     values |= {name: values[name].lower() for name, _, kind, _ in every if kind is bool}
     values["checkpoint"] = arguments.checkpoint
