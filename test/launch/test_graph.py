@@ -28,6 +28,9 @@ def values(checkpoint):
         "camera_rate": "0.0",
         "camera_jitter": "0.0",
         "imagination": "true",
+        "view": "false",
+        "view_port": "8090",
+        "view_host": "localhost",
         "checkpoint": checkpoint,
     }
 
