@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import sys
@@ -38,26 +39,42 @@ class FrameCache:
         self.path = path
         self._ends = np.cumsum(lengths)
         self._lengths = lengths
-        # not as np.memmap: what is indexed out of it would be one, too
-        self._frames = np.asarray(np.memmap(path, np.uint8, "r", shape=(int(sum(lengths)), size, size, 3)))
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._map.madvise(mmap.MADV_RANDOM)  # reading ahead would read ten frames for each that is wanted
+        frames = np.frombuffer(self._map, np.uint8)
+        self._frames = frames.reshape(int(sum(lengths)), size, size, 3)
 
     def frames_of(self, episodes: list[int]) -> "CachedFrames":
         """Return the frames of these episodes, one after the other."""
         rows = [np.arange(self._ends[e] - self._lengths[e], self._ends[e]) for e in episodes]
-        return CachedFrames(self._frames, np.concatenate(rows))
+        return CachedFrames(self, np.concatenate(rows))
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return frames ``rows`` (...), uint8 (..., size, size, 3).
+
+        All of them are asked for first, so that the disk reads them at once and not one by one.
+        """
+        wanted = np.unique(rows)
+        length = self._frames[0].nbytes
+        for run in np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1):
+            if len(run):
+                start = int(run[0]) * length // mmap.PAGESIZE * mmap.PAGESIZE
+                self._map.madvise(mmap.MADV_WILLNEED, start, (int(run[-1]) + 1) * length - start)
+        return self._frames[rows]
 
 
 class CachedFrames:
-    """Frames ``rows`` of a mapped file; indexing by an array reads them as uint8 (..., H, W, 3)."""
+    """Frames ``rows`` of a cache; indexing by an array reads them as uint8 (..., H, W, 3)."""
 
-    def __init__(self, frames: np.ndarray, rows: np.ndarray):
-        self._frames, self._rows = frames, rows
+    def __init__(self, cache: FrameCache, rows: np.ndarray):
+        self._cache, self._rows = cache, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index) -> np.ndarray:
-        return self._frames[self._rows[index]]
+        return self._cache.read(self._rows[index])
 
 
 def cache_where_needed(
