@@ -30,6 +30,7 @@ BASELINES = ("random", "repeat")
 OPEN_LOOP = {
     "probing": "world_model_ros.evaluation.probing",
     "surprise": "world_model_ros.evaluation.surprise",
+    "risk": "world_model_ros.evaluation.risk",
 }
 CLOSED_LOOP_ONLY = ("problems", "save_problems", "budget", "filmstrip")  # options
 _CHOICES = {  # beside the task's own
@@ -37,6 +38,7 @@ _CHOICES = {  # beside the task's own
     "robustness": "the task's own protocol under noisy and partial camera images",
     "probing": "probes of the latents, open-loop error, straightness of latent paths",
     "surprise": "one-step error at physically impossible events (violation of expectation)",
+    "risk": "how long before the pictures show it the event of the risk head is announced",
 }
 _DEFAULT_N = {"robustness": 50, "continuous": 200}
 _CHANGE_NOTHING = ("workers", "json", "save_problems", "filmstrip")  # options, in the results

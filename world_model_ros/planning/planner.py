@@ -81,7 +81,7 @@ class RecedingHorizonPlanner:
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
             )
         self.spec, self.shape = spec, (spec.block, spec.action.dim)
-        self.metric = make_metric(self.config, heads, spec.thresholds.norm_low)
+        self.metric = make_metric(self.config, heads, spec.thresholds.norm_low, getattr(model, "risk", None))
         parameter = next(iter(getattr(model, "parameters", tuple)()), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
         rows = spec.action.low, spec.action.high, np.zeros(spec.action.dim)

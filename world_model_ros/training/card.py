@@ -27,12 +27,22 @@ def _object_row(metrics: dict) -> str:
     return f"| object distance of neighbouring frames, quantiles | {values} |\n"
 
 
+def _risk_row(metrics: dict) -> str:
+    if "risk_false_alarms" not in metrics:
+        return ""
+    values = (
+        f"{metrics.get('risk_foreseen', 0):.1%} of those with the event, {metrics['risk_false_alarms']:.1%}"
+    )
+    return f"| risk, announced within 5 imagined model steps | {values} of those without |\n"
+
+
 _HEADS = "\n## Heads, trained afterwards\n"
 
 
 def with_heads(card: str, heads: dict, metrics: dict) -> str:
     """Return a card's text with a last section on heads trained later, instead of an earlier one."""
     rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics)
+    rows += _risk_row(metrics)
     return f"""{card.split(_HEADS)[0].rstrip()}
 {_HEADS}
 ```
@@ -104,7 +114,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | ratio | {metrics["ratio"]:.4f} |
 | latent standard deviation (1 is a normal's) | {metrics["latent_std"]:.3f} |
 | effective rank of {spec.model.latent_dim} | {metrics["effective_rank"]:.1f} |
-{_temporal_row(metrics)}{_inverse_row(metrics)}
+{_temporal_row(metrics)}{_inverse_row(metrics)}{_object_row(metrics)}{_risk_row(metrics)}
 {training.get("readiness", {}).get("verdict", "")}
 
 ## Thresholds

@@ -38,7 +38,7 @@ from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import readiness
 from world_model_ros.training.calibrate import calibrate, measure_light
 from world_model_ros.training.card import collect_command, write_card
-from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, steps_of
+from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, risk_of, steps_of
 from world_model_ros.training.loop import (
     IDENTITY_KINDS,
     METRICS_NAME,
@@ -52,7 +52,7 @@ from world_model_ros.training.state import STATE_NAME, find_run
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}
 SEEN_CLIPS = 4000  # of the training episodes, to compare their error with the held-out one
-HEADS = ("temporal", "inverse", "object")  # a training that starts from a checkpoint fits them anew
+HEADS = ("temporal", "inverse", "object", "risk")  # a training that starts from a checkpoint fits them anew
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -218,7 +218,7 @@ def start_from(
             "a checkpoint of the same robot, or without --start."
         )
     bare = dataclasses.replace(
-        there.model, temporal_hidden=0, inverse_hidden=0, object_hidden=0, object_code=0
+        there.model, temporal_hidden=0, inverse_hidden=0, object_hidden=0, object_code=0, risk_hidden=0
     )
     weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
     return dataclasses.replace(spec, model=bare, image=there.image), weights, there.training
@@ -274,7 +274,8 @@ def _export(
     metrics = validate(model, held_out, spec.image)
     seen = validate(model, clips, spec.image, clips.some(SEEN_CLIPS, arguments.seed))
     metrics["prediction_seen"] = seen["prediction"]
-    spec, judged = add_heads(model, spec, file, clips, held_out, steps_of(arguments), arguments.seed)
+    steps, risk = steps_of(arguments), risk_of(arguments)
+    spec, judged = add_heads(model, spec, file, clips, held_out, steps, arguments.seed, risk)
     metrics.update(judged)
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
     metrics.update(judged)

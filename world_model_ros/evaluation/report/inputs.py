@@ -18,7 +18,7 @@ from world_model_ros.sim.tasks import find_task
 from world_model_ros.training.loop import METRICS_NAME
 from world_model_ros.training.state import recorded_settings
 
-OTHER_PROTOCOLS = ("robustness", "probing", "surprise")  # than the task's own, which are closed-loop
+OTHER_PROTOCOLS = ("robustness", "probing", "surprise", "risk")  # than the task's own, which are closed-loop
 # Names in results of earlier versions: of protocols, of what is measured, of the planner's options.
 _RENAMED = {
     "knowledge": "probing",
@@ -239,6 +239,7 @@ SHAPES = {  # of the protocols that are not closed-loop
         "holds?": {"holds": int, "steps": int},
         "example?": {"step": int, "first_frame": int, "scores": [NUMBER], "seed": [int]},
     },
+    "risk": {"events": int},
 }
 _FILMED = {
     "problems": [{"index": int, "seed": int, "start": [float], "goal": [float], "last_action?": [float]}],

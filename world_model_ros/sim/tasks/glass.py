@@ -23,7 +23,7 @@ from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Viol
 PLACED = 0.04  # glass to goal, m
 WORKSPACE_HALF = 0.20  # of the square that the tip moves in, m
 
-# The glass: a cylinder that is pushed below its middle, so that it slides on the board and does not tip there.
+# The glass: a cylinder, pushed below its middle, so that it slides on the board and does not tip there.
 RADIUS, HEIGHT, MASS = 0.03, 0.11, 0.15  # m, m, kg
 _FRICTION = 0.5  # pybullet multiplies it with that of what it touches
 _ROLLING = 0.004  # friction, which ends the rolling of a fallen glass, m
@@ -38,7 +38,6 @@ _GAP_BACK, _GAP_HALF = 0.50, 0.05  # where the gap begins in x, and half its wid
 _THICK = 0.02  # m
 _BOARD_COLOUR = (0.52, 0.66, 0.58, 1)
 _BOARD_FRICTION = 0.8
-_GROUP = 2  # of collisions, of the board alone
 
 _DOWN = 0.015  # the glass has fallen when its middle is lower than on the board by more, m
 _LEANS = 0.9  # or the cosine of its lean is less
@@ -272,7 +271,7 @@ class Glass(ArmTask):
 
     def prepare(self) -> None:
         """Put up the board: what is around its gap, and legs."""
-        p = self._scene.client
+        p, self._board = self._scene.client, []
         middle = (_GAP_HALF + _SIDE) / 2, (_SIDE - _GAP_HALF) / 2
         parts = [((_BACK + _GAP_BACK) / 2, 0.0, (_GAP_BACK - _BACK) / 2, _SIDE)]
         parts += [
@@ -288,7 +287,7 @@ class Glass(ArmTask):
                 [x, y, BOARD - _THICK / 2],
             )
             p.changeDynamics(body, -1, lateralFriction=_BOARD_FRICTION)
-            p.setCollisionFilterGroupMask(body, -1, _GROUP, 1)
+            self._board.append(body)
 
     def place(self, state: np.ndarray) -> None:
         """Put the tip and the glass where `state` says, at rest.
@@ -309,7 +308,7 @@ class Glass(ArmTask):
             file.flush()
             self._glass = p.loadURDF(file.name, *_pose(state))
         p.changeDynamics(self._glass, -1, lateralFriction=_FRICTION)
-        p.setCollisionFilterGroupMask(self._glass, -1, 1, 1 | _GROUP)
+        self._carry(True)
 
     def checked(self, state: np.ndarray) -> np.ndarray:
         """Return a state as an array; ValueError where it is none, or the glass would stand on nothing."""
@@ -344,11 +343,14 @@ class Glass(ArmTask):
         shape = p.createCollisionShape(p.GEOM_BOX, halfExtents=half)
         self._air = p.createMultiBody(0, shape, -1, [0.5, 0.0, BOARD - _THICK / 2])
         p.changeDynamics(self._air, -1, lateralFriction=_BOARD_FRICTION)
-        p.setCollisionFilterGroupMask(self._air, -1, _GROUP, 1)
 
     def open_board(self) -> None:
         """Let the board carry nothing until `reset`."""
-        self._scene.client.setCollisionFilterGroupMask(self._glass, -1, 1, 1)
+        self._carry(False)
+
+    def _carry(self, carries: bool) -> None:
+        for body in self._board:
+            self._scene.client.setCollisionFilterPair(body, self._glass, -1, -1, int(carries))
 
     def explorer(self, seed) -> GlassExplorer:
         """Return an explorer that pushes the glass about."""
@@ -363,6 +365,14 @@ class Glass(ArmTask):
             tip = rng.uniform(*self.workspace())
             if np.hypot(*(tip - place)) > _CLEAR:
                 return tip, place
+
+    def tidy(self) -> None:
+        """Put a fallen glass back on the middle of the board, or beside it where the tip is."""
+        state = self.state()
+        if not stands(state):
+            places = np.array([[0.42, y] for y in (0.0, -0.12, 0.12)])
+            away = np.hypot(*(places - state[:2]).T)
+            self.place_glass(standing(state[:2], places[away.argmax() if away[0] < _CLEAR else 0]))
 
     def sample_goal(self, rng: np.random.Generator) -> np.ndarray:
         """Return a state (8,) with the glass elsewhere on the board."""
