@@ -58,8 +58,10 @@ OBJECT_HIDDEN, OBJECT_CODE, OBJECT_LONGEST = 256, 6, 4
 OBJECT_BATCH, OBJECT_RATE = 512, 2e-3
 CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
 # Of the risk head: its size; how many model steps ahead it learns from what the model imagines; the share of
-# held-out futures of that length without the event that may be announced; the least threshold.
-RISK_HIDDEN, RISK_STEPS_AHEAD, RISK_FALSE_ALARMS, LEAST_THRESHOLD = 128, 5, 0.005, 0.2
+# held-out futures of that length without the event that may be announced; the least threshold; the noise on
+# imagined latents, since those of other episodes than the training's are less exact.
+RISK_HIDDEN, RISK_STEPS_AHEAD, RISK_FALSE_ALARMS, LEAST_THRESHOLD = 128, 5, 0.02, 0.2
+RISK_NOISE_STD = 0.2
 LEAST_SPREAD = 0.05  # of a joint, as a share of the largest one: smaller ones are not scaled up
 NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
 
@@ -413,7 +415,9 @@ def fit_risk(
     def loss(head: Risk) -> Tensor:
         seen = _draw(len(latents), generator, BATCH // 2)
         ahead = _draw(len(futures), generator, BATCH // 2) if len(futures) else seen[:0]
-        inputs = torch.cat([_noisy(latents[seen], generator), futures[ahead]])
+        inputs = torch.cat(
+            [_noisy(latents[seen], generator), _noisy(futures[ahead], generator, RISK_NOISE_STD)]
+        )
         labels = torch.cat([happened[seen], came[ahead]]).float()
         return nn.functional.binary_cross_entropy_with_logits(head.logit(inputs), labels)
 
@@ -484,8 +488,8 @@ def _draw(high: int | Tensor, generator: torch.Generator, count: int = BATCH) ->
     return (torch.rand(count, generator=generator) * high).long()
 
 
-def _noisy(latents: Tensor, generator: torch.Generator) -> Tensor:
-    return latents + LATENT_NOISE_STD * torch.randn(latents.shape, generator=generator)
+def _noisy(latents: Tensor, generator: torch.Generator, std: float = LATENT_NOISE_STD) -> Tensor:
+    return latents + std * torch.randn(latents.shape, generator=generator)
 
 
 def temporal_metrics(head: TemporalDistance, latents: Tensor, lengths: np.ndarray) -> dict[str, float]:

@@ -403,8 +403,8 @@ class Glass(ArmTask):
         while True:
             if protocol == "gap":
                 side = rng.choice((-1, 1))
-                place = np.array([rng.uniform(0.44, 0.50), -side * rng.uniform(0.08, 0.13)])
-                goal = np.array([rng.uniform(0.53, 0.57), side * rng.uniform(0.08, 0.13)])
+                place = np.array([rng.uniform(0.44, 0.49), -side * rng.uniform(0.075, 0.105)])
+                goal = np.array([rng.uniform(0.525, 0.56), side * rng.uniform(0.075, 0.105)])
                 drops = edge_distance(np.linspace(place, goal, 50)).min() < -0.01
                 good = drops
             else:
@@ -413,7 +413,9 @@ class Glass(ArmTask):
                 good = kept and edge_distance(goal) < 0.035 and np.hypot(*(goal - place)) > 0.10
             if good:
                 break
-        tip, _ = self._beside(place, rng)
+        # The tip starts behind the glass, seen from the goal.
+        way = (goal - place) / np.hypot(*(goal - place))
+        tip = np.clip(place - rng.uniform(_CLEAR, 0.08) * way, *self.workspace())
         return Start(standing(tip, place), standing(self._beside(goal, rng)[0], goal))
 
 
