@@ -134,7 +134,9 @@ def _errors(model: LeWorldModel, spec: CheckpointSpec, latents, blocks, first: i
 
 def _figures(with_event: list[Anticipation], without: list[Anticipation], spec: CheckpointSpec) -> dict:
     quiet = [a.differences if a.onset is None else a.differences[: a.onset] for a in (*with_event, *without)]
-    bound = float(np.quantile(np.concatenate(quiet), 1 - RISK_FALSE_ALARMS)) if quiet else math.nan
+    bound = (
+        float(np.quantile(np.concatenate(quiet), 1 - RISK_FALSE_ALARMS / spec.block)) if quiet else math.nan
+    )
     leads, before_onset = [], []
     shown = 0
     for a in with_event:

@@ -60,7 +60,7 @@ CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
 # Of the risk head: its size; how many model steps ahead it learns from what the model imagines; the share of
 # held-out futures of that length without the event that may be announced; the least threshold; the noise on
 # imagined latents, since those of other episodes than the training's are less exact.
-RISK_HIDDEN, RISK_STEPS_AHEAD, RISK_FALSE_ALARMS, LEAST_THRESHOLD = 128, 5, 0.02, 0.2
+RISK_HIDDEN, RISK_STEPS_AHEAD, RISK_FALSE_ALARMS, LEAST_THRESHOLD = 128, 5, 0.05, 0.2
 RISK_NOISE_STD = 0.2
 LEAST_SPREAD = 0.05  # of a joint, as a share of the largest one: smaller ones are not scaled up
 NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
