@@ -34,6 +34,13 @@ def test_episodes_with_and_without_the_event_are_judged(watchful):
     assert measure(watchful, "glass", n=1) == results
 
 
+def test_the_shipped_model_announces_the_fall_before_it_happens():
+    results = measure("models/glass", "glass", n=2, seed=21)
+    assert results["announced"] == 2
+    assert results["lead"]["before the event"]["p50"] >= 0.25
+    assert max(results["error_over_copying"]) < 0.5
+
+
 def test_a_checkpoint_without_the_head_is_refused_with_the_remedy(checkpoint):
     with pytest.raises(UserError, match="has no risk head: add one with `train-heads"):
         measure(checkpoint, "glass", n=1)
