@@ -56,6 +56,6 @@ class RiskForecast:
         after = (first + 1) * size * self.spec.period
         self.reason = (
             f"{self.spec.risk.name}: {after:.2f} s from now by the planned actions "
-            f"(probability {max(self.probabilities):.2f}, {threshold:.2f} is the bound)"
+            f"(probability {max(self.probabilities):.2f})"
         )
         return self.reason
