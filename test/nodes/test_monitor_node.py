@@ -229,3 +229,63 @@ def test_fault_57_a_camera_that_is_too_slow_is_named_with_both_rates(
     assert level == b"\x01"
     assert "the camera gives 5." in message or "the camera gives 4." in message
     assert values["camera_hz_needed"] == "10.0"
+
+
+@pytest.fixture
+def foreboding(monitored):
+    """Return a checkpoint whose risk head expects the event wherever the model imagines, but not now."""
+    import dataclasses
+
+    import torch
+
+    from world_model_ros.model.checkpoint import load_checkpoint, save_checkpoint
+    from world_model_ros.model.config import RiskSpec
+    from world_model_ros.model.heads import Risk
+
+    model, spec = load_checkpoint(monitored)
+    now = torch.full((1, 3, 64), 0.1)
+    imagined = model.rollout(now, torch.full((1, 2, 10), 0.5), torch.zeros(1, 1, 1, 10))[0, 0, 0]
+    head = Risk(64, 2)
+    away, middle = imagined - now[0, 0], (imagined + now[0, 0]) / 2
+    with torch.no_grad():
+        first, norm, _, second, _, last = head.net
+        first.weight.copy_(torch.stack([away, -away]))
+        first.bias.copy_(torch.stack([-away @ middle, away @ middle]))
+        second.weight.copy_(torch.eye(2))
+        last.weight.copy_(torch.tensor([[6.0, -6.0]]))
+        for layer in (second, last):
+            layer.bias.zero_()
+    model.risk = head
+    config = dataclasses.replace(spec.model, risk_hidden=2)
+    limits = dataclasses.replace(spec.thresholds, surprise=1e9, norm_high=1e6)
+    risk = RiskSpec("the glass will fall", "glass_z < 0.16", 0.6)
+    changed = dataclasses.replace(spec, model=config, thresholds=limits, risk=risk)
+    save_checkpoint(monitored, model, changed)
+    return monitored, float(torch.sign(away.sum().detach()))
+
+
+@pytest.mark.fault
+def test_fault_36_what_the_plan_will_cause_is_said_and_asks_for_a_hold_where_a_parameter_says_so(
+    processes, foreboding, world, observer, ask
+):
+    from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+    checkpoint, side = foreboding
+    plans = observer.node.create_publisher(JointTrajectory, "plan", 5)
+    processes.node("monitor_node", config=False, checkpoint=checkpoint)
+    observer.until(lambda: world.latents.get_subscription_count() and plans.get_subscription_count())
+
+    def plan_and_step(value=None):
+        points = [JointTrajectoryPoint(velocities=[0.1, 0.0]) for _ in range(15)]
+        message = JointTrajectory(joint_names=["linear_x", "linear_y"], points=points)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(world.time + BLOCK, 1_000_000_000)
+        plans.publish(message)
+        world.step(value)
+
+    observer.until(lambda: said(world.health).startswith("the glass will fall: "), again=plan_and_step)
+    assert world.asks() == "go_on"
+    assert ask.set_parameter("monitor_node", "hold_on_risk", True)[0].successful
+    observer.until(lambda: world.asks() == "hold", again=plan_and_step)
+    assert "the glass will fall" in world.health[-1].message
+    # What has happened is not announced.
+    observer.until(lambda: world.asks() == "go_on", again=lambda: plan_and_step(50.0 * side))

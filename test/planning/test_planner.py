@@ -15,7 +15,12 @@ from world_model_ros.model.config import (
     find_checkpoint,
 )
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.planning.objective import WithOodPenalty, WithSquaredDistance, squared_distance
+from world_model_ros.planning.objective import (
+    WithOodPenalty,
+    WithRiskPenalty,
+    WithSquaredDistance,
+    squared_distance,
+)
 from world_model_ros.planning.planner import LEFT, SAMPLE, Arrival, GoalInUse, RecedingHorizonPlanner
 
 ACTION = ActionSpec(("x", "y"), "twist", "m/s", (0.01, 0.0), (0.2, 0.1), (-0.4, -0.4), (0.4, 0.3))
@@ -317,7 +322,29 @@ def test_an_arrival_out_of_distribution_is_not_chosen(ood_penalty, right):
     assert (moved > 0) == right
 
 
-@pytest.mark.parametrize("setting", ["ood_penalty", "squared_distance_weight"])
+class Edge(PointMass):
+    """The way to the right leads over an edge, which a risk head knows."""
+
+    def risk(self, latents):
+        return torch.where(latents[..., 0] > 0.1, 0.9, 0.0)
+
+
+@pytest.mark.parametrize(("risk_penalty", "beyond"), [(0.0, True), (100.0, False)])
+def test_with_a_penalty_no_plan_leads_to_the_event(risk_penalty, beyond):
+    planner = RecedingHorizonPlanner(Edge(), SPEC, PlannerConfig(risk_penalty=risk_penalty, time_cost=0.0))
+    planner.set_goal(latent(0.3, 0.0))
+    plan = planner.plan(latent(0.0, 0.0), None, None)
+    way = plan.actions[:, 0].cumsum() * SPEC.period
+    assert (way.max() > 0.1) == beyond
+
+
+def test_the_penalty_is_for_the_highest_probability_so_far():
+    metric = WithRiskPenalty(squared_distance, lambda latents: latents[..., 0], weight=10.0)
+    latents = torch.tensor([[0.1, 0.0], [0.5, 0.0], [0.0, 0.0]])
+    np.testing.assert_allclose(metric(latents, torch.zeros(2)), [0.01 + 1, 0.25 + 5, 0 + 5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("setting", ["ood_penalty", "risk_penalty", "squared_distance_weight"])
 def test_what_is_below_nothing_is_refused(setting):
     with pytest.raises(UserError, match=setting):
         PlannerConfig(**{setting: -1})

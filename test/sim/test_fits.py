@@ -50,8 +50,8 @@ def test_a_checkpoint_of_other_timing_does_not_fit(spec, timing, both):
 
 
 def test_the_shipped_checkpoints_fit_both_tasks():
-    for name in ("reach", "push"):
-        for task in ("reach", "push"):
+    for name in ("reach", "push", "glass"):
+        for task in ("reach", "push", "glass"):
             check_world(read_spec(f"models/{name}"), task)
 
 

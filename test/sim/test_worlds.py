@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 
 from world_model_ros.errors import UserError
-from world_model_ros.sim.scene import TIP_HEIGHT, WORKSPACE_CENTRE, WORKSPACE_HIGH, WORKSPACE_LOW
+from world_model_ros.sim.scene import WORKSPACE_CENTRE, WORKSPACE_HIGH, WORKSPACE_LOW
 from world_model_ros.sim.task import yaw_difference
 from world_model_ros.sim.tasks import make_world
+from world_model_ros.sim.tasks.glass import standing
 
 
-@pytest.fixture(params=["reach", "push"])
+@pytest.fixture(params=["reach", "push", "glass"])
 def world(request):
     world = make_world(request.param, image_size=64)
     yield world
@@ -114,6 +115,8 @@ def test_actions_are_clipped_to_the_limits_and_the_workspace(world):
     centre = np.concatenate([WORKSPACE_CENTRE, [0.42, 0.1, 0.0][: len(world.state_names) - 2]])
     if world.task == "push":
         centre[2:4] = 0.41, 0.10
+    if world.task == "glass":
+        centre = standing(WORKSPACE_CENTRE, np.array([0.41, 0.10]))
     world.reset(state=centre)
     low, high = world.workspace()
     world.step((9.0, -0.4))
@@ -226,7 +229,7 @@ def test_the_hand_hides_little_of_the_block(push):
 
 
 def test_an_unknown_task_is_named():
-    with pytest.raises(UserError, match="'fly'.*push, reach, or give module:Class"):
+    with pytest.raises(UserError, match="'fly'.*glass, push, reach, or give module:Class"):
         make_world("fly")
 
 
@@ -240,4 +243,4 @@ def test_the_hand_points_down_at_the_tip(world):
         height, rotation = client.getLinkState(scene.arm, 6, computeForwardKinematics=True)[4:6]
         down = np.array(client.getMatrixFromQuaternion(rotation)).reshape(3, 3)[:, 2]
         np.testing.assert_allclose(down, (0, 0, -1), atol=1e-6)
-        assert abs(height[2] - 0.107 - world.stick - TIP_HEIGHT) < 1e-6
+        assert abs(height[2] - 0.107 - world.stick - world.tip_height) < 1e-6

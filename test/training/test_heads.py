@@ -2,13 +2,17 @@ import numpy as np
 import pytest
 import torch
 
+from world_model_ros.errors import UserError
 from world_model_ros.model.heads import HORIZON
 from world_model_ros.training.heads import (
+    event_in,
     fit_inverse_dynamics,
     fit_object_distance,
+    fit_risk,
     fit_temporal_distance,
     inverse_metrics,
     object_metrics,
+    risk_metrics,
     temporal_metrics,
 )
 
@@ -155,3 +159,69 @@ def test_object_distance_takes_episodes_of_any_length_but_not_too_short_ones():
     assert head(latents[0], latents).shape == (12,)
     with pytest.raises(ValueError, match="an episode of two frames"):
         fit_object_distance(latents[:2], robot[:2], np.array([1, 1]), steps=2)
+
+
+class Walking:
+    """A world model that knows that the first number of a latent grows by the mean of the block."""
+
+    def parameters(self):
+        return iter([torch.zeros(1)])
+
+    def rollout(self, latents, history_actions, candidates):
+        way = candidates.mean(-1).cumsum(-1)
+        out = latents[:, -1:, None].repeat(1, candidates.shape[1], candidates.shape[2], 1)
+        out[..., 0] += way
+        return out
+
+
+def falls(episodes, length, seed):
+    """Latents, blocks, whether something has fallen (beyond 2, for good), and lengths."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.uniform(-0.2, 0.6, (episodes, 1, 2)) + rng.normal(0, 0.1, (episodes, length, 2))
+    way = np.concatenate([np.zeros((episodes, 1)), blocks.mean(-1)[:, :-1].cumsum(1)], 1)
+    way += rng.uniform(-1, 1, (episodes, 1))
+    latents = rng.normal(size=(episodes, length, 4))
+    latents[..., 0] = way
+    happened = np.maximum.accumulate(way > 2, axis=1)
+    parts = (latents.reshape(-1, 4), blocks.reshape(-1, 2))
+    tensors = [torch.from_numpy(part).float() for part in parts]
+    return *tensors, torch.from_numpy(happened.reshape(-1)), np.full(episodes, length)
+
+
+def test_risk_tells_whether_the_event_has_happened_and_foresees_it_in_what_is_imagined():
+    data = falls(300, 12, 0)
+    head = fit_risk(Walking(), 3, *data, steps=500)
+    probe = torch.zeros(2, 4)
+    probe[:, 0] = torch.tensor([1.0, 3.0])
+    assert head(probe).tolist() == pytest.approx([0, 1], abs=0.1)
+    threshold, metrics = risk_metrics(head, Walking(), 3, *falls(100, 12, 1))
+    assert 0.2 <= threshold < 1
+    assert metrics["risk_foreseen"] > 0.9
+    assert metrics["risk_false_alarms"] < 0.02
+
+
+def test_an_event_that_never_happens_cannot_be_learned():
+    latents, blocks, happened, lengths = falls(5, 12, 0)
+    with pytest.raises(UserError, match="never happens"):
+        fit_risk(Walking(), 3, latents, blocks, happened & False, lengths, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"), [("z < 0.5", [True, False]), (" z>0.5 ", [False, True]), ("x > -1", [True, True])]
+)
+def test_an_event_is_a_bound_of_a_state(event, expected):
+    states = np.array([[0.0, 0.2], [0.0, 0.7]])
+    assert event_in(states, ["x", "z"], event).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        ("z <= 0.5", "not of the form"),
+        ("z < up", "not of the form"),
+        ("w < 1", "no stored state 'w', only x, z"),
+    ],
+)
+def test_another_event_is_refused(event, sentence):
+    with pytest.raises(UserError, match=sentence):
+        event_in(np.zeros((1, 2)), ["x", "z"], event)

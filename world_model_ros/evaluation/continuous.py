@@ -60,6 +60,7 @@ def run_goals(world, policy, seed: int, goals: int, budget: int) -> RunOutcome:
     outcomes: list[GoalOutcome] = []
     promises: list[Promise] = []
     while len(outcomes) < goals:
+        world.tidy()
         goal = world.sample_goal(rng)
         picture = world.goal_image(goal)
         if outcomes:

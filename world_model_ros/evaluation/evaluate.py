@@ -31,6 +31,7 @@ OPEN_LOOP = {
     "imagination": "world_model_ros.evaluation.imagination",
     "probing": "world_model_ros.evaluation.probing",
     "surprise": "world_model_ros.evaluation.surprise",
+    "risk": "world_model_ros.evaluation.risk",
 }
 CLOSED_LOOP_ONLY = ("problems", "save_problems", "budget", "filmstrip")  # options
 _CHOICES = {  # beside the task's own
@@ -39,6 +40,7 @@ _CHOICES = {  # beside the task's own
     "imagination": "pictures that the checkpoint's decoder makes of latents, seen and imagined",
     "probing": "probes of the latents, open-loop error, straightness of latent paths",
     "surprise": "one-step error at physically impossible events (violation of expectation)",
+    "risk": "how long before the pictures show it the event of the risk head is announced",
 }
 _DEFAULT_N = {"robustness": 50, "continuous": 200}
 _CHANGE_NOTHING = ("workers", "json", "save_problems", "filmstrip")  # options, in the results

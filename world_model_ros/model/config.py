@@ -68,6 +68,7 @@ class ModelConfig:
     object_code: int = 0  # numbers in its codes
     decoder_width: int = 0  # channels of the picture decoder's first stages, 0: none
     decoder_size: int = 0  # pixels a side of its pictures
+    risk_hidden: int = 0  # width of the risk head, 0: none
 
     @classmethod
     def full(cls, action_dim: int) -> "ModelConfig":
@@ -143,7 +144,7 @@ class ModelConfig:
         if max(self.encoder_depth, self.predictor_depth) > _DEEPEST:
             problems.append(f"more than {_DEEPEST} layers are not supported")
         optional = ("action_mixed", "temporal_hidden", "inverse_hidden", "object_hidden", "object_code",
-                    "decoder_width", "decoder_size")  # fmt: skip
+                    "decoder_width", "decoder_size", "risk_hidden")  # fmt: skip
         problems += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
         problems += [
             f"model.{f.name} is above {_WIDEST}"
@@ -315,6 +316,15 @@ class RobotSpec:
 
 
 @dataclass(frozen=True)
+class RiskSpec:
+    """The event whose probability the risk head tells; empty where a checkpoint has no such head."""
+
+    name: str = ""  # a sentence in the future, such as "the glass will fall"
+    event: str = ""  # what it was in the training data, such as "glass_z < 0.16"
+    threshold: float | None = None  # probability from which on it is announced
+
+
+@dataclass(frozen=True)
 class CheckpointSpec:
     """All of config.json."""
 
@@ -326,6 +336,7 @@ class CheckpointSpec:
     thresholds: Thresholds = field(default_factory=Thresholds)
     light: LightRange = field(default_factory=LightRange)
     robot: RobotSpec = field(default_factory=RobotSpec)
+    risk: RiskSpec = field(default_factory=RiskSpec)
     training: dict = field(default_factory=dict)  # provenance: task, data, seed, commit, steps
     format_version: int = FORMAT_VERSION
 
@@ -375,7 +386,8 @@ class CheckpointSpec:
             problems.append(
                 f"block {self.block} must be positive, period {self.period} s within {list(_PERIODS)}"
             )
-        return problems + self._image_problems() + self._threshold_problems() + self._light_problems()
+        problems += self._image_problems() + self._threshold_problems() + self._light_problems()
+        return problems + self._risk_problems()
 
     def _image_problems(self) -> list[str]:
         image, problems = self.image, []
@@ -415,6 +427,14 @@ class CheckpointSpec:
             return [
                 f"light is {dataclasses.asdict(light)}: it must be 0 <= low <= mean <= high <= {list(tops)}"
             ]
+        return []
+
+    def _risk_problems(self) -> list[str]:
+        risk, head = self.risk, self.model.risk_hidden > 0
+        if head != bool(risk.name) or head != (risk.threshold is not None):
+            return ["model.risk_hidden, risk.name and risk.threshold must all be given, or none of them"]
+        if head and not 0 < risk.threshold <= 1:
+            return [f"risk.threshold is {risk.threshold}: it must be a probability above 0"]
         return []
 
     def to_json(self) -> str:

@@ -1,4 +1,4 @@
-"""Heads on pairs of latents, trained after the world model and on its frozen latents (training/heads.py)."""
+"""Heads on latents or pairs of them, trained on the frozen latents of a world model (training/heads.py)."""
 
 import math
 
@@ -56,6 +56,33 @@ class ObjectDistance(nn.Module):
     def forward(self, starts: Tensor, goals: Tensor) -> Tensor:
         """Return the distance (...) of latents (..., D) and (..., D), which broadcast."""
         return (self.encode(starts) - self.encode(goals)).norm(dim=-1)
+
+
+class Risk(nn.Module):
+    """How probable it is that an event has happened where a latent shows the world: an MLP.
+
+    The event is one that must not happen, such as the fall of what the robot pushes (training/heads.py). On
+    the latents that the model imagines, it tells which plans would make it happen.
+    """
+
+    def __init__(self, latent_dim: int, hidden: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(latent_dim, hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, 1),
+        )
+
+    def logit(self, latents: Tensor) -> Tensor:
+        """Return the logit (...) of the probability at latents (..., D)."""
+        return self.net(latents).squeeze(-1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Return the probability (...), from 0 to 1, at latents (..., D)."""
+        return self.logit(latents).sigmoid()
 
 
 class InverseDynamics(nn.Module):

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.decoder import Decoder
 from world_model_ros.model.encoder import ConvEncoder, VisionTransformer
-from world_model_ros.model.heads import InverseDynamics, ObjectDistance, TemporalDistance
+from world_model_ros.model.heads import InverseDynamics, ObjectDistance, Risk, TemporalDistance
 from world_model_ros.model.predictor import Predictor
 
 
 class LeWorldModel(nn.Module):
     """Encoder, action encoder, predictor; every latent passes through one of two projectors.
 
-    Where they are, ``temporal`` and ``object`` judge pairs of latents and ``inverse`` guesses the actions
-    between them; ``decoder`` shows a latent to people. They learn after all the rest.
+    Where they are, ``temporal`` and ``object`` judge pairs of latents, ``inverse`` guesses the actions
+    between them and ``risk`` says whether an event has happened; ``decoder`` shows a latent to people. They
+    learn after all the rest.
     """
 
     def __init__(self, config: ModelConfig):
@@ -42,6 +43,7 @@ class LeWorldModel(nn.Module):
             self.object = ObjectDistance(width, config.object_hidden, config.object_code)
         picture = config.decoder_size, config.decoder_width
         self.decoder = Decoder(width, *picture) if config.decoder_width else None
+        self.risk = Risk(width, config.risk_hidden) if config.risk_hidden else None
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""

@@ -33,6 +33,11 @@ class OneStepPrediction:
         self._latents: list[Tensor] = []
         self._blocks: list[Tensor] = []
 
+    @property
+    def context(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The latents (D,) that are known, oldest first, and the z-scored blocks done between them."""
+        return self._latents, self._blocks[len(self._blocks) - len(self._latents) + 1 :]
+
     @torch.inference_mode()
     def step(self, latent: np.ndarray, executed: np.ndarray | None) -> float | None:
         """Return the surprise of this latent (D,); None without a full history.

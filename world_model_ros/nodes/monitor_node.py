@@ -20,6 +20,7 @@ from world_model_ros.monitoring.anomaly import (
     AnomalyRules,
     JudgedSteps,
 )
+from world_model_ros.monitoring.risk import RiskForecast
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.monitoring.surprise import OneStepPrediction
 from world_model_ros.nodes.managed import ManagedNode
@@ -56,6 +57,7 @@ class MonitorNode(ManagedNode):
         model, self.spec = load_checkpoint(find_checkpoint(self.values["checkpoint"]))
         model.encoder = model.projector = None  # encoder_node has them
         self.prediction = OneStepPrediction(model, self.spec)
+        self.risk = None if model.risk is None else RiskForecast(model, self.spec)
         self.period = round(self.spec.period * 1e9)
         self.length = self.period * self.spec.block
         thresholds = self.spec.thresholds
@@ -83,6 +85,10 @@ class MonitorNode(ManagedNode):
         self.seen: dict[int, float] = {}  # start of a model step -> when its latent came, in real time
         self.steps = JudgedSteps()
         self.missed = 0  # model steps without a frame that ``steps`` has counted
+        self.judged: ModelStep | None = None  # the last one
+        self.plan: tuple[int, np.ndarray] | None = None  # when the newest plan is due (ns), and its actions
+        if self.risk is not None:
+            self.risk.clear()
         self.filled = False  # whether there was a full history before
         self.waiting: list[ModelStep] = []  # for the executed actions up to their frames
 
@@ -135,9 +141,29 @@ class MonitorNode(ManagedNode):
         if error is not None:
             self.errors.add(error)
             self.surprise.publish(Float32(data=error))
-        reason = self.anomaly.step(error, norm)
-        health = Health.HOLD if self.values["hold"] else Health.WARNING
-        self.publish_health(health if reason else Health.FINE, reason)
+        self.anomaly.step(error, norm)
+        self.judged = step
+        self.foresee()
+
+    def foresee(self) -> None:
+        """Imagine the plan from the last judged step on, and publish what is wrong and what will be."""
+        risk = ""
+        if self.risk is not None and self.judged is not None:
+            risk = self.risk.step(*self.prediction.context, self.planned())
+        reasons = {self.anomaly.reason: self.values["hold"], risk: self.values["hold_on_risk"]}
+        held = any(hold for reason, hold in reasons.items() if reason)
+        reason = "; ".join(filter(None, reasons))
+        health = Health.HOLD if held else Health.WARNING if reason else Health.FINE
+        self.publish_health(health, reason)
+
+    def planned(self) -> np.ndarray:
+        """Return the actions (steps, dim) that are planned from the last judged step on."""
+        running = self.timeline.refreshed(self.judged).running
+        if self.plan is None:
+            return running[:0]
+        due, actions = self.plan
+        first = round((self.judged.due - due) / self.period)
+        return np.concatenate([running, actions[first:]]) if first >= 0 else running[:0]
 
     def count(self, step: ModelStep, judged: bool) -> None:
         """Note whether a step was judged, or why not; and the steps before it that had no frame."""
@@ -168,6 +194,9 @@ class MonitorNode(ManagedNode):
         actions = np.array([point.velocities for point in message.points], np.float64)
         if actions.ndim == 2 and actions.shape[1] == self.spec.action.dim and np.isfinite(actions).all():
             self.timeline.buffer.put(due, actions)
+            self.plan = due, actions
+            if self.judged is not None and self.judged.due == due:  # made from the last judged step
+                self.foresee()
 
     def on_executed(self, message: JointState) -> None:
         """Take an action that was sent to the robot."""
@@ -193,6 +222,9 @@ class MonitorNode(ManagedNode):
         metrics |= {"camera_hz_needed": round(self.timeline.rate_needed, 1)}
         metrics |= self.errors.metrics("surprise") | self.norms.metrics("latent_norm")
         metrics |= self.planning.metrics("latent_to_plan_ms")
+        if self.risk is not None:
+            metrics |= {"risk": self.spec.risk.name, "risk_threshold": self.spec.risk.threshold}
+            metrics |= {"risk_probability": round(max(self.risk.probabilities, default=0.0), 3)}
         for name, rate in self.rates.items():
             metrics |= rate.metrics(name, time.monotonic())
         return metrics

@@ -413,6 +413,13 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             changeable=True,
         ),
         Parameter(
+            "hold_on_risk",
+            False,
+            "Stop the robot when the planned actions are predicted to lead to the event of the checkpoint's "
+            "risk head, such as a fall; otherwise only report it.",
+            changeable=True,
+        ),
+        Parameter(
             "trigger_steps",
             3,
             "Consecutive model steps with a high surprise, or with a latent norm out of "

@@ -294,6 +294,7 @@ class SimNode(Node):
 
     def new_goal(self, loop: ExecutorLoop) -> None:
         """Draw and publish a goal, and let the nodes take it before time goes on."""
+        self.world.tidy()
         self.goal = self.world.sample_goal(self.rng)
         self.counter = GoalCounter(self.budget or self.world.goal_budget)
         self.held.clear()

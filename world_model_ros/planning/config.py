@@ -32,6 +32,7 @@ _TEMPORAL = {
     "time_cost": 0.0,
     "replan_tolerance": 1.0,
     "ood_penalty": 10.0,
+    "risk_penalty": 20.0,
     "squared_distance_weight": 2.0,
     "horizon": 8,
 }
@@ -48,6 +49,7 @@ DEFAULTS = {
         "time_cost": 4.0,
         "replan_tolerance": math.inf,
         "ood_penalty": 0.0,
+        "risk_penalty": 100.0,
         "squared_distance_weight": 0.0,
         "horizon": 5,
     },
@@ -58,6 +60,7 @@ DEFAULTS = {
         "stand_still_margin": 0.07,
         "replan_tolerance": 0.35,
         "ood_penalty": 0.0,
+        "risk_penalty": 20.0,
         "squared_distance_weight": 0.0,
     },
 }
@@ -162,6 +165,12 @@ class PlannerConfig:
     ood_penalty: float | None = _number(
         "Cost of predicted latents whose norm is below the checkpoint's range of latent norms, for each unit "
         "of norm, in units of the objective.",
+        0.0,
+        1e6,
+    )
+    risk_penalty: float | None = _number(
+        "Cost of a plan that makes the event of the checkpoint's risk head certain, in units of the "
+        "objective; in proportion where it is less probable. Without that head it has no effect.",
         0.0,
         1e6,
     )

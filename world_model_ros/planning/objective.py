@@ -29,12 +29,17 @@ class WorldModel(Protocol):
         """(B, T, D), (B, T-1, A), (B, S, H, A) -> (B, S, H, D): the latent after each block."""
 
 
-def make_metric(config: PlannerConfig, heads: dict[str, Metric | None], norm_low: float | None) -> Metric:
+def make_metric(
+    config: PlannerConfig,
+    heads: dict[str, Metric | None],
+    norm_low: float | None,
+    risk: Callable[[Tensor], Tensor] | None = None,
+) -> Metric:
     """Return the distance to the goal that a plan is judged by, as a resolved ``config`` asks for it.
 
     heads are the checkpoint's distances by the name of the objective, None for one that it lacks; norm_low
-    is the smallest norm of its latents in training, or None where it has none. Raises UserError where the
-    head is needed and missing.
+    is the smallest norm of its latents in training, or None where it has none; risk is its risk head, if any.
+    Raises UserError where the head is needed and missing.
     """
     metric = heads.get(config.objective, squared_distance)
     if metric is None:
@@ -46,6 +51,8 @@ def make_metric(config: PlannerConfig, heads: dict[str, Metric | None], norm_low
         metric = WithSquaredDistance(metric, config.squared_distance_weight)
     if config.ood_penalty and norm_low is not None:
         metric = WithOodPenalty(metric, norm_low, config.ood_penalty)
+    if config.risk_penalty and risk is not None:
+        metric = WithRiskPenalty(metric, risk, config.risk_penalty)
     return metric
 
 
@@ -91,6 +98,22 @@ class WithOodPenalty:
         """Return the distances (..., H) of latents (..., H, D), one after the other in time, to goals."""
         below = (self.low - latents.norm(dim=-1)).clamp_min(0).cummax(-1).values
         return self.metric(latents, goals) + self.weight * below
+
+
+@dataclass(frozen=True)
+class WithRiskPenalty:
+    """A metric, and a penalty for the probability that an event happens on the way.
+
+    What has happened stays: the penalty is for the largest probability so far.
+    """
+
+    metric: Metric
+    risk: Callable[[Tensor], Tensor]  # latents (..., D) -> probabilities (...)
+    weight: float  # in units of the metric, for a certain event
+
+    def __call__(self, latents: Tensor, goals: Tensor) -> Tensor:
+        """Return the distances (..., H) of latents (..., H, D), one after the other in time, to goals."""
+        return self.metric(latents, goals) + self.weight * self.risk(latents).cummax(-1).values
 
 
 class GoalDistance:

@@ -130,7 +130,7 @@ class RecedingHorizonPlanner:
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
             )
         self.spec, self.shape = spec, (spec.block, spec.action.dim)
-        self.metric = make_metric(self.config, heads, spec.thresholds.norm_low)
+        self.metric = make_metric(self.config, heads, spec.thresholds.norm_low, getattr(model, "risk", None))
         # What the robot does not move directly decides, where that is what plans are judged by.
         thresholds, steps = spec.thresholds, self.config.reached_steps
         if self.config.objective == "object" and thresholds.object_reached is not None:

@@ -35,6 +35,7 @@ class ArmTask(Task):
     stick: float  # from the origin of panda_hand to the tip, m
     view: View
     workspace_half = WORKSPACE_HALF  # of the square that the tip moves in, m
+    tip_height = TIP_HEIGHT  # of the tip above the table, m
     action_names = ("linear_x", "linear_y")
     action_frame = "panda_link0"
     action_low = (-SPEED, -SPEED)
@@ -49,7 +50,7 @@ class ArmTask(Task):
             raise UserError(
                 f"an image of {image_size} pixels shows nothing: choose an image size of at least 8."
             )
-        self._scene = Scene(self.stick, self.view, gui)
+        self._scene = Scene(self.stick, self.view, gui, self.tip_height)
         self.prepare()
         super().__init__(seed, gui, image_size)
 

@@ -80,13 +80,14 @@ class Scene:
     the tip position. Each scene has a physics client of its own.
     """
 
-    def __init__(self, stick: float, view: View, gui: bool = False):
+    def __init__(self, stick: float, view: View, gui: bool = False, tip_height: float = TIP_HEIGHT):
         pybullet = _import_pybullet()
         import pybullet_data
 
         self.client = _Client(pybullet, gui)
         p = self.client
         self._stick = stick  # from the origin of panda_hand to the tip, m
+        self._hand_height = tip_height + stick
         # The default broadphase drops pairs a few at a time, at a rhythm that outlives the episode.
         p.resetSimulation(p.RESET_USE_SIMPLE_BROADPHASE)
         p.setPhysicsEngineParameter(
@@ -162,7 +163,7 @@ class Scene:
         Raises ValueError where the arm cannot reach.
         """
         self.move_camera(np.zeros(3))
-        self._set_arm(inverse_kinematics(tip, TIP_HEIGHT + self._stick), np.zeros(7))
+        self._set_arm(inverse_kinematics(tip, self._hand_height), np.zeros(7))
 
     def move_camera(self, offset: np.ndarray) -> None:
         """Shift the camera by (3,) m from where it belongs, until the next `place`."""
@@ -183,7 +184,7 @@ class Scene:
         p = self.client
         fractions = np.linspace(0.0, 1.0, SUBSTEPS + 1)[:, None]
         places = start + fractions * (end - start)
-        way = inverse_kinematics(places, TIP_HEIGHT + self._stick)
+        way = inverse_kinematics(places, self._hand_height)
         # Set, the speed is right from the first substep; the solver alone would need many iterations.
         self._set_arm(way[0], (way[1] - way[0]) * SUBSTEPS / PERIOD)
         angles, last = way.tolist(), SUBSTEPS

@@ -158,6 +158,9 @@ class Task(abc.ABC):
             if not self.success(goal):
                 return goal
 
+    def tidy(self) -> None:  # noqa: B027
+        """Put back, before the next of several goals, what the robot cannot; by default nothing."""
+
     def draw(self, protocol: str, rng: np.random.Generator) -> Start:  # noqa: ARG002
         """Return an unsolved problem of one of `protocols`; the world stays as it is."""
         start = self.random_state(rng)

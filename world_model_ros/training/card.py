@@ -29,6 +29,15 @@ def _object_row(metrics: dict) -> str:
     return f"| object distance of neighbouring frames, quantiles | {values} |\n"
 
 
+def _risk_row(metrics: dict) -> str:
+    if "risk_false_alarms" not in metrics:
+        return ""
+    values = (
+        f"{metrics.get('risk_foreseen', 0):.1%} of those with the event, {metrics['risk_false_alarms']:.1%}"
+    )
+    return f"| risk, announced within 5 imagined model steps | {values} of those without |\n"
+
+
 def _decoder_row(metrics: dict) -> str:
     if "decoder_psnr" not in metrics:
         return ""
@@ -45,7 +54,7 @@ def with_heads(card: str, part: str, note: dict, metrics: dict) -> str:
     came with heads is in their section.
     """
     rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics) + _reached_row(metrics)
-    rows += _decoder_row(metrics)
+    rows += _risk_row(metrics) + _decoder_row(metrics)
     section = f"""{_SECTIONS[part]}
 ```
 {note["command"]}
@@ -139,7 +148,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | ratio | {metrics["ratio"]:.4f} |
 | latent standard deviation (1 is a normal's) | {metrics["latent_std"]:.3f} |
 | effective rank of {spec.model.latent_dim} | {metrics["effective_rank"]:.1f} |
-{_temporal_row(metrics)}{_inverse_row(metrics)}{_object_row(metrics)}{_decoder_row(metrics)}
+{_temporal_row(metrics)}{_inverse_row(metrics)}{_object_row(metrics)}{_risk_row(metrics)}{_decoder_row(metrics)}
 {training.get("readiness", {}).get("verdict", "")}
 
 ## Thresholds

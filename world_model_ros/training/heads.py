@@ -1,13 +1,16 @@
 """Heads on the frozen latents of a trained world model.
 
 The temporal-distance head estimates how many model steps lie between two latents; the inverse-dynamics
-head guesses the actions between them. Both are small MLPs fitted to the training episodes' latents. The
-decoder, which shows latents to people, is fitted in training/decoder.py.
+head guesses the actions between them; the risk head tells whether an event has happened. They are small MLPs
+fitted to the training episodes' latents. The decoder, which shows latents to people, is fitted in
+training/decoder.py.
 """
 
 import argparse
 import dataclasses
 import math
+import operator
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -18,8 +21,8 @@ from world_model_ros.data.clips import Clips
 from world_model_ros.data.together import EpisodeFiles
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import round_weights
-from world_model_ros.model.config import CheckpointSpec
-from world_model_ros.model.heads import HORIZON, InverseDynamics, ObjectDistance, TemporalDistance
+from world_model_ros.model.config import CheckpointSpec, RiskSpec
+from world_model_ros.model.heads import HORIZON, InverseDynamics, ObjectDistance, Risk, TemporalDistance
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.training.decoder import SIZE, STEPS, WIDTH, decoder_metrics, fit_decoder
 from world_model_ros.training.metrics import encode_frames
@@ -39,6 +42,11 @@ LATENT_NOISE_STD = 0.05  # on the first latent: the ones that a planner predicts
 OBJECT_HIDDEN, OBJECT_CODE, OBJECT_LONGEST = 256, 6, 4
 OBJECT_BATCH, OBJECT_RATE = 512, 2e-3
 CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
+# Of the risk head: its size; how many model steps ahead it learns from what the model imagines; the share of
+# held-out futures of that length without the event that may be announced; the least threshold; the noise on
+# imagined latents, since those of other episodes than the training's are less exact.
+RISK_HIDDEN, RISK_STEPS_AHEAD, RISK_FALSE_ALARMS, LEAST_THRESHOLD = 128, 5, 0.05, 0.2
+RISK_NOISE_STD = 0.2
 LEAST_SPREAD = 0.05  # of a joint, as a share of the largest one: smaller ones are not scaled up
 NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
 TEMPORAL_STEPS, INVERSE_STEPS = 3000, 4000  # by default
@@ -74,19 +82,47 @@ def add_step_arguments(parser: argparse.ArgumentParser) -> None:
         "given); `train-heads --decoder` fits nothing else",
     )
 
+    parser.add_argument(
+        "--risk-steps", type=int, default=0, help="steps of the risk head, which --risk describes; 0: no head"
+    )
+    parser.add_argument(
+        "--risk",
+        metavar="EVENT",
+        help="an event that must not happen, in terms of a stored state, such as 'glass_z < 0.16'",
+    )
+    parser.add_argument(
+        "--risk-name",
+        metavar="SENTENCE",
+        help="what monitor_node says when it is imagined, such as 'the glass will fall'",
+    )
+
 
 def steps_of(arguments: argparse.Namespace) -> dict[str, int]:
-    """Return the steps of each head; UserError for negative ones."""
+    """Return the steps of each head; UserError for negative ones, and where an event is not described."""
     steps = {
-        name: getattr(arguments, f"{name}_steps") for name in ("temporal", "inverse", "object", "decoder")
+        name: getattr(arguments, f"{name}_steps")
+        for name in ("temporal", "inverse", "object", "risk", "decoder")
     }
-    alone = steps["decoder"] and not steps["object"] and steps["temporal"] is steps["inverse"] is None
+    alone = (
+        steps["decoder"]
+        and not steps["object"]
+        and not steps["risk"]
+        and steps["temporal"] is steps["inverse"] is None
+    )
     for name, usual in (("temporal", TEMPORAL_STEPS), ("inverse", INVERSE_STEPS)):
         if steps[name] is None:
             steps[name] = 0 if alone else usual
     if min(steps.values()) < 0:
         raise UserError(f"{', '.join(f'--{name}-steps' for name in steps)} must not be negative.")
+    described = (bool(arguments.risk), bool(arguments.risk_name))
+    if described != (steps["risk"] > 0,) * 2:
+        raise UserError("give --risk-steps, --risk and --risk-name together, or none of them.")
     return steps
+
+
+def risk_of(arguments: argparse.Namespace) -> RiskSpec:
+    """Return the event that the options describe, still without a threshold."""
+    return RiskSpec(arguments.risk_name or "", arguments.risk or "")
 
 
 def add_heads(
@@ -97,13 +133,14 @@ def add_heads(
     held_out: Clips,
     steps: dict[str, int],
     seed: int,
+    risk: RiskSpec | None = None,
 ) -> tuple[CheckpointSpec, dict[str, float]]:
     """Give ``model`` its heads, rounded as they are stored; return the spec with them and held-out metrics.
 
-    ``steps`` has the steps of the "temporal", the "inverse" and the "object" head and of the "decoder", 0 for
-    no such head.
-    ``file`` is where ``clips`` and ``held_out`` are from. Raises UserError where the object-distance head is
-    asked for and the file has no proprio.
+    ``steps`` has the steps of the "temporal", "inverse", "object" and "risk" head and of the "decoder", 0 for
+    no such head; ``risk`` is the event of the risk head. ``file`` is where ``clips`` and ``held_out`` are
+    from. Raises UserError where it lacks what a head needs: proprio for the object distance, states for the
+    risk.
     """
     if not any(steps.values()):
         return spec, {}
@@ -114,12 +151,12 @@ def add_heads(
         model.decoder = decoder.to(device)
         widths |= {"decoder_width": WIDTH, "decoder_size": SIZE}
     if any(count for name, count in steps.items() if name != "decoder"):
-        fitted = _add_pair_heads(model, spec, file, clips, held_out, steps, seed)
-        metrics, widths = metrics | fitted[0], widths | fitted[1]
+        spec, judged = _add_small_heads(model, spec, file, clips, held_out, steps, seed, risk)
+        metrics.update(judged)
     return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), metrics
 
 
-def _add_pair_heads(
+def _add_small_heads(
     model: LeWorldModel,
     spec: CheckpointSpec,
     file: EpisodeFiles,
@@ -127,8 +164,9 @@ def _add_pair_heads(
     held_out: Clips,
     steps: dict[str, int],
     seed: int,
-) -> tuple[dict[str, float], dict[str, int]]:
-    """Give ``model`` its heads on pairs of latents; return held-out metrics and what the config says."""
+    risk: RiskSpec | None,
+) -> tuple[CheckpointSpec, dict[str, float]]:
+    """Give ``model`` its heads on latents; return the spec with them and held-out metrics."""
     latents, blocks, lengths = _by_episode(model, clips, spec)
     unseen = _by_episode(model, held_out, spec)
     metrics, widths, device = {}, {}, next(model.parameters()).device
@@ -148,7 +186,17 @@ def _add_pair_heads(
         metrics.update(object_metrics(head, unseen[0], unseen[2]))
         model.object = head.to(device)
         widths |= {"object_hidden": OBJECT_HIDDEN, "object_code": OBJECT_CODE}
-    return metrics, widths
+    if steps.get("risk"):
+        happened = _happened(file, clips, risk.event, len(lengths))
+        head = fit_risk(model, spec.history, latents, blocks, happened, lengths, steps["risk"], seed)
+        head = _rounded(head)
+        labels = _happened(file, held_out, risk.event, len(unseen[2]))
+        threshold, judged = risk_metrics(head, model, spec.history, *unseen[:2], labels, unseen[2])
+        metrics.update(judged)
+        model.risk = head.to(device)
+        widths["risk_hidden"] = RISK_HIDDEN
+        spec = dataclasses.replace(spec, risk=dataclasses.replace(risk, threshold=threshold))
+    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), metrics
 
 
 def fit_temporal_distance(
@@ -273,6 +321,120 @@ def fit_object_distance(
     return head.eval().requires_grad_(False)
 
 
+def event_in(states: np.ndarray, names: list[str], event: str) -> np.ndarray:
+    """Return whether ``event``, such as "glass_z < 0.16", holds in states (..., S); bool (...).
+
+    Raises UserError for another form and for a state that is not in ``names``.
+    """
+    parts = re.fullmatch(r"\s*(\w+)\s*([<>])\s*(-?\d+\.?\d*)\s*", event)
+    if parts is None:
+        raise UserError(f"the event {event!r} is not of the form NAME < NUMBER or NAME > NUMBER.")
+    name, sign, bound = parts.groups()
+    if name not in names:
+        raise UserError(f"there is no stored state {name!r}, only {', '.join(names) or 'none at all'}.")
+    compare = operator.lt if sign == "<" else operator.gt
+    return compare(np.asarray(states)[..., list(names).index(name)], float(bound))
+
+
+def _happened(file: EpisodeFiles, clips: Clips, event: str, episodes: int) -> Tensor:
+    """Return whether the event had happened (N,) in the first ``episodes`` of ``clips``."""
+    if not file.has_states:
+        raise UserError(f"{file.path} has no states, in which --risk describes the event.")
+    names = list(file.attributes.get("state_names") or [])
+    states = [file.states(e)[:: clips.stride] for e in clips.episodes[:episodes]]
+    return torch.from_numpy(np.concatenate([event_in(part, names, event) for part in states]))
+
+
+@torch.inference_mode()
+def imagined(
+    model: LeWorldModel, history: int, latents: Tensor, blocks: Tensor, lengths: np.ndarray, ahead: int
+) -> tuple[Tensor, Tensor]:
+    """Return the rows (M,) from which ``ahead`` model steps follow, and the latents imagined for these.
+
+    latents (N, D) and the blocks (N, A) leaving them are of episodes of ``lengths``. The model sees
+    ``history`` latents up to the row, and the actions that were done; it imagines (M, ahead, D).
+    """
+    starts = np.cumsum(lengths) - lengths
+    rows = [s + np.arange(history - 1, n - ahead) for s, n in zip(starts, lengths, strict=True)]
+    rows = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *rows]))
+    device, past = next(model.parameters()).device, torch.arange(1 - history, 1)
+    futures = []
+    for part in rows.split(ENCODED):
+        seen, done = latents[part[:, None] + past], blocks[part[:, None] + past[:-1]]
+        following = blocks[part[:, None] + torch.arange(ahead)]
+        futures.append(
+            model.rollout(seen.to(device), done.to(device), following[:, None].to(device))[:, 0].cpu()
+        )
+    return rows, torch.cat([latents.new_zeros(0, ahead, latents.shape[1]), *futures])
+
+
+def fit_risk(
+    model: LeWorldModel,
+    history: int,
+    latents: Tensor,
+    blocks: Tensor,
+    happened: Tensor,
+    lengths: np.ndarray,
+    steps: int,
+    seed: int = 0,
+) -> Risk:
+    """Return a head fitted for ``steps`` steps to whether the event had ``happened`` (N,) at latents (N, D).
+
+    Half of each batch are latents of frames, half are imagined ones, with what came true: where the model
+    cannot tell, the probability lies between 0 and 1. blocks (N, A) leave the latents; lengths (E,) are the
+    episodes' numbers of frames. Raises UserError where the event never happens, or always.
+    """
+    if happened.all() or not happened.any():
+        raise UserError(
+            f"the event of --risk {'always' if happened.all() else 'never'} happens in the data: there is "
+            "nothing to learn."
+        )
+    rows, futures = imagined(model, history, latents, blocks, lengths, RISK_STEPS_AHEAD)
+    futures = futures.flatten(0, 1).clone()
+    came = happened[rows[:, None] + 1 + torch.arange(RISK_STEPS_AHEAD)].flatten()
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(head: Risk) -> Tensor:
+        seen = _draw(len(latents), generator, BATCH // 2)
+        ahead = _draw(len(futures), generator, BATCH // 2) if len(futures) else seen[:0]
+        inputs = torch.cat(
+            [_noisy(latents[seen], generator), _noisy(futures[ahead], generator, RISK_NOISE_STD)]
+        )
+        labels = torch.cat([happened[seen], came[ahead]]).float()
+        return nn.functional.binary_cross_entropy_with_logits(head.logit(inputs), labels)
+
+    return _fit(lambda: Risk(latents.shape[1], RISK_HIDDEN), loss, steps, seed, "risk")
+
+
+@torch.inference_mode()
+def risk_metrics(
+    head: Risk,
+    model: LeWorldModel,
+    history: int,
+    latents: Tensor,
+    blocks: Tensor,
+    happened: Tensor,
+    lengths: np.ndarray,
+) -> tuple[float, dict[str, float]]:
+    """Return the threshold of the probability, and how well held-out futures of it are told.
+
+    Futures of ``RISK_STEPS_AHEAD`` model steps that begin before the event: of those without it,
+    ``RISK_FALSE_ALARMS`` exceed the threshold.
+    """
+    rows, futures = imagined(model, history, latents, blocks, lengths, RISK_STEPS_AHEAD)
+    before = ~happened[rows]
+    comes = happened[rows + RISK_STEPS_AHEAD][before]
+    highest = head(futures[before]).amax(-1) if len(futures) else torch.zeros(0)
+    if not len(comes) or comes.all():
+        return 0.5, {}
+    threshold = max(LEAST_THRESHOLD, float(highest[~comes].quantile(1 - RISK_FALSE_ALARMS)))
+    threshold = min(threshold, 0.99)
+    metrics = {"risk_false_alarms": float((highest[~comes] >= threshold).float().mean())}
+    if comes.any():
+        metrics["risk_foreseen"] = float((highest[comes] >= threshold).float().mean())
+    return threshold, metrics
+
+
 def _fit(
     make: Callable[[], nn.Module], loss: Callable[[nn.Module], Tensor], steps: int, seed: int, name: str
 ) -> nn.Module:
@@ -308,8 +470,8 @@ def _draw(high: int | Tensor, generator: torch.Generator, count: int = BATCH) ->
     return (torch.rand(count, generator=generator) * high).long()
 
 
-def _noisy(latents: Tensor, generator: torch.Generator) -> Tensor:
-    return latents + LATENT_NOISE_STD * torch.randn(latents.shape, generator=generator)
+def _noisy(latents: Tensor, generator: torch.Generator, std: float = LATENT_NOISE_STD) -> Tensor:
+    return latents + std * torch.randn(latents.shape, generator=generator)
 
 
 def temporal_metrics(head: TemporalDistance, latents: Tensor, lengths: np.ndarray) -> dict[str, float]:

@@ -41,7 +41,7 @@ from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import readiness
 from world_model_ros.training.calibrate import calibrate, measure_light
 from world_model_ros.training.card import collect_command, write_card
-from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, steps_of
+from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, risk_of, steps_of
 from world_model_ros.training.loop import (
     IDENTITY_KINDS,
     TrainingInterruptedError,
@@ -60,6 +60,7 @@ HEADS = (
     "temporal",
     "inverse",
     "object",
+    "risk",
     "decoder",
 )  # a training that starts from a checkpoint fits them anew
 
@@ -275,6 +276,7 @@ def start_from(
         object_code=0,
         decoder_width=0,
         decoder_size=0,
+        risk_hidden=0,
     )
     weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
     return dataclasses.replace(spec, model=bare, image=there.image), weights, there.training
@@ -330,7 +332,8 @@ def _export(
     metrics = validate(model, held_out, spec.image)
     seen = validate(model, clips, spec.image, clips.some(SEEN_CLIPS, arguments.seed))
     metrics["prediction_seen"] = seen["prediction"]
-    spec, judged = add_heads(model, spec, file, clips, held_out, steps_of(arguments), arguments.seed)
+    steps, risk = steps_of(arguments), risk_of(arguments)
+    spec, judged = add_heads(model, spec, file, clips, held_out, steps, arguments.seed, risk)
     metrics.update(judged)
     thresholds, judged = calibrate(model, file, held_out, spec, arguments.seed)
     metrics.update(judged)

@@ -29,7 +29,7 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training.calibrate import calibrate, calibrate_object, measure_light
 from world_model_ros.training.card import with_heads
-from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, steps_of
+from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, risk_of, steps_of
 
 HELD_OUT_SHARE, SEED = 0.1, 0  # of a checkpoint that does not say which episodes it held out
 
@@ -85,7 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
                 for episodes in (training, held_out)
             )
             completed, metrics = _completed(model, spec, file, clips, unseen, seed)
-            with_all, judged = add_heads(model, completed, file, clips, unseen, steps, seed)
+            with_all, judged = add_heads(
+                model, completed, file, clips, unseen, steps, seed, risk_of(arguments)
+            )
             if steps["object"]:
                 reached, where = calibrate_object(model, file, unseen, with_all, seed)
                 thresholds = dataclasses.replace(with_all.thresholds, object_reached=reached)

@@ -18,12 +18,8 @@ from world_model_ros.sim.tasks import find_task
 from world_model_ros.training.metrics_log import METRICS_NAME
 from world_model_ros.training.state import recorded_settings
 
-OTHER_PROTOCOLS = (
-    "imagination",
-    "robustness",
-    "probing",
-    "surprise",
-)  # than the task's own, which are closed-loop
+# Other than the task's own, which are closed-loop.
+OTHER_PROTOCOLS = ("imagination", "robustness", "probing", "surprise", "risk")
 # Names in results of earlier versions: of protocols, of what is measured, of the planner's options.
 _RENAMED = {
     "knowledge": "probing",
@@ -253,6 +249,7 @@ SHAPES = {  # of the protocols that are not closed-loop
         "holds?": {"holds": int, "steps": int},
         "example?": {"step": int, "first_frame": int, "scores": [NUMBER], "seed": [int]},
     },
+    "risk": {"events": int},
 }
 _FILMED = {
     "problems": [{"index": int, "seed": int, "start": [float], "goal": [float], "last_action?": [float]}],
