@@ -113,6 +113,8 @@ def film(file: Path, task: str, checkpoint: str, goals: int, seed: int, quality:
     check_target("FILE", file)
     if file.suffix != ".webp":
         raise UserError(f"{file} does not end with .webp: give a name that does.")
+    if not hasattr(cv2, "Animation"):
+        raise UserError(f"OpenCV {cv2.__version__} writes no animated WebP: install 4.11 or a newer one.")
     folder = str(find_checkpoint(checkpoint))
     model, spec = load_checkpoint(folder)
     check_world(spec, task)
