@@ -1,4 +1,4 @@
-# make setup | sim [GOALS=N] [TASK=reach] | test | test-jazzy | test-browser | lint | clean
+# make setup | sim [GOALS=N] [TASK=reach] | test | test-jazzy | test-browser | lint | reference | clean
 PYTHON ?= python3
 GOALS ?= 0
 TASK ?= reach
@@ -16,7 +16,7 @@ JAZZY := .venv-jazzy
 # Most tests wait for processes that start: one at a time leaves the cores idle.
 TESTS_AT_ONCE ?= 3
 
-.PHONY: setup sim test test-jazzy test-browser lint clean
+.PHONY: setup sim test test-jazzy test-browser lint reference clean
 .DELETE_ON_ERROR:
 
 setup: $(BUILT)
@@ -77,6 +77,10 @@ test-jazzy: setup $(JAZZY)/.installed
 test-browser: setup
 	$(PIP) playwright
 	$(BIN)/python -m pytest -m browser
+
+# The parts of docs/reference.md that are made of the declarations.
+reference: setup
+	$(BIN)/python docs/reference.py
 
 clean:
 	rm -rf $(VENV) $(JAZZY) build install log .pytest_cache .ruff_cache .hypothesis

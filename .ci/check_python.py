@@ -22,7 +22,7 @@ def problem(version, machine, has_venv=True, has_compiler=True, has_headers=True
     if machine != "Linux x86_64":
         return (
             f"ROS 2 is published as wheels for Linux x86_64 only, this is {machine}: source a ROS 2 "
-            "installation and build with colcon (README, With ROS 2)."
+            "installation and build with colcon (docs/install.md)."
         )
     if not has_venv:
         return f"Python {name} lacks venv or ensurepip: apt install python{name}-venv."

@@ -65,6 +65,18 @@ class _Help(argparse.HelpFormatter):
         return action.help + ("" if nothing or "(default" in action.help else " (default: %(default)s)")
 
 
+def verb_parser(verb: str) -> argparse.ArgumentParser:
+    """Return the parser of a verb's options; imports its module."""
+    module_name, line = VERBS[verb]
+    parser = argparse.ArgumentParser(
+        prog=f"python -m world_model_ros {verb}",
+        description=line[0].upper() + line[1:] + ".",
+        formatter_class=_Help,
+    )
+    importlib.import_module(module_name).add_arguments(parser)
+    return parser
+
+
 def _on_interrupt(*_):
     raise KeyboardInterrupt
 
@@ -84,16 +96,9 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"unknown verb {verb!r}: choose one of {', '.join(VERBS)}.", file=sys.stderr)
         return 2
-    module_name, line = VERBS[verb]
     try:
-        module = importlib.import_module(module_name)
-        parser = argparse.ArgumentParser(
-            prog=f"python -m world_model_ros {verb}",
-            description=line[0].upper() + line[1:] + ".",
-            formatter_class=_Help,
-        )
-        module.add_arguments(parser)
-        arguments = parser.parse_args(rest)
+        module = importlib.import_module(VERBS[verb][0])
+        arguments = verb_parser(verb).parse_args(rest)
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             signal.signal(signal.SIGINT, _on_interrupt)
         return module.run(arguments) or 0

@@ -1,7 +1,6 @@
 """The parameters' table agrees with everything that it speaks of. Needs no ROS."""
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
@@ -10,18 +9,9 @@ from world_model_ros.nodes import parameters
 from world_model_ros.planning.config import OPTIONS, PlannerConfig
 from world_model_ros.sim.tasks import task_names
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def named(node):
     return {p.name: p for p in parameters.PARAMETERS[node]}
-
-
-def test_the_readme_has_the_table_as_the_declarations_make_it():
-    text = (ROOT / "README.md").read_text()
-    begin, end = "<!-- parameters -->\n", "\n<!-- end of parameters -->"
-    shown = text[text.index(begin) + len(begin) : text.index(end)]
-    assert shown == parameters.table().strip(), "run python -m world_model_ros.nodes.parameters"
 
 
 def test_every_option_of_the_planner_is_a_parameter_with_the_same_words_and_range():

@@ -10,7 +10,7 @@ from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.encoder import prepare_images
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.planning.planner import RecedingHorizonPlanner
+from world_model_ros.planning.planner import Plan, RecedingHorizonPlanner
 
 PLAYED_BLOCKS = 2  # of a plan without a newer one: plan_timeout of command_node, 0.5 s
 
@@ -93,6 +93,7 @@ class PlannerPolicy:
         self.model, self.spec, self.config, self.pipelined = model, spec, config, pipelined
         self.planning_ms: list[float] = []
         self.candidates: list[int] = []  # that each plan imagined
+        self.plan: Plan | None = None  # the newest one
         RecedingHorizonPlanner(model, spec, config).warm_up()
 
     def start(self, goal_image: np.ndarray, problem: Problem) -> None:
@@ -137,6 +138,7 @@ class PlannerPolicy:
             self.candidates.append(plan.candidates)
         self.distances.append(plan.cost_now)
         self.promised.append(plan.costs)
+        self.plan = plan
         blocks = plan.actions.reshape(-1, *self.still.shape)
         self.ahead = list(blocks[:PLAYED_BLOCKS])
         self.executed = running if self.pipelined else self.ahead.pop(0)

@@ -1,7 +1,7 @@
-"""The parameters of every node, declared once, for the nodes and for the README's table.
+"""The parameters of every node, declared once, for the nodes and for the table in docs/reference.md.
 
-Those of the planner come from ``PlannerConfig``. This module needs no ROS:
-``python -m world_model_ros.nodes.parameters`` prints the table.
+Those of the planner come from ``PlannerConfig``. This module needs no ROS. ``make reference`` writes the
+table.
 """
 
 import array
@@ -564,7 +564,7 @@ def table() -> str:
     """Return all parameters as Markdown."""
     lines = []
     for node, parameters in PARAMETERS.items():
-        lines += [f"**{node}**", "", "| parameter | default | range | meaning |", "|---|---|---|---|"]
+        lines += [f"### {node}", "", "| parameter | default | range | meaning |", "|---|---|---|---|"]
         for p in parameters:
             default = str(p.default).lower() if isinstance(p.default, bool) else p.default
             shown = f"`{default}`" if default not in ("", ()) else ""
@@ -577,7 +577,3 @@ def table() -> str:
 
 def _plain(number: int | float) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
-
-
-if __name__ == "__main__":
-    print(table())

@@ -1,6 +1,6 @@
 """The planner's options: the only list of them, and the defaults of each objective.
 
-The options of ``evaluate``, the parameters of planner_node and the README's table are made from it.
+The options of ``evaluate``, the parameters of planner_node and docs/reference.md are made from it.
 Importing this imports no torch.
 """
 
