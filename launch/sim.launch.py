@@ -11,7 +11,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 from world_model_ros.nodes import environment
-from world_model_ros.nodes.starter import ARGUMENTS, OF_SIM_NODE, VIEW_ARGUMENTS, VIEWER, check
+from world_model_ros.nodes.starter import ARGUMENTS, OF_SIM_NODE, OPTIONAL, VIEW_ARGUMENTS, check
 
 PARAMETERS = str(environment.share() / "config" / "sim.yaml")
 
@@ -34,7 +34,7 @@ def generate_launch_description():
     checkpoint = {"checkpoint": ParameterValue(LaunchConfiguration("checkpoint"), value_type=str)}
 
     def node(name, parameters, condition=None):
-        needed = {} if name == VIEWER else {"on_exit": Shutdown(reason=f"{name} ended")}
+        needed = {} if name in OPTIONAL else {"on_exit": Shutdown(reason=f"{name} ended")}
         return Node(
             package="world_model_ros",
             executable=name,

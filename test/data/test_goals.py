@@ -60,9 +60,13 @@ def test_goals_are_pictures_frames_and_the_camera_in_order(picture, episodes):
 def test_what_is_no_goal_is_one_sentence(picture, episodes, tmp_path):
     text = tmp_path / "notes.png"
     text.write_text("no picture")
+    deep = tmp_path / "deep.png"
+    cv2.imwrite(str(deep), np.full((8, 8), 40000, np.uint16))
     for arguments, expected in (
         ((["missing.png"],), "missing.png does not exist"),
-        (([str(text)],), "notes.png is no goal picture"),
+        (([str(tmp_path)],), f"{tmp_path.name} is no file"),
+        (([str(text)],), "neither a JPEG nor a PNG; give a PNG or JPEG in colour"),
+        (([str(deep)],), "it is a PNG of 16-bit values; give a PNG or JPEG in colour"),
         (([str(episodes)], 2), "no episode 2: it has 2, numbered 0 to 1"),
         (([str(episodes)], 0, [4]), "no step 4: it has 4 frames, numbered 0 to 3"),
         (([str(picture)], 3), "--episode and --step choose a frame of an episode file"),

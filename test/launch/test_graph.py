@@ -56,6 +56,21 @@ def test_the_page_is_started_where_it_is_asked_for():
     assert {"host:='robot''s'", "port:=8091"} <= set(line)
 
 
+@pytest.mark.parametrize("name", starter.OPTIONAL)
+def test_a_viewer_that_ends_leaves_the_simulation_running(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(starter.signal, "signal", lambda *_: None)
+    ended = tmp_path / "ended"
+    # The simulation ends when it knows that the viewer has ended and was noticed.
+    wait = f"import time, pathlib\nwhile not pathlib.Path({str(ended)!r}).exists(): time.sleep(0.02)"
+    monkeypatch.setattr(starter, "print", lambda *words, **_: (ended.touch(), print(*words)), raising=False)
+    lines = {
+        name: [starter.sys.executable, "-c", "raise SystemExit(3)"],
+        "sim_node": [starter.sys.executable, "-c", wait],
+    }
+    assert starter.start_processes(lines) == 0
+    assert f"{name} ended with exit code 3: the simulation goes on." in capsys.readouterr().out
+
+
 def test_launch_words_and_options_mean_the_same():
     import argparse
 

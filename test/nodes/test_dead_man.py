@@ -93,3 +93,20 @@ def test_fault_62_a_switch_of_another_type_is_named_with_the_parameter(observer,
     expected = "/deadman is sensor_msgs/msg/Joy, dead_man.button -1 stands for std_msgs/msg/Bool"
     switch.until(lambda: ask.diagnosed("command_node", expected))
     assert not robot.commands
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"button": 4}, "dead_man.button is 4 and dead_man.topic is empty"),
+        ({"topic": "/joy/"}, "dead_man.topic is '/joy/'"),
+        ({"topic": "jo-y", "button": 4}, "dead_man.topic is 'jo-y'"),
+    ],
+)
+def test_fault_62_a_switch_that_cannot_be_meant_so_is_refused(
+    observer, processes, checkpoint, parameters, reason
+):
+    values = {f"dead_man.{name}": value for name, value in parameters.items()}
+    node = processes.node("command_node", config=False, checkpoint=checkpoint, **values)
+    observer.until(lambda: f"cannot configure: {reason}" in node.log.read_text())
+    assert "Traceback" not in node.log.read_text()

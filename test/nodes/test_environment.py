@@ -4,6 +4,7 @@ import importlib.metadata
 
 import pytest
 
+from world_model_ros.cli import main
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.environment import check_versions
 
@@ -63,3 +64,11 @@ def test_a_node_on_an_old_distribution_ends_with_a_sentence_and_exit_code_2(proc
     assert line == (
         "command_node: error: rclpy 3.3.11 is too old, 7.1 or newer is needed: install ROS 2 Jazzy or newer."
     )
+
+
+@pytest.mark.parametrize("name", ["bad-name!", "two words", "9", "/left//arm", "/left/"])
+def test_a_namespace_that_ros_does_not_know_is_one_sentence(name, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "mine.h5"), "--robot", "config/robot.yaml"]
+    for verb in (["goal", "camera"], ["record", *out]):
+        assert main([*verb, "--namespace", name]) == 2
+        assert f"--namespace is '{name}'" in capsys.readouterr().err

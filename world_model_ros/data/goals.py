@@ -32,7 +32,8 @@ def read_goals(sources: list[str], episode: int = 0, steps: list[int] | None = N
         if source == CAMERA:
             goals.append(Goal("the camera's view", None))
         elif not path.is_file():
-            raise UserError(f"{source} does not exist: give an image, an episode file, or the word {CAMERA}.")
+            wrong = "is no file" if path.exists() else "does not exist"
+            raise UserError(f"{source} {wrong}: give an image, an episode file, or the word {CAMERA}.")
         elif path.suffix.lower() in EPISODES:
             goals += _frames(path, episode, steps or [-1])
         else:
@@ -47,8 +48,11 @@ def _image(path: Path) -> np.ndarray:
         if path.stat().st_size > LARGEST:
             raise ImageRejectedError(f"it has more than {LARGEST >> 20} MiB")
         return decode_compressed(path.read_bytes(), "")
-    except (OSError, ImageRejectedError) as error:
-        raise UserError(f"{path} is no goal picture: {error}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except ImageRejectedError as error:
+        reason = str(error).partition(": ")[0]  # what follows is the remedy for a camera
+        raise UserError(f"{path} is no goal picture: {reason}; give a PNG or JPEG in colour.") from None
 
 
 def _frames(path: Path, episode: int, steps: list[int]) -> list[Goal]:

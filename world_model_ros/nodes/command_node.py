@@ -6,6 +6,8 @@ import time
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.subscription import RCLError
 from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -111,8 +113,7 @@ class CommandNode(ManagedNode):
             self.joint_publishers.everybody,
         )
         clock = ClockWatch(None if self.simulated else CLOCK_LEAP * self.period)
-        topic = self.values["dead_man.topic"]
-        switch = DeadMan(self.resolve_topic_name(topic) if topic else "")
+        switch = DeadMan(self.switch_topic())
         self.commander = Commander(
             limits, ActionBuffer(self.period, timeout), self.rules(), collector, clock, switch
         )
@@ -140,6 +141,20 @@ class CommandNode(ManagedNode):
         self.timer(self.spec.period, self.tick, steady=not self.simulated)
         if self.simulated:
             self.timer(WATCH_CLOCK, self.watch_clock, steady=True)
+
+    def switch_topic(self) -> str:
+        """Return the full name of the dead-man switch's topic, "" for none. Raises UserError."""
+        topic, button = self.values["dead_man.topic"], self.values["dead_man.button"]
+        if not topic and button >= 0:  # a switch is meant: without one the robot would move
+            raise UserError(
+                f"dead_man.button is {button} and dead_man.topic is empty: give the topic of the "
+                "sensor_msgs/Joy, such as joy, or leave dead_man.button out."
+            )
+        try:
+            return self.resolve_topic_name(topic) if topic else ""
+        except (RCLError, InvalidTopicNameException) as error:
+            reason = str(error).partition("\n")[0].partition(", at /")[0]
+            raise UserError(f"dead_man.topic is {topic!r}: {reason}.") from None
 
     def limits(self, interface: str) -> Limits:
         """Return the checkpoint's limits, narrowed by the parameters'. Raises UserError."""

@@ -34,7 +34,11 @@ REMEDY = (
     "let it publish reliably"
 )
 
-OURS = ("camera/image_raw", "goal/image", "latent", "goal/latent", "imagination")  # no cameras' topics
+# No cameras' topics.
+OURS = (
+    *("camera/image_raw", "goal/image", "latent", "goal/latent"),
+    *("imagination", "imagination/compressed"),
+)
 
 LOOK = 0.2  # seconds between two reports of the camera's health
 LOST_LATELY = 5.0  # seconds after a lost frame in which dropped frames are reported

@@ -18,6 +18,13 @@ OLDEST = (
     ("torch", (2, 1), "pip install --upgrade torch"),
 )
 OLDER = ("humble", "iron", "jazzy")
+_NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+
+
+def check_name(option: str, name: str | None) -> None:
+    """Raise UserError where the value of an option, if there is one, is no name of ROS."""
+    if name and name != "/" and not _NAME.fullmatch(name):
+        raise UserError(f"{option} is {name!r}: give a name of ROS, such as /left or /front/image_raw.")
 
 
 def share() -> Path:

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Send the goals; return 0 where all were reached, 1 where one was not, 130 after Ctrl-C."""
     if arguments.timeout < 0:
         raise UserError("--timeout must not be negative.")
+    environment.check_name("--namespace", arguments.namespace)
     goals = read_goals(arguments.sources, arguments.episode, arguments.step)
     if arguments.no_wait and (len(goals) > 1 or arguments.loop):
         raise UserError("--no-wait is for one goal: of several, each is sent when the one before is reached.")

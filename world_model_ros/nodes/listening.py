@@ -31,7 +31,11 @@ MESSAGES = {
 }
 # Best effort and volatile: matches every publisher. Deep enough that no joint states are lost at 1 kHz.
 ANY = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
-OURS = ("goal/image", "goal/latent", "latent", "imagination", "command/executed")  # none of a robot's
+# None of a robot's.
+OURS = (
+    *("goal/image", "goal/latent", "latent", "command/executed"),
+    *("imagination", "imagination/compressed"),
+)
 LOOK = 0.2  # seconds between two looks at the graph
 DISCOVERY = 2.0  # seconds at most until the first message, before the listening begins
 

@@ -14,6 +14,7 @@ from world_model_ros.data.episodes import EpisodeWriter, parts_of
 from world_model_ros.data.ingest import CLOCKS, Ingest, Rules
 from world_model_ros.data.robot import read_robot
 from world_model_ros.errors import UserError
+from world_model_ros.nodes.environment import check_name
 
 # key -> command; the commands but quit are the services recorder/<command>, too
 KEYS = {
@@ -70,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--robot is missing: give a copy of config/robot.yaml.")
     if not 0 <= arguments.keep_last <= 3600:
         raise UserError(f"--keep-last {arguments.keep_last:g} is no time: give seconds from 0 to 3600.")
+    check_name("--namespace", arguments.namespace)
     Ingest(read_robot(arguments.robot), Rules(arguments.clock, arguments.split_gap))
     values = {
         "robot": _quoted(arguments.robot),

@@ -21,7 +21,9 @@ from world_model_ros.nodes.view.access import listen
 from world_model_ros.sim.tasks import DEFAULT_TASK, check_world, find_task, task_names
 
 NODES = ("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node")
-VIEWER = "imagination_node"  # optional: the others go on without it
+VIEWER = "imagination_node"
+PAGE = "view_node"
+OPTIONAL = (VIEWER, PAGE)  # the others go on without them
 # name, default, type, meaning: the arguments of sim.launch.py, and the options of ``sim``.
 ARGUMENTS = (
     ("goals", "0", int, "how many goals to try before ending; 0 goes on for ever"),
@@ -147,9 +149,9 @@ def commands(values: dict[str, str]) -> dict[str, list[str]]:
     if values.get("view") == "true":
         host = values["view_host"].replace("'", "''")
         page = ("-p", f"host:='{host}'", "-p", f"port:={values['view_port']}")
-        lines["view_node"] = [
-            *(sys.executable, "-m", "world_model_ros.nodes", "view_node", "--ros-args"),
-            *("-r", "__node:=view_node", "--params-file", parameters, *page),
+        lines[PAGE] = [
+            *(sys.executable, "-m", "world_model_ros.nodes", PAGE, "--ros-args"),
+            *("-r", f"__node:={PAGE}", "--params-file", parameters, *page),
         ]
     return lines
 
@@ -172,9 +174,10 @@ def start_processes(lines: dict[str, list[str]]) -> int:
         first = None
         while not signalled and first is None:
             first = next((n for n, p in processes.items() if p.poll() is not None), None)
-            if first == VIEWER:
-                code, first = processes.pop(VIEWER).returncode, None
-                print(f"{VIEWER} ended with exit code {code}: the simulation goes on.", file=sys.stderr)
+            if first in OPTIONAL:
+                code = processes.pop(first).returncode
+                print(f"{first} ended with exit code {code}: the simulation goes on.", file=sys.stderr)
+                first = None
             time.sleep(POLL)
     finally:
         end(processes.values())
@@ -232,7 +235,7 @@ def start_launch(values: dict[str, str]) -> int:
 
     def note(event, context):
         name = event.process_name.rpartition("-")[0]
-        if not context.is_shutdown and name != VIEWER:
+        if not context.is_shutdown and name not in OPTIONAL:
             ended.append((name, event.returncode))
 
     source = PythonLaunchDescriptionSource(str(environment.share() / "launch" / "sim.launch.py"))

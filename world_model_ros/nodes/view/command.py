@@ -1,14 +1,13 @@
 """The ``view`` verb: the page for a robot, or a simulation, whose nodes run already."""
 
 import argparse
-import re
 import sys
 
 from world_model_ros.errors import UserError
+from world_model_ros.nodes.environment import check_name
 from world_model_ros.nodes.parameters import PARAMETERS
 
 _PARAMETERS = {parameter.name: parameter for parameter in PARAMETERS["view_node"]}
-_NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     if problem := _PARAMETERS["port"].problem(arguments.port):
         raise UserError(f"{problem}.")
     for option in ("namespace", "camera"):
-        name = getattr(arguments, option)
-        if name and not _NAME.fullmatch(name):
-            raise UserError(f"--{option} is {name!r}: give a name of ROS, such as /left or /front/image_raw.")
+        check_name(f"--{option}", getattr(arguments, option))
     host = arguments.host.replace("'", "''")
     words = ["--ros-args", "-p", f"host:='{host}'", "-p", f"port:={arguments.port}"]
     if arguments.namespace:
