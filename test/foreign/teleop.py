@@ -1,0 +1,111 @@
+"""The person who teleoperates the foreign robot, and records: a script in the person's place.
+
+It looks at the joint states, moves a joystick (Float64MultiArray, 20 Hz) from one place to another with
+pauses, and calls the services of the recorder. ``python test/foreign/teleop.py EPISODES SECONDS SEED``;
+with 0 episodes it moves the robot for so many seconds and records nothing.
+"""
+
+import sys
+import time
+
+import numpy as np
+from kuka import COMMANDS, FASTEST, HIGH, LOW, MOVED, NAMES, PREFIX
+
+RATE = 20  # Hz, of the joystick
+IDLE = 1.2  # s at the start and at the end of an episode
+WATCHED = [PREFIX + NAMES[i] for i in MOVED]
+
+
+class Hand:
+    """Where the joystick is: changes what it does every short while."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.until, self.manner = 0.0, "rest"
+        self.shake = np.zeros(2)
+
+    def choose(self, at, now):
+        """Take up something else."""
+        rng = self.rng
+        self.manner = rng.choice(["go", "wander", "hold", "pause"], p=[0.5, 0.2, 0.2, 0.1])
+        self.until = now + rng.uniform(0.4, 1.0 if self.manner == "pause" else 2.0)
+        self.target = rng.uniform(LOW, HIGH)
+        self.speed = rng.uniform(0.2, 1.0) * FASTEST
+        self.constant = rng.uniform(-1, 1, 2) * FASTEST
+        if rng.random() < 0.4:
+            self.constant[rng.integers(2)] = 0.0
+
+    def velocities(self, at, now):
+        """Return the joystick's (2,) in rad/s for joints at (2,)."""
+        if now >= self.until:
+            self.choose(at, now)
+        self.shake = 0.9 * self.shake + 0.44 * self.rng.normal(size=2)
+        if self.manner == "pause":
+            return np.zeros(2)
+        if self.manner == "go":
+            way = self.target - at
+            if np.abs(way).max() < 0.04:
+                self.until = now
+            wanted = np.clip(3 * way, -self.speed, self.speed)
+        else:
+            wanted = self.constant if self.manner == "hold" else 0.35 * self.shake
+        ahead = at + 0.25 * wanted
+        wanted = np.where((ahead < LOW) & (wanted < 0) | (ahead > HIGH) & (wanted > 0), -wanted, wanted)
+        return np.clip(wanted, -FASTEST, FASTEST)
+
+
+def main(episodes, seconds, seed):
+    """Record episodes of so many seconds, idle at the start and at the end."""
+    import rclpy
+    from sensor_msgs.msg import JointState
+    from std_msgs.msg import Float64MultiArray
+    from std_srvs.srv import Trigger
+
+    rclpy.init()
+    node = rclpy.create_node("operator")
+    stick, hand, measured = node.create_publisher(Float64MultiArray, COMMANDS, 10), Hand(seed), {}
+
+    def on_joints(message):
+        measured.update(zip(message.name, message.position, strict=True))
+
+    for half in ("lower", "upper"):
+        node.create_subscription(JointState, f"/cell2/{half}/joint_states", on_joints, 10)
+
+    due = time.monotonic()
+
+    def act(moving):
+        nonlocal due
+        at = np.array([measured.get(name, 0.0) for name in WATCHED])
+        moving = moving and len(measured) == len(NAMES)
+        velocities = hand.velocities(at, time.monotonic()) if moving else np.zeros(2)
+        stick.publish(Float64MultiArray(data=velocities.tolist()))
+        due = max(due + 1 / RATE, time.monotonic())
+        while (left := due - time.monotonic()) > 0:
+            rclpy.spin_once(node, timeout_sec=left)
+
+    def call(name):
+        client = node.create_client(Trigger, f"recorder/{name}")
+        while not client.service_is_ready():
+            act(moving=False)
+        asked = client.call_async(Trigger.Request())
+        while not asked.done():
+            act(moving=False)
+        node.destroy_client(client)
+        return asked.result()
+
+    for episode in range(max(episodes, 1)):
+        while episodes and not (answer := call("start")).success:
+            print(answer.message, flush=True)
+            for _ in range(RATE // 2):
+                act(moving=False)
+        begin = time.monotonic()
+        while (passed := time.monotonic() - begin) < seconds:
+            act(moving=not episodes or IDLE < passed < seconds - IDLE)
+        if episodes:
+            print(f"{episode + 1}/{episodes}: {call('success').message}", flush=True)
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
