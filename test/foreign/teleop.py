@@ -6,12 +6,12 @@ with 0 episodes it moves the robot for so many seconds and records nothing.
 """
 
 import sys
-import time
 
 import numpy as np
 from kuka import COMMANDS, FASTEST, HIGH, LOW, MOVED, NAMES, PREFIX
 
 RATE = 20  # Hz, of the joystick
+ASK_AGAIN = 20.0  # s without a service's answer
 IDLE = 1.2  # s at the start and at the end of an episode
 WATCHED = [PREFIX + NAMES[i] for i in MOVED]
 
@@ -57,12 +57,19 @@ class Hand:
 def main(episodes, seconds, seed):
     """Record episodes of so many seconds, idle at the start and at the end."""
     import rclpy
+    from rclpy.parameter import Parameter
     from sensor_msgs.msg import JointState
     from std_msgs.msg import Float64MultiArray
     from std_srvs.srv import Trigger
 
     rclpy.init()
-    node = rclpy.create_node("operator")
+    node = rclpy.create_node("operator", parameter_overrides=[Parameter("use_sim_time", value=True)])
+
+    def time():
+        return 1e-9 * node.get_clock().now().nanoseconds
+
+    while not time():
+        rclpy.spin_once(node)
     stick, hand, measured = node.create_publisher(Float64MultiArray, COMMANDS, 10), Hand(seed), {}
 
     def on_joints(message):
@@ -71,35 +78,42 @@ def main(episodes, seconds, seed):
     for half in ("lower", "upper"):
         node.create_subscription(JointState, f"/cell2/{half}/joint_states", on_joints, 10)
 
-    due = time.monotonic()
+    due = time()
 
     def act(moving):
         nonlocal due
-        at = np.array([measured.get(name, 0.0) for name in WATCHED])
-        moving = moving and len(measured) == len(NAMES)
-        velocities = hand.velocities(at, time.monotonic()) if moving else np.zeros(2)
+        at = np.array([measured[name] for name in WATCHED])
+        velocities = hand.velocities(at, time()) if moving else np.zeros(2)
         stick.publish(Float64MultiArray(data=velocities.tolist()))
-        due = max(due + 1 / RATE, time.monotonic())
-        while (left := due - time.monotonic()) > 0:
-            rclpy.spin_once(node, timeout_sec=left)
+        due = max(due + 1 / RATE, time())
+        while time() < due:
+            rclpy.spin_once(node)
 
     def call(name):
         client = node.create_client(Trigger, f"recorder/{name}")
         while not client.service_is_ready():
             act(moving=False)
-        asked = client.call_async(Trigger.Request())
-        while not asked.done():
+        asked, due_again = [], 0.0
+        while not any(future.done() for future in asked):
+            if time() > due_again:  # the first answer of a server can be lost
+                asked.append(client.call_async(Trigger.Request()))
+                due_again = time() + ASK_AGAIN
             act(moving=False)
         node.destroy_client(client)
-        return asked.result()
+        return next(future for future in asked if future.done()).result()
 
+    while len(measured) < len(NAMES):
+        rclpy.spin_once(node)
+    before = dict(measured)
+    while max(abs(measured[name] - before[name]) for name in WATCHED) < 0.02:
+        act(moving=True)  # until the arm follows
     for episode in range(max(episodes, 1)):
         while episodes and not (answer := call("start")).success:
             print(answer.message, flush=True)
             for _ in range(RATE // 2):
                 act(moving=False)
-        begin = time.monotonic()
-        while (passed := time.monotonic() - begin) < seconds:
+        begin = time()
+        while (passed := time() - begin) < seconds:
             act(moving=not episodes or IDLE < passed < seconds - IDLE)
         if episodes:
             print(f"{episode + 1}/{episodes}: {call('success').message}", flush=True)

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ROBOT = HERE / "cell2.yaml"
 SEED = int(os.environ.get("WORLD_MODEL_ROS_FOREIGN_SEED", "0"))
-EPISODES, SECONDS, STEPS = 50, 10, 600  # recorded, of each of them, of training
+EPISODES, SECONDS, STEPS = 30, 10, 500  # recorded, of each of them, of training
 GOALS, NEAR, APART = 10, 0.04, 0.12  # goal pictures; m from the tool to where it is in the picture
 PATIENCE = 20.0  # s for a goal
 BAR = 30 * 60  # s from the empty folder to the first plan
@@ -68,7 +68,7 @@ class Walk:
         """Run robot-check until it finds no fault, as a busy computer makes streams late; return its text."""
         while True:
             process = self.processes.start(
-                "-m", "world_model_ros", "robot-check", "--robot", str(ROBOT), *words
+                "-m", "world_model_ros", "robot-check", "--use-sim-time", "--robot", str(ROBOT), *words
             )
             text, times = self.wait(process), times - 1
             print(text, flush=True)
@@ -80,7 +80,7 @@ class Walk:
         """Record episodes of the person at the joystick; return what the recorder printed."""
         began = time.monotonic()
         recorder = self.processes.start(
-            "-m", "world_model_ros", "record", "--robot", str(ROBOT), "--out", out
+            "-m", "world_model_ros", "record", "--use-sim-time", "--robot", str(ROBOT), "--out", out
         )
         person = self.teleoperate(episodes, seconds, seed)
         said = self.wait(person, limit)
@@ -100,7 +100,7 @@ class Walk:
 
     def deploy(self, checkpoint):
         """Start what robot.launch.py starts: by it where launch_ros is here, else the same processes."""
-        words = f"robot:={ROBOT}", f"checkpoint:={checkpoint}", "imagination:=false"
+        words = f"robot:={ROBOT}", f"checkpoint:={checkpoint}", "imagination:=false", "use_sim_time:=true"
         if importlib.util.find_spec("launch_ros"):
             from test.launch.test_robot_launch import RUN
 
@@ -114,7 +114,7 @@ class Walk:
         started = []
         for name in NODES:
             line = ["-m", "world_model_ros.nodes", name, "--ros-args", "-r", f"__node:={name}"]
-            line += ["-p", f"checkpoint:={checkpoint}", "-p", f"robot:={ROBOT}"]
+            line += ["-p", f"checkpoint:={checkpoint}", "-p", f"robot:={ROBOT}", "-p", "use_sim_time:=true"]
             for ours, theirs in topics.items():
                 line += ["-r", f"{ours}:={theirs}"]
             started.append(self.processes.start(*line))
@@ -183,7 +183,7 @@ def test_from_an_empty_folder_to_planning(walk, tmp_path):
     walk.wm("inspect", data)
     told = walk.wm(
         *("train", "--robot", ROBOT, "--data", data, "--out", model, "--run", tmp_path / "run"),
-        *("--steps", STEPS, "--seed", SEED),
+        *("--steps", STEPS, "--temporal-steps", 1500, "--inverse-steps", 1000, "--seed", SEED),
         seconds=BAR,
     )
     assert "ready to plan with" in told
