@@ -148,10 +148,11 @@ def test_its_description_fits_the_running_robot_and_is_recorded(walk, tmp_path):
 
 
 def choose_goals(path):
-    """Return rows of the only episode of a file whose tool places lie apart, and these places (N, 3)."""
+    """Return the longest episode of a file, rows of it whose tool places lie apart, and these (N, 3)."""
     kuka, rows, places = Kuka(), [], []
     with EpisodeFile(path) as file:
-        joints = file.proprio(0)
+        episode = int(np.argmax(file.lengths))
+        joints = file.proprio(episode)
     for row, angles in enumerate(joints[20:], start=20):
         kuka.place(angles)
         place = kuka.tool()
@@ -159,7 +160,7 @@ def choose_goals(path):
             rows.append(row)
             places.append(place)
     kuka.close()
-    return rows, np.array(places)
+    return episode, rows, np.array(places)
 
 
 @pytest.mark.foreign_robot
@@ -195,13 +196,14 @@ def test_from_an_empty_folder_to_planning(walk, tmp_path):
     walk.observer.until(lambda: status and status[-1].data.startswith("READY"))
     walk.observer.call(SetBool, "planner/enable", SetBool.Request(data=True))
     walk.took["total"] = time.monotonic() - began
-    rows, places = choose_goals(goals)
+    episode, rows, places = choose_goals(goals)
     assert len(rows) == GOALS
     reached, told = 0, 0
     for row, place in zip(rows, places, strict=True):
         before = np.linalg.norm(walk.tool() - place)
         process = walk.processes.start(
-            *("-m", "world_model_ros", "goal", str(goals), "--step", str(row), "--timeout", str(PATIENCE))
+            *("-m", "world_model_ros", "goal", str(goals), "--timeout", str(PATIENCE)),
+            *("--episode", str(episode), "--step", str(row)),
         )
         text = walk.wait(process, 6 * PATIENCE)
         after = np.linalg.norm(walk.tool() - place)
