@@ -1,4 +1,4 @@
-# make setup | sim [GOALS=N] [TASK=reach] | test | test-jazzy | test-browser | lint | reference | clean
+# make setup | sim [GOALS=N] [TASK=reach] | test | test-jazzy | test-browser | test-foreign | lint | reference | clean
 PYTHON ?= python3
 GOALS ?= 0
 TASK ?= reach
@@ -16,7 +16,7 @@ JAZZY := .venv-jazzy
 # Most tests wait for processes that start: one at a time leaves the cores idle.
 TESTS_AT_ONCE ?= 3
 
-.PHONY: setup sim test test-jazzy test-browser lint reference clean
+.PHONY: setup sim test test-jazzy test-browser test-foreign lint reference clean
 .DELETE_ON_ERROR:
 
 setup: $(BUILT)
@@ -56,7 +56,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m "not browser"
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m "not browser and not foreign_robot"
 
 # ROS 2 Jazzy in an environment of its own, which only borrows torch.
 $(JAZZY)/.installed: $(VENV)/.installed constraints-jazzy.txt
@@ -81,6 +81,10 @@ test-browser: setup
 # The parts of docs/reference.md that are made of the declarations.
 reference: setup
 	$(BIN)/python docs/reference.py
+
+# Another robot, recorded, trained and run: docs/your_robot.md as a test, of half an hour.
+test-foreign: setup
+	$(BIN)/python -m pytest -s test/foreign
 
 clean:
 	rm -rf $(VENV) $(JAZZY) build install log .pytest_cache .ruff_cache .hypothesis

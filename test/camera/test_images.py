@@ -414,6 +414,7 @@ def test_fault_28_goals_of_another_shape_than_the_cameras_are_rejected_and_befor
     check_goal_size((64, 64, 3), None)
     check_goal_size((64, 64, 3), (128, 128, 3))
     check_goal_size((240, 320, 3), (480, 640, 3))
+    check_goal_size((96, 96, 3), (240, 320, 3))  # the central square, from a recorded episode
     with pytest.raises(ImageRejectedError, match="same camera"):
         check_goal_size((480, 640, 3), (128, 128, 3))
 

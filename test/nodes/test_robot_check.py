@@ -3,6 +3,7 @@
 import array
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -245,3 +246,14 @@ def test_a_robot_that_is_not_there_at_all(tmp_path, check):
     assert "no joint states came" in found["joint names"]
     assert "nobody publishes it: start the teleoperation" in found["actions"]
     assert "nobody subscribes: start the robot's controller" in found["command"]
+
+
+def test_its_own_listening_to_recorded_commands_is_no_controller(tmp_path, system, check):
+    cameras = {"front": {"topic": "/camera/image_raw", "rate": 5}}
+    file = describe(tmp_path, cameras)
+    values = yaml.safe_load(Path(file).read_text())
+    values["actions"]["source"]["topic"] = values["command"]["topic"]
+    system.floats("/arm/velocities", [0.1, 0.0, 0.2])
+    code, text = check("--robot", describe(tmp_path, cameras, actions=values["actions"]), seconds="0.5")
+    assert code == 1
+    assert "nobody subscribes: start the robot's controller" in streams(text)["command"]

@@ -60,3 +60,18 @@ def test_without_a_head_states_or_joints_there_is_no_such_distance(model):
     assert calibrate.calibrate_object(model, file, clips, spec) == (None, {})
     file.has_states = False
     assert calibrate.calibrate_object(model, file, clips, spec) == (None, {})
+
+
+def test_a_recorded_robot_is_in_the_same_place_where_its_commanded_joints_are(model):
+    file = Recording()
+    file.has_states, file.attributes = False, {"proprio_names": ["held", "j", "j_velocity"]}
+    file.joint = np.hstack(
+        [np.zeros((FRAMES, 1)), file.joint, np.random.default_rng(1).normal(size=(FRAMES, 1))]
+    )
+    clips = SimpleNamespace(episodes=[0], pixels=file.joint[:, 1:2])
+    spec = SimpleNamespace(image=None, action=SimpleNamespace(kind="joint_velocity", names=("j",)))
+    reached, metrics = calibrate._from_joints(model, file, clips, spec, 0)
+    assert 0.9 * 0.018**2 < reached < 0.02**2
+    assert "with the joints in the same place" in metrics["goal_reached_from"]
+    spec.action.kind = "twist"
+    assert calibrate._from_joints(model, file, clips, spec, 0) == (None, {})

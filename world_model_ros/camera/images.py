@@ -199,9 +199,10 @@ def check_frame_size(frame: tuple, first: tuple | None) -> None:
 def check_goal_size(goal: tuple, camera: tuple | None) -> None:
     """Raise ImageRejectedError when a goal of shape (H, W, 3) cannot be a view of the camera's frames.
 
-    Before the first frame (``camera`` None) any goal is taken.
+    Before the first frame (``camera`` None) any goal is taken. A square is always taken: the model sees the
+    central square of a frame, and so it is stored in episodes.
     """
-    if camera is not None and not _same_shape(goal, camera):
+    if camera is not None and goal[0] != goal[1] and not _same_shape(goal, camera):
         raise ImageRejectedError(
             f"it is {goal[1]} x {goal[0]}, the camera's frames are {camera[1]} x {camera[0]}: "
             "take the goal image with the same camera"

@@ -66,7 +66,7 @@ class Arrivals:
 
     def problem(self, now: int) -> str:
         """Return why the stream does not arrive as declared, a phrase with what is seen and needed, or ""."""
-        stream, where = self.stream, f"{self.stream.name} ({self.stream.topic})"
+        stream, where = self.stream, self.stream.where
         needed = f", {stream.rate:g} Hz are declared" if stream.rate else ""
         if self.newest is None:
             if self.rejected:

@@ -183,7 +183,7 @@ class Recorder:
         ages = {name: self._age(arrivals, now) for name, arrivals in self.arrivals.items()}
         if max(ages.values()) > self._silence:
             silent = [
-                f"{name} ({arrivals.stream.topic}) has not arrived for {ages[name]:.1f} s"
+                f"{arrivals.stream.where} has not arrived for {ages[name]:.1f} s"
                 + (f": {why}" if (why := arrivals.absent or arrivals.reason) else "")
                 for name, arrivals in self.arrivals.items()
                 if ages[name] > self.rules.split_gap

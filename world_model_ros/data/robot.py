@@ -129,6 +129,11 @@ class Stream(NamedTuple):
     time: str
     policy: Policy
 
+    @property
+    def where(self) -> str:
+        """Name and topic, for people."""
+        return self.name if self.topic in self.name else f"{self.name} ({self.topic})"
+
 
 @dataclass(frozen=True)
 class RobotFile:

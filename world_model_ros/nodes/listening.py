@@ -117,7 +117,12 @@ class Listener(Node):
     def _command(self) -> Finding:
         message, topic = KINDS[self.robot.interface]
         topic = self.resolve_topic_name(self.robot.command.topic or topic)
-        infos = self.get_subscriptions_info_by_topic(topic)
+        ours = (self.get_name(), self.get_namespace())  # where the commands are the recorded actions, too
+        infos = [
+            info
+            for info in self.get_subscriptions_info_by_topic(topic)
+            if (info.node_name, info.node_namespace) != ours
+        ]
         deaf = [endpoint(info) for info in infos if not compatible(RELIABLE, info.qos_profile)]
         source = self.resolve_topic_name(self.robot.actions.source.topic)
         return command_finding(

@@ -20,6 +20,7 @@ from world_model_ros.training.metrics import BATCH, encode_clips, encode_frames,
 SURPRISE_QUANTILE = 0.999
 SAME_METRES = 0.015
 SAME_RADIANS = 0.1
+SAME_JOINTS = 0.02  # rad, of each commanded joint: one or two centimetres at the end of an arm
 APART_METRES = 0.05
 GOAL_QUANTILE = 0.9
 # Of the object distances of pairs that show the objects in the same place. A robot that rests too early
@@ -39,9 +40,10 @@ def calibrate(
     surprise: the 0.999 quantile of the squared error of one step, predicted from a full history.
     norm_low, norm_high: the central 99.8 % of latent norms.
     goal_reached: the 0.9 quantile of squared latent distances between frames of different moments that
-    show the same place: every stored coordinate within 1.5 cm (0.1 rad for those named yaw). Where no
-    states are stored or too few such pairs exist: between consecutive frames with hardly any action
-    between them, and failing these the smallest twentieth of all steps.
+    show the same place: every stored coordinate within 1.5 cm (0.1 rad for those named yaw), or, where no
+    states are stored, every commanded joint within 0.02 rad. Where too few such pairs exist: between
+    consecutive frames with hardly any action between them, and failing these the smallest twentieth of all
+    steps.
     object_reached: see ``calibrate_object``.
     """
     latents, blocks = encode_clips(model, clips, spec.image)
@@ -55,6 +57,8 @@ def calibrate(
     norms = latents.flatten(0, 1).norm(dim=-1).numpy()
     low, high = np.quantile(norms, [0.001, 0.999])
     goal, metrics = _from_states(model, file, clips, spec, seed)
+    if goal is None:
+        goal, metrics = _from_joints(model, file, clips, spec, seed)
     if goal is None:
         goal, metrics = _from_standstill(latents, clips, spec)
     moved, more = calibrate_object(model, file, clips, spec, seed)
@@ -136,6 +140,25 @@ def _from_states(model, file, clips, spec, seed) -> tuple[float | None, dict]:
     return goal, {
         "goal_reached_from": f"{int(there.sum())} held-out pairs of frames of the same place",
         "goal_reached_mistaken": float(mistaken.mean()) if len(far) else 0.0,
+    }
+
+
+def _from_joints(model, file, clips, spec, seed) -> tuple[float | None, dict]:
+    names = list(file.attributes.get("proprio_names") or [])
+    if file.has_states or spec.action.kind != "joint_velocity" or not set(spec.action.names) <= set(names):
+        return None, {}
+    commanded = [names.index(name) for name in spec.action.names]  # a velocity's name ends with _velocity
+    joints = np.concatenate([file.proprio(episode) for episode in clips.episodes])[:, commanded]
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(joints))[:_FRAMES]
+    first, second, gaps, _ = _pairs(file, joints[rows], rng)
+    there = (gaps <= SAME_JOINTS).all(1)
+    if there.sum() < _FEW:
+        return None, {}
+    latents = encode_frames(model, clips.pixels[rows], spec.image)
+    goal = float(np.quantile(_squared_distances(latents, first[there], second[there]), GOAL_QUANTILE))
+    return goal, {
+        "goal_reached_from": f"{int(there.sum())} held-out pairs of frames with the joints in the same place"
     }
 
 

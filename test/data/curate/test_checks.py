@@ -145,6 +145,15 @@ def test_a_workspace_of_which_little_was_seen(tmp_path, write):
     assert warning.startswith("the episodes visit 10% of the area between the extremes of x and y")
 
 
+def test_a_joint_that_holds_still_is_no_side_of_the_workspace(tmp_path, write):
+    def change(_, pixels, actions, places):
+        hum = 1e-3 * np.random.default_rng(0).normal(size=(len(places), 1)).astype(np.float32)
+        return pixels, actions, np.hstack([places[:, :1], 0.85 + hum, places[:, 1:]])
+
+    path = write(tmp_path / "a.h5", **GOOD, change=change, attributes={"state_names": ["x", "held", "y"]})
+    assert "cells over x and y" in describe_file(path)
+
+
 def test_labels_are_counted(tmp_path, write):
     path = write(tmp_path / "a.h5", episodes=3, labels=[1, 1, 0])
     assert "labels: 2 success, 1 failure, 0 none" in describe_file(path)

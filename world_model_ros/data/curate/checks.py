@@ -17,6 +17,7 @@ DRIFT = 0.08  # of the mean brightness
 FROZEN_SHARE = 0.02  # of the consecutive frames of moving rows
 COVERED_SHARE = 0.3
 GRID = 10  # cells of each side
+STILL_SHARE = 0.01  # of the largest range of a coordinate: one that varies less holds still
 _FRAMES = 3000  # read for the checks at most
 _BYTES = 400e6  # of frames read for the checks at most
 _RUN = 100  # consecutive frames of an episode
@@ -323,7 +324,9 @@ def _covered(file: EpisodeFile) -> tuple[str, str]:
     shown = [f"{n} {a:.3g} to {b:.3g}" for n, a, b in zip(names, low, high, strict=True)]
     more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
     text = f"coverage: {', '.join(shown[:6])}{more}"
-    moving = np.flatnonzero(high - low > 1e-6 * np.maximum(1, np.abs(high)))[:2]
+    # Joints that hold still move a little: by the noise of their sensors, and by the arm's own weight.
+    least = np.maximum(1e-6 * np.maximum(1, np.abs(high)), STILL_SHARE * (high - low).max())
+    moving = np.flatnonzero(high - low > least)[:2]
     if len(moving) < 2 or len(rows) < 3 * GRID**2:
         return text, ""
     span = high[moving] - low[moving]
