@@ -10,6 +10,7 @@ import numpy as np
 from world_model_ros.model.config import ActionInterface
 
 WINDOW = 5  # model steps between start and goal of a problem cut out of an explorer's episode
+COLOURED = 0.2  # by how much, of 1, a colour exceeds the others in a pixel of a thing that has it
 _REHEARSAL = 16  # model steps
 
 
@@ -285,6 +286,18 @@ class Task(abc.ABC):
             windows = [Start(*window) for window in windows if apart(*window[:2])]
             if windows:
                 return windows[rng.integers(len(windows))]
+
+
+def coloured_marks(*excesses: np.ndarray) -> np.ndarray:
+    """Return centre (x, y in -1..1) and area of what each excess of a colour (N, H, W) shows: (N, 3 K)."""
+    marks = []
+    for excess in excesses:
+        rows, columns = np.linspace(-1, 1, excess.shape[1])[:, None], np.linspace(-1, 1, excess.shape[2])
+        amount = np.where(excess > COLOURED, excess, 0)
+        area = amount.sum((1, 2))
+        marks += [(amount * at).sum((1, 2)) / np.maximum(area, 1e-3) for at in (columns, rows)]
+        marks.append(area / rows.size / columns.size)
+    return np.stack(marks, axis=1)
 
 
 def yaw_difference(a, b) -> np.ndarray:

@@ -18,7 +18,7 @@ from world_model_ros.sim.arm import (
     towards,
 )
 from world_model_ros.sim.scene import PERIOD, STICK_RADIUS, WORKSPACE_CENTRE, View, material
-from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Violation
+from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Violation, coloured_marks
 
 PLACED = 0.04  # glass to goal, m
 WORKSPACE_HALF = 0.20  # of the square that the tip moves in, m
@@ -255,6 +255,7 @@ class Glass(ArmTask):
         "glass position": ("glass_x", "glass_y", "glass_z"),
         "glass lean": ("lean_x", "lean_y", "lean_z"),
     }
+    pictured = "glass position"
     violations = {
         "float": Violation(_float, where=_will_fall),
         "stop_in_mid_air": Violation(_stop_in_the_air, where=_falls),
@@ -351,6 +352,12 @@ class Glass(ArmTask):
     def _carry(self, carries: bool) -> None:
         for body in self._board:
             self._scene.client.setCollisionFilterPair(body, self._glass, -1, -1, int(carries))
+
+    @classmethod
+    def marks(cls, pictures: np.ndarray) -> np.ndarray:
+        """Return the centre and the area of what is blue and of what is yellow, (N, 6)."""
+        red, green, blue = np.moveaxis(pictures.astype(np.float32) / 255, -1, 0)
+        return coloured_marks(blue - red, np.minimum(red, green) - blue)
 
     def explorer(self, seed) -> GlassExplorer:
         """Return an explorer that pushes the glass about."""

@@ -24,7 +24,15 @@ from world_model_ros.sim.scene import (
     View,
     material,
 )
-from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Violation, yaw_difference
+from world_model_ros.sim.task import (
+    WINDOW,
+    Intervention,
+    Protocol,
+    Start,
+    Violation,
+    coloured_marks,
+    yaw_difference,
+)
 
 PUSHED = 0.04  # block to goal, m
 TURNED = np.radians(20)
@@ -44,7 +52,6 @@ _BLOCK_FRICTION = 0.5  # pybullet multiplies it with that of what it touches
 # Of violations: what the block moves at least in a step that it shall not react to, m; its other colour.
 _REACTS = 0.015
 _COLOUR = (0.85, 0.10, 0.10, 1.0)
-_COLOURED = 0.2  # by how much, of 1, blue or green exceeds the other colours in a pixel of the block
 
 # A bar and a stem of one width. Its frame sits in its centre of mass, y points to the bar.
 BLOCK_LENGTH = 0.15  # of the bar, and of the whole T along the stem
@@ -381,14 +388,7 @@ class Push(ArmTask):
     def marks(cls, pictures: np.ndarray) -> np.ndarray:
         """Return the centre and the area of what is blue and of what is green, (N, 6)."""
         red, green, blue = np.moveaxis(pictures.astype(np.float32) / 255, -1, 0)
-        rows, columns = np.linspace(-1, 1, pictures.shape[1])[:, None], np.linspace(-1, 1, pictures.shape[2])
-        marks = []
-        for excess in (blue - red, green - np.maximum(red, blue)):
-            amount = np.where(excess > _COLOURED, excess, 0)
-            area = amount.sum((1, 2))
-            marks += [(amount * at).sum((1, 2)) / np.maximum(area, 1e-3) for at in (columns, rows)]
-            marks.append(area / rows.size / columns.size)
-        return np.stack(marks, axis=1)
+        return coloured_marks(blue - red, green - np.maximum(red, blue))
 
     def explorer(self, seed) -> PushExplorer:
         """Return an explorer that pushes the block about."""
