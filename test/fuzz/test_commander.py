@@ -77,6 +77,7 @@ class CommanderMachine(RuleBasedStateMachine):
         self.commander = Commander(limits, buffer, self.rules, collector, clock, switch)
         # When the switch was heard last, what it repeats (None: nothing), and whether it was released since.
         self.switch_heard, self.pressed, self.let_go = -math.inf, True, False
+        self.switch_down = False  # in the newest message
         self.keeper = PoseKeeper(limits, PERIOD / SECOND)
         self.now, self.steady = 10 * SECOND, 5000 * SECOND
         self.looked = None  # the two clocks at the last call that took them
@@ -428,7 +429,7 @@ class CommanderMachine(RuleBasedStateMachine):
     def switch(self, pressed):
         """Press or release the dead-man switch; it repeats that from now on."""
         self.commander.dead_man.heard(self.steady, pressed)
-        self.switch_heard, self.pressed = self.steady, pressed
+        self.switch_heard, self.pressed, self.switch_down = self.steady, pressed, pressed
         self.let_go = self.let_go or not pressed
 
     @rule()
@@ -440,7 +441,7 @@ class CommanderMachine(RuleBasedStateMachine):
         self.call()
         self.look()
         lost = self.steady - self.switch_heard > self.rules.dead_man_timeout * SECOND
-        self.not_held, self.let_go = self.held and (self.let_go or lost), False
+        self.not_held, self.let_go = self.held and (self.let_go or lost or not self.switch_down), False
         if self.not_held:
             self.taken_over, self.ramp_began = self.age, None
         decision = self.commander.tick(self.now, self.steady)

@@ -1,11 +1,16 @@
-"""What is read of joint states that come faster than they are needed. No DDS."""
+"""What is read of joint states that come faster than they are needed."""
+
+import time
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not here: make setup installs it, or source one")
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import JointState
 
-from world_model_ros.nodes.polling import NeverWakes, NewestJoints
+from world_model_ros.nodes.polling import NeverWakes, NewestJoints, polled_subscription
+from world_model_ros.nodes.qos import JOINTS
 
 
 class Subscription:
@@ -83,3 +88,27 @@ def test_a_subscription_wakes_nobody_and_its_events_do(observer):
     assert not observer.executor.can_execute(made)
     assert made.event_handlers
     assert all(map(observer.executor.can_execute, made.event_handlers))
+
+
+def test_unread_messages_do_not_keep_the_executor_busy(domain):
+    """An event of such a subscription would: it waits for the reader, which has something to read."""
+    rclpy.init(domain_id=domain)
+    try:
+        node, other = rclpy.create_node("reader"), rclpy.create_node("writer")
+        subscription = polled_subscription(node, JointState, "joint_states", JOINTS)
+        writer = other.create_publisher(JointState, "joint_states", JOINTS)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        deadline = time.monotonic() + 30
+        while not (taken := subscription.handle.take_message(JointState, False)):
+            assert time.monotonic() < deadline, "the two sides never matched"
+            writer.publish(JointState(name=["a"]))
+            time.sleep(0.01)
+        assert taken[0].name == ["a"]
+        writer.publish(JointState(name=["b"]))
+        busy = time.process_time()
+        executor.spin_once(timeout_sec=1.0)
+        assert time.process_time() - busy < 0.3  # of the second; it was all of it
+        assert NewestJoints(subscription).read()[-1][0].name == ["b"]
+    finally:
+        rclpy.shutdown()

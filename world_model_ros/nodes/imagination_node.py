@@ -20,7 +20,7 @@ from world_model_ros.monitoring.imagination_picture import draw, headline, messa
 from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.messages import latent_array, nanoseconds, set_stamp
-from world_model_ros.nodes.polling import NeverWakes, Newest
+from world_model_ros.nodes.polling import Newest, polled_subscription
 from world_model_ros.nodes.qos import FRESH, RELIABLE
 from world_model_ros.nodes.worker import Worker
 from world_model_ros.planning.timeline import ModelStep, Timeline
@@ -132,9 +132,7 @@ class ImaginationNode(ManagedNode):
             if self.values["compressed"]:
                 kind, topic = CompressedImage, f"{topic}/compressed"
             # Not in the executor's wait set: a frame that is not shown costs no call.
-            self.camera = Newest(
-                self.create_subscription(kind, topic, lambda _: None, FRESH, callback_group=NeverWakes())
-            )
+            self.camera = Newest(polled_subscription(self, kind, topic, FRESH))
         elif not needed and self.camera is not None:
             self.destroy_subscription(self.camera.subscription)
             self.camera = None

@@ -16,7 +16,7 @@ from world_model_ros.data.robot import read_robot
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.nodes.declaring import declare
-from world_model_ros.nodes.polling import NeverWakes, NewestJoints
+from world_model_ros.nodes.polling import NewestJoints, polled_subscription
 from world_model_ros.nodes.qos import JOINTS, Publications, describe_mismatch
 from world_model_ros.safety.health import Health
 
@@ -65,6 +65,7 @@ class ManagedNode(LifecycleNode):
         self._made: list = []
         self._kept: dict = {}  # topic -> call that delivers the newest command that came while not active
         self._mismatches: dict = {}  # topic -> [our profile, whether we publish, reports to wait for names]
+        self._polled: dict = {}  # topic -> our profile: no event tells of a mismatch there
         self._health: tuple[Health, str, dict[str, str]] | None = None
         self._health_lock = threading.Lock()  # worker threads report, too
         self._ended = False
@@ -141,11 +142,9 @@ class ManagedNode(LifecycleNode):
 
     def polled(self, kind, topic: str, profile):
         """Subscribe to messages that are read when they are needed, instead of one by one: see polling.py."""
-        events = SubscriptionEventCallbacks(incompatible_qos=lambda _: self._mismatch(topic, profile, False))
-        made = self.create_subscription(
-            kind, topic, lambda _: None, profile, callback_group=NeverWakes(), event_callbacks=events
-        )
+        made = polled_subscription(self, kind, topic, profile)
         self._made.append((self.destroy_subscription, made))
+        self._polled[topic] = profile
         return made
 
     def newest_joints(self, topic: str) -> NewestJoints:
@@ -228,6 +227,9 @@ class ManagedNode(LifecycleNode):
         self._mismatches[topic] = [profile, publishing, NAME_REPORTS]
 
     def _log_mismatches(self) -> None:
+        for topic, profile in self._polled.items():
+            if describe_mismatch(self, topic, profile, False):
+                self._mismatches.setdefault(topic, [profile, False, NAME_REPORTS])
         for topic, (profile, publishing, left) in list(self._mismatches.items()):
             problem = describe_mismatch(self, topic, profile, publishing, wait=left > 0)
             if problem is None:
@@ -395,6 +397,7 @@ class ManagedNode(LifecycleNode):
             self.tear_down()
         finally:
             self._kept.clear()
+            self._polled.clear()
             while self._made:
                 destroy, made = self._made.pop()
                 destroy(made)

@@ -1,11 +1,24 @@
 """Messages that come faster than they are needed: read when they are, and only the newest."""
 
 from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.subscription import Subscription
 
 
+def polled_subscription(node, kind, topic: str, profile) -> Subscription:
+    """Subscribe to messages that are read when they are needed and wake no executor.
+
+    Without events: to wait for one is to wait for the reader, and a reader with unread messages never lets an
+    executor sleep. So an incompatible quality of service has to be looked for (``describe_mismatch``).
+    """
+    events = SubscriptionEventCallbacks(use_default_callbacks=False)
+    return node.create_subscription(
+        kind, topic, lambda _: None, profile, callback_group=NeverWakes(), event_callbacks=events
+    )
+
+
 class NeverWakes(CallbackGroup):
-    """Keeps its subscriptions out of the executor's wait set; their events are handled as any other."""
+    """Keeps its subscriptions out of the executor's wait set."""
 
     def can_execute(self, entity) -> bool:
         """Return whether it is no subscription."""

@@ -24,7 +24,7 @@ from world_model_ros.data.records import types_of
 from world_model_ros.data.robot import Stream, read_robot
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
-from world_model_ros.nodes.polling import NeverWakes
+from world_model_ros.nodes.polling import polled_subscription
 from world_model_ros.nodes.qos import GID, type_name
 from world_model_ros.nodes.record import KEYS, Keyboard, Screen
 from world_model_ros.nodes.running import ExecutorLoop
@@ -63,9 +63,7 @@ class Input:
             self.close()
             topic, kind = self._made = wanted
             profile = QoSProfile(depth=DEPTHS[self.stream.role], reliability=ReliabilityPolicy.BEST_EFFORT)
-            self._subscription = self.node.create_subscription(
-                MESSAGES[kind], topic, lambda _: None, profile, callback_group=NeverWakes()
-            )
+            self._subscription = polled_subscription(self.node, MESSAGES[kind], topic, profile)
         return absent
 
     def _find(self) -> tuple[tuple, str]:
