@@ -7,7 +7,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
-from rclpy.subscription import RCLError
 from sensor_msgs.msg import Image, JointState, Joy
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
@@ -152,7 +151,7 @@ class CommandNode(ManagedNode):
             )
         try:
             return self.resolve_topic_name(topic) if topic else ""
-        except (RCLError, InvalidTopicNameException) as error:
+        except (RuntimeError, InvalidTopicNameException) as error:  # rclpy's RCLError is the first
             reason = str(error).partition("\n")[0].partition(", at /")[0]
             raise UserError(f"dead_man.topic is {topic!r}: {reason}.") from None
 
