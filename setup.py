@@ -5,17 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "world_model_ros"
-NODES = (
-    "sim_node",
-    "encoder_node",
-    "planner_node",
-    "command_node",
-    "monitor_node",
-    "imagination_node",
-    "recorder_node",
-    "view_node",
-)
 ROOT = Path(__file__).resolve().parent
+NODES = sorted(path.stem for path in (ROOT / NAME / "nodes").glob("*_node.py"))
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / NAME / "__init__.py").read_text()).group(1)
 
 COLCON = not {"install", "develop"}.isdisjoint(sys.argv)  # else a wheel, or only its metadata

@@ -8,6 +8,7 @@ arm each, and a webcam above it gives 15 frames a second, a little early or late
 """
 
 import array
+import contextlib
 import sys
 import threading
 import time
@@ -188,7 +189,7 @@ def main():
     origin = time.monotonic() - now
     next_joints = next_frame = now
     steps = frames = 0
-    try:
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException, RCLError):  # how it is ended
         while rclpy.ok():
             time.sleep(max(0.001, min(next_joints, next_frame) + origin - time.monotonic()))
             late = time.monotonic() - origin - now
@@ -208,8 +209,6 @@ def main():
                     publish_frame()
                     frames += 1
                     next_frame = BEGIN + frames / CAMERA_RATE + rng.uniform(-JITTER, JITTER)
-    except (KeyboardInterrupt, ExternalShutdownException, RCLError):
-        pass  # it was ended
 
 
 if __name__ == "__main__":

@@ -7,17 +7,9 @@ import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 
-NODES = (
-    "sim_node",
-    "encoder_node",
-    "planner_node",
-    "command_node",
-    "monitor_node",
-    "imagination_node",
-    "recorder_node",
-    "view_node",
-)
+NODES = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*_node.py")))
 
 
 def _quit(*_):

@@ -19,7 +19,7 @@ from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.monitoring.imagination_picture import draw, headline, message_picture, square, two_rows
 from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import latent_array, nanoseconds, set_stamp
+from world_model_ros.nodes.messages import nanoseconds, set_stamp
 from world_model_ros.nodes.polling import Newest, polled_subscription
 from world_model_ros.nodes.qos import FRESH, RELIABLE
 from world_model_ros.nodes.worker import Worker
@@ -141,7 +141,7 @@ class ImaginationNode(ManagedNode):
         """Keep the model step that this latent starts, if it starts one."""
         if not self.wanted:
             return
-        latent = self.checked(message, "latent")
+        latent = self.latent_of(message, "latent", self.spec.model.latent_dim)
         if latent is not None:
             self.take(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
 
@@ -157,23 +157,13 @@ class ImaginationNode(ManagedNode):
 
     def on_goal(self, message: Image) -> None:
         """Keep the goal; one that cannot be used changes nothing, as in the planner."""
-        latent = self.checked(message, "goal/latent")
+        latent = self.latent_of(message, "goal/latent", self.spec.model.latent_dim)
         if latent is not None:
             self.goal = latent
 
     def on_surprise(self, message: Float32) -> None:
         """Keep the surprise of the newest model step."""
         self.surprise = message.data
-
-    def checked(self, message: Image, topic: str) -> np.ndarray | None:
-        """Return a message's latent; None after logging once why there is none."""
-        try:
-            latent = latent_array(message, self.spec.model.latent_dim)
-        except ImageRejectedError as reason:
-            self.reject(topic, str(reason))
-            return None
-        self.accept(topic)
-        return latent
 
     def take(self, step: ModelStep | None) -> None:
         """Keep a model step. It is shown with its plan, or without one where none has come for a while."""

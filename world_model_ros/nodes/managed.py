@@ -4,18 +4,20 @@ import threading
 import traceback
 import uuid
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image, JointState
 
-from world_model_ros.camera.images import Complaints
+from world_model_ros.camera.images import Complaints, ImageRejectedError
 from world_model_ros.data.robot import read_robot
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.nodes.declaring import declare
+from world_model_ros.nodes.messages import latent_array
 from world_model_ros.nodes.polling import NewestJoints, polled_subscription
 from world_model_ros.nodes.qos import JOINTS, Publications, describe_mismatch
 from world_model_ros.safety.health import Health
@@ -325,6 +327,16 @@ class ManagedNode(LifecycleNode):
         """Note that messages on ``topic`` are fine, and log it where they were not."""
         if self.complaints.fine(topic):
             self.get_logger().info(f"messages on {topic} are fine again")
+
+    def latent_of(self, message: Image, topic: str, width: int) -> np.ndarray | None:
+        """Return the latent (width,) of a message on ``topic``; None after logging once why there is none."""
+        try:
+            latent = latent_array(message, width)
+        except ImageRejectedError as reason:
+            self.reject(topic, str(reason))
+            return None
+        self.accept(topic)
+        return latent
 
     # Transitions.
 

@@ -8,7 +8,6 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float32
 from trajectory_msgs.msg import JointTrajectory
 
-from world_model_ros.camera.images import ImageRejectedError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import find_checkpoint
 from world_model_ros.monitoring.anomaly import (
@@ -24,7 +23,7 @@ from world_model_ros.monitoring.risk import RiskForecast
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.monitoring.surprise import OneStepPrediction
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import latent_array, nanoseconds
+from world_model_ros.nodes.messages import nanoseconds
 from world_model_ros.nodes.qos import HISTORY, RELIABLE
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
@@ -98,12 +97,9 @@ class MonitorNode(ManagedNode):
 
     def on_latent(self, message: Image) -> None:
         """Compare a latent with the predicted one, if it starts a model step."""
-        try:
-            latent = latent_array(message, self.spec.model.latent_dim)
-        except ImageRejectedError as reason:
-            self.reject("latent", str(reason))
+        latent = self.latent_of(message, "latent", self.spec.model.latent_dim)
+        if latent is None:
             return
-        self.accept("latent")
         self.heard("latent")
         self.take(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
 

@@ -20,7 +20,7 @@ from world_model_ros.monitoring.anomaly import usual_norms
 from world_model_ros.monitoring.progress import Progress, nobody_tried
 from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import latent_array, nanoseconds, plan_message
+from world_model_ros.nodes.messages import nanoseconds, plan_message
 from world_model_ros.nodes.parameters import planner_config
 from world_model_ros.nodes.plan_paths import PlanPaths
 from world_model_ros.nodes.qos import HISTORY, RELIABLE
@@ -149,7 +149,7 @@ class PlannerNode(ManagedNode):
 
     def on_latent(self, message: Image) -> None:
         """Hand over the model step that this latent starts, if it starts one."""
-        latent = self.checked(message, "latent")
+        latent = self.latent_of(message, "latent", self.spec.model.latent_dim)
         if latent is None:
             return
         self.latent, self.latent_came = latent, time.monotonic()
@@ -172,7 +172,7 @@ class PlannerNode(ManagedNode):
 
     def on_goal(self, message: Image) -> None:
         """Take a goal; where it is another one, the plan in flight is discarded."""
-        latent = self.checked(message, "goal/latent")
+        latent = self.latent_of(message, "goal/latent", self.spec.model.latent_dim)
         if latent is not None:
             self.take_goal(latent, nanoseconds(message.header.stamp))
 
@@ -189,16 +189,6 @@ class PlannerNode(ManagedNode):
     def begin_goal(self) -> None:
         """Note that it is not known yet whether the goal is reached, or that it never will be."""
         self.reached = "false" if self.planner.arrival.known else "unknown"
-
-    def checked(self, message: Image, topic: str) -> np.ndarray | None:
-        """Return a message's latent; None after logging once why there is none."""
-        try:
-            latent = latent_array(message, self.spec.model.latent_dim)
-        except ImageRejectedError as reason:
-            self.reject(topic, str(reason))
-            return None
-        self.accept(topic)
-        return latent
 
     def on_executed(self, message: JointState) -> None:
         """Take an action that was sent to the robot."""
