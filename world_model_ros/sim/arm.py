@@ -82,7 +82,7 @@ class ArmTask(Task):
 
     def tool(self) -> np.ndarray:
         """Position of the tip, (3,)."""
-        return np.array([*self._scene.tip(), TIP_HEIGHT])
+        return np.array([*self._scene.tip(), self.tip_height])
 
     def render(self) -> np.ndarray:
         """What the camera sees, uint8 (image_size, image_size, 3) RGB."""
