@@ -28,3 +28,9 @@ def test_a_film_shows_camera_imagination_and_goal_of_every_goal(tmp_path, capsys
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, capsys):
     assert film.main([str(tmp_path / name), "--task", "reach"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(("option", "value"), [("-n", "0"), ("--seed", "-1")])
+def test_a_number_that_is_too_small_is_refused(tmp_path, option, value, capsys):
+    assert film.main([str(tmp_path / "film.webp"), option, value]) == 2
+    assert f"{option} must be at least" in capsys.readouterr().err

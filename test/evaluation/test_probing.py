@@ -16,6 +16,7 @@ from world_model_ros.evaluation.recordings import (
     FRESH_IMAGINATION,
     FRESH_NORMAL,
     FRESH_PROBING,
+    FRESH_RISK,
     FRESH_VIOLATIONS,
     encode_frames,
     fresh_recordings,
@@ -126,7 +127,7 @@ def test_without_a_file_fresh_episodes_are_split(checkpoint, monkeypatch):
 
 
 def test_fresh_episodes_have_streams_of_their_own():
-    streams = sorted([FRESH_IMAGINATION, FRESH_PROBING, FRESH_NORMAL, FRESH_VIOLATIONS])
+    streams = sorted([FRESH_IMAGINATION, FRESH_PROBING, FRESH_NORMAL, FRESH_VIOLATIONS, FRESH_RISK])
     assert streams[0] > 1_000_000
     assert np.diff(streams).min() > 1_000_000
 

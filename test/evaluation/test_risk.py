@@ -69,3 +69,12 @@ def test_an_announcement_is_early_by_the_time_until_the_pictures_differ(watchful
     assert figures["shown_by_difference"] == 3
     assert figures["false_alarms"] == {"alarms": 2, "steps": 30, "per_500": pytest.approx(1000 / 30)}
     assert figures["error_over_copying"] == [0.5, 0.25, 0.25, 0.25]
+
+
+def test_a_difference_over_the_step_of_the_event_shows_it_and_is_no_false_alarm(watchful):
+    _, spec = load_checkpoint(watchful)
+    falls = np.ones(40, np.float32)
+    falls[29] = 9  # between pictures 29 and 30
+    figures = risk._figures([Anticipation(30, 20, 0, 6, falls, np.full((2, 4), np.nan))], [], spec)
+    assert figures["difference_bound"] == 1
+    assert figures["lead"]["before the difference"]["p50"] == pytest.approx(10 * 0.05)

@@ -244,3 +244,4 @@ def test_the_hand_points_down_at_the_tip(world):
         down = np.array(client.getMatrixFromQuaternion(rotation)).reshape(3, 3)[:, 2]
         np.testing.assert_allclose(down, (0, 0, -1), atol=1e-6)
         assert abs(height[2] - 0.107 - world.stick - world.tip_height) < 1e-6
+        np.testing.assert_allclose(world.tool(), [*tip, height[2] - 0.107 - world.stick], atol=1e-6)

@@ -326,8 +326,7 @@ def _check(arguments: argparse.Namespace) -> None:
     open_loop = arguments.protocol in OPEN_LOOP
     for option in CLOSED_LOOP_ONLY if open_loop else ("data",):
         if getattr(arguments, option):
-            *names, last = OPEN_LOOP
-            others = "the other protocols" if open_loop else f"{', '.join(names)} and {last}"
+            others = "the other protocols" if open_loop else "imagination, probing and surprise"
             raise UserError(f"{_flag(option)} is for {others}: leave it out, or choose another --protocol.")
 
 

@@ -111,6 +111,9 @@ class FilmedWorld:
 def film(file: Path, task: str, checkpoint: str, goals: int, seed: int, quality: int) -> None:
     """Run ``goals`` goals one after another and write the film. Raises UserError."""
     check_target("FILE", file)
+    for option, value, least in (("-n", goals, 1), ("--seed", seed, 0)):
+        if value < least:
+            raise UserError(f"{option} must be at least {least}, it is {value}.")
     if file.suffix != ".webp":
         raise UserError(f"{file} does not end with .webp: give a name that does.")
     if not hasattr(cv2, "Animation"):

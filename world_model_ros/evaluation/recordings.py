@@ -24,12 +24,8 @@ from world_model_ros.sim.tasks import check_world, make_world
 
 LENGTH = 21  # frames of a fresh episode, as `collect` records them by default
 # Added to the seeds of evaluations, so that no episode is one that `collect` has recorded for training.
-FRESH_IMAGINATION, FRESH_PROBING, FRESH_NORMAL, FRESH_VIOLATIONS = (
-    600_000_000,
-    700_000_000,
-    800_000_000,
-    900_000_000,
-)
+FRESH_IMAGINATION, FRESH_PROBING, FRESH_NORMAL = 600_000_000, 700_000_000, 800_000_000
+FRESH_VIOLATIONS, FRESH_RISK = 900_000_000, 950_000_000
 
 
 class Recording(NamedTuple):

@@ -2,7 +2,8 @@
 
 Explorer episodes are repeated with a picture at every control step. At each model step before the event the
 actions that follow are imagined, as monitor_node imagines a plan. A difference of two pictures, one control
-step apart, is what a detector without a model has; its threshold gives it as many false alarms.
+step apart, is what a detector without a model has; its threshold lets through as large a share of the model
+steps without the event as that of the head is set for.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from world_model_ros.data.normalisation import normalise
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.closed_loop import percentiles
-from world_model_ros.evaluation.recordings import encode_frames
+from world_model_ros.evaluation.recordings import FRESH_RISK, encode_frames
 from world_model_ros.evaluation.violations import Episode, explore
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import CheckpointSpec
@@ -30,7 +31,6 @@ from world_model_ros.sim.tasks import check_world, make_world
 from world_model_ros.training.heads import RISK_FALSE_ALARMS, event_in
 
 EPISODES = 100  # with the event, and without
-FRESH = 950_000_000  # added to the seed, so that no episode is one of the training
 _LEAD = 0.25  # s
 _AHEAD = 4  # model steps that are compared with copying
 _MOST = 20  # episodes tried for each one with the event
@@ -55,7 +55,7 @@ def measure(
     ``n`` episodes with the event and ``n`` without. UserError for a checkpoint without a risk head.
     """
     if data is not None:
-        raise UserError("--data is for probing and surprise: the protocol risk records its own episodes.")
+        raise UserError("the protocol risk records its own episodes: leave out --data.")
     model, spec = load_checkpoint(checkpoint)
     if model.risk is None:
         raise UserError(
@@ -71,7 +71,7 @@ def measure(
         for index in range(_MOST * wanted):
             if len(with_event) == len(without) == wanted:
                 break
-            episode = explore(world, (FRESH + seed, index))
+            episode = explore(world, (FRESH_RISK + seed, index))
             happens = event_in(episode.states, world.state_names, spec.risk.event).any()
             kept = with_event if happens else without
             if len(kept) < wanted:
@@ -133,14 +133,18 @@ def _errors(model: LeWorldModel, spec: CheckpointSpec, latents, blocks, first: i
 
 
 def _figures(with_event: list[Anticipation], without: list[Anticipation], spec: CheckpointSpec) -> dict:
-    quiet = [a.differences if a.onset is None else a.differences[: a.onset] for a in (*with_event, *without)]
+    quiet = [
+        # Entry i is between pictures i and i + 1: the last one before the event already shows it.
+        a.differences if a.onset is None else a.differences[: max(0, a.onset - 1)]
+        for a in (*with_event, *without)
+    ]
     bound = (
         float(np.quantile(np.concatenate(quiet), 1 - RISK_FALSE_ALARMS / spec.block)) if quiet else math.nan
     )
     leads, before_onset = [], []
     shown = 0
     for a in with_event:
-        # Differences before the event are those of the robot; entry i is between pictures i and i + 1.
+        # Differences before the event are those of the robot. Never shown counts as shown at the end.
         seen = a.onset - 1 + np.flatnonzero(a.differences[a.onset - 1 :] > bound)
         shown += bool(len(seen))
         moment = seen[0] + 1 if len(seen) else len(a.differences)

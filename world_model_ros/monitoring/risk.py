@@ -51,8 +51,7 @@ class RiskForecast:
         if now >= threshold or max(self.probabilities) < bound:
             self.reason = ""
             return self.reason
-        # The first moment that passes; a lasting announcement may be kept up by less.
-        first = next(i for i, p in enumerate(self.probabilities) if p >= min(bound, max(self.probabilities)))
+        first = next(i for i, p in enumerate(self.probabilities) if p >= bound)
         after = (first + 1) * size * self.spec.period
         self.reason = (
             f"{self.spec.risk.name}: {after:.2f} s from now by the planned actions "

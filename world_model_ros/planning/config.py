@@ -60,7 +60,6 @@ DEFAULTS = {
         "stand_still_margin": 0.07,
         "replan_tolerance": 0.35,
         "ood_penalty": 0.0,
-        "risk_penalty": 20.0,
         "squared_distance_weight": 0.0,
     },
 }

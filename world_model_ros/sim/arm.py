@@ -15,7 +15,7 @@ from world_model_ros.sim.scene import (
     Scene,
     View,
 )
-from world_model_ros.sim.task import Intervention, Task, Violation
+from world_model_ros.sim.task import Intervention, Task, Violation, yaw_difference
 
 SPEED = 0.4  # limit per axis, m/s
 JUMPS = {"teleport": 0.08, "teleport_4cm": 0.04, "teleport_2cm": 0.02}  # names of violations -> m
@@ -82,7 +82,7 @@ class ArmTask(Task):
 
     def tool(self) -> np.ndarray:
         """Position of the tip, (3,)."""
-        return np.array([*self._scene.tip(), TIP_HEIGHT])
+        return np.array([*self._scene.tip(), self.tip_height])
 
     def render(self) -> np.ndarray:
         """What the camera sees, uint8 (image_size, image_size, 3) RGB."""
@@ -138,6 +138,17 @@ def towards(target: np.ndarray, tip: np.ndarray, speed: float) -> np.ndarray:
     way = target - tip
     length = np.hypot(*way)
     return way * min(speed / max(length, 1e-9), 1 / PERIOD)
+
+
+def way_round(
+    centre: np.ndarray, radius: float, tip: np.ndarray, target: np.ndarray, most: float
+) -> np.ndarray:
+    """Return the place (2,) on a circle of `radius`, from `tip` towards `target` by `most` rad at most."""
+    out, goal = tip - centre, target - centre
+    here = np.arctan2(out[1], out[0])
+    turn = yaw_difference(np.arctan2(goal[1], goal[0]), here)
+    angle = here + np.clip(turn, -most, most)
+    return centre + radius * np.array([np.cos(angle), np.sin(angle)])
 
 
 def lengths(places: np.ndarray) -> np.ndarray:

@@ -131,6 +131,13 @@ class Scene:
             rgbaColor=colour,
         )
 
+    def load(self, urdf: str, position, orientation) -> int:
+        """Add the body that the text of a URDF describes at a position and a quaternion; return it."""
+        with tempfile.NamedTemporaryFile("w", prefix="world_model_ros-", suffix=".urdf") as file:
+            file.write(urdf)
+            file.flush()
+            return self.client.loadURDF(file.name, position, orientation)
+
     def add_rim(self, half: float) -> list[int]:
         """Surround a square of `half` side with a low rim for other bodies than the arm; return its bodies.
 

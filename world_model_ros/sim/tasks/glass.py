@@ -1,7 +1,6 @@
 """The task glass: push a glass to a place on a raised board with a gap in it, without dropping it."""
 
 import functools
-import tempfile
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -16,6 +15,7 @@ from world_model_ros.sim.arm import (
     jump,
     lengths,
     towards,
+    way_round,
 )
 from world_model_ros.sim.scene import PERIOD, STICK_RADIUS, WORKSPACE_CENTRE, View, material
 from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Violation, coloured_marks
@@ -143,12 +143,7 @@ class GlassExplorer(Explorer):
         away = np.hypot(*(steps - glass).T)
         if np.all(away[1:] > min(self._GAP - 0.006, away[0] - 0.001)):
             return target
-        out, goal = tip - glass, target - glass
-        here = np.arctan2(out[1], out[0])
-        turn = (np.arctan2(goal[1], goal[0]) - here + np.pi) % (2 * np.pi) - np.pi
-        angle = here + np.clip(turn, -0.8, 0.8)
-        place = glass + self._AROUND * np.array([np.cos(angle), np.sin(angle)])
-        return np.clip(place, *Glass.workspace())
+        return np.clip(way_round(glass, self._AROUND, tip, target, 0.8), *Glass.workspace())
 
     def _velocity(self, state: np.ndarray) -> np.ndarray:
         tip, glass, down = state[:2], state[2:4], not stands(state)
@@ -304,10 +299,7 @@ class Glass(ArmTask):
         # pybullet remembers the contacts of a body that is only moved, hence a new one; it must not meet
         # the stick where that was before.
         p.performCollisionDetection()
-        with tempfile.NamedTemporaryFile("w", prefix="world_model_ros-", suffix=".urdf") as file:
-            file.write(glass_urdf())
-            file.flush()
-            self._glass = p.loadURDF(file.name, *_pose(state))
+        self._glass = self._scene.load(glass_urdf(), *_pose(state))
         p.changeDynamics(self._glass, -1, lateralFriction=_FRICTION)
         self._carry(True)
 
@@ -412,8 +404,7 @@ class Glass(ArmTask):
                 side = rng.choice((-1, 1))
                 place = np.array([rng.uniform(0.44, 0.49), -side * rng.uniform(0.075, 0.105)])
                 goal = np.array([rng.uniform(0.525, 0.56), side * rng.uniform(0.075, 0.105)])
-                drops = edge_distance(np.linspace(place, goal, 50)).min() < -0.01
-                good = drops
+                good = edge_distance(np.linspace(place, goal, 50)).min() < -0.01
             else:
                 place, goal = _place_on_board(rng, 0.40, _INSIDE), _place_on_board(rng, 0.42, _INSIDE)
                 kept = edge_distance(np.linspace(place, goal, 50)).min() > 0.02

@@ -1,7 +1,6 @@
 """The task push: push a T-shaped block to a pose. The T's geometry, its explorer, goals and criteria."""
 
 import functools
-import tempfile
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -16,6 +15,7 @@ from world_model_ros.sim.arm import (
     jump,
     lengths,
     towards,
+    way_round,
 )
 from world_model_ros.sim.scene import (
     PERIOD,
@@ -209,13 +209,7 @@ class PushExplorer(Explorer):
         free = clearance(steps, block)
         if np.all(free[1:] > min(self._CLEAR, free[0] - 0.001)):
             return target
-        out = tip - block[:2]
-        here = np.arctan2(out[1], out[0])
-        goal = target - block[:2]
-        turn = (np.arctan2(goal[1], goal[0]) - here + np.pi) % (2 * np.pi) - np.pi
-        angle = here + np.clip(turn, -0.7, 0.7)
-        place = block[:2] + self._AROUND * np.array([np.cos(angle), np.sin(angle)])
-        return np.clip(place, *Push.workspace())
+        return np.clip(way_round(block[:2], self._AROUND, tip, target, 0.7), *Push.workspace())
 
     def _velocity(self, state: np.ndarray) -> np.ndarray:
         tip, block = state[:2], state[2:]
@@ -347,11 +341,9 @@ class Push(ArmTask):
         if self._block is not None:
             p.removeBody(self._block)
         p.performCollisionDetection()
-        with tempfile.NamedTemporaryFile("w", prefix="world_model_ros-", suffix=".urdf") as file:
-            file.write(block_urdf())
-            file.flush()
-            position = (pose[0], pose[1], BLOCK_HEIGHT / 2)
-            self._block = p.loadURDF(file.name, position, p.getQuaternionFromEuler((0, 0, pose[2])))
+        position = (pose[0], pose[1], BLOCK_HEIGHT / 2)
+        orientation = p.getQuaternionFromEuler((0, 0, pose[2]))
+        self._block = self._scene.load(block_urdf(), position, orientation)
         p.changeDynamics(
             self._block, -1, lateralFriction=_BLOCK_FRICTION, linearDamping=0.0, angularDamping=0.0
         )
