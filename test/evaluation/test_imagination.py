@@ -116,11 +116,11 @@ def test_the_shipped_decoder_shows_where_the_tip_is(measured):
     assert measured["pictured"] == "end effector"
     assert measured["psnr"]["mean"] > measured["median_frame"]["psnr"]["mean"] + 3
     assert measured["ssim"]["mean"] > measured["median_frame"]["ssim"]["mean"]
-    errors = measured["position_cm"]
+    errors = measured["block_cm"]
     assert errors["decoded"]["mean"] < errors["real_frames"]["mean"] + 1
     for ahead in measured["ahead"].values():
         assert ahead["all"]["windows"] > 0
-        errors = ahead["moved"]["position_cm"]
+        errors = ahead["moved"]["block_cm"]
         assert errors["decoded"]["mean"] < 0.5 * errors["copy"]["mean"]
     assert measured["ahead"]["5"]["all"]["windows"] == 12 * 7
 

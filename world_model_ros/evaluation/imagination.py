@@ -102,7 +102,7 @@ def measure(
         return {
             name: {
                 "windows": int(rows.sum()),
-                "position_cm": {
+                "block_cm": {
                     k: mean(v[rows], episodes[starts[rows]]) for k, v in errors.items() if rows.any()
                 },
             }
@@ -125,7 +125,7 @@ def measure(
         "psnr": mean(psnr(decoded, real)),
         "ssim": mean(ssim(decoded, real)),
         "median_frame": {"psnr": mean(psnr(median, real)), "ssim": mean(ssim(median, real))},
-        "position_cm": {
+        "block_cm": {
             "decoded": mean(_centimetres(reader(decoded), truth)),
             "real_frames": mean(_centimetres(read, truth)),
             "linear_probe": mean(_centimetres(probe.predict(latents.double().numpy()), truth)),
@@ -143,14 +143,14 @@ def summary(results: dict) -> str:
         f"{results['task']}, imagination, seed {results['seed']}: {episodes['judged_frames']} frames of "
         f"{episodes['judged_episodes']} episodes ({episodes['judged_on']}), {results['size']} px",
         f"  {likeness}; of the median frame {flat['psnr']['mean']:.1f} dB, {flat['ssim']['mean']:.3f}",
-        f"  error of the {thing} in cm: " + _errors(results["position_cm"]),
+        f"  error of the {thing} in cm: " + _errors(results["block_cm"]),
     ]
     for steps, ahead in results["ahead"].items():
         for name, words in (("all", "all windows"), ("moved", f"moved over {100 * MOVED:g} cm")):
             if ahead[name]["windows"]:
                 lines.append(
                     f"  {steps} steps ahead, {ahead[name]['windows']} windows ({words}): "
-                    + _errors(ahead[name]["position_cm"])
+                    + _errors(ahead[name]["block_cm"])
                 )
     return "\n".join(lines)
 
@@ -165,7 +165,7 @@ def _shown(value: dict, pattern: str) -> str:
 
 
 class PictureReader:
-    """Reads positions (N, D) in m from pictures uint8 (N, H, W, 3), by a regression fitted on real frames.
+    """Reads a position (N, 2) in m from pictures uint8 (N, H, W, 3), by a regression fitted on real frames.
 
     Where the task tells marks of a picture, they and their products go into a ridge regression; else the
     picture's 16 x 16 pixels go into an MLP. ``validation`` (N,) marks the frames that choose strength and
@@ -181,7 +181,7 @@ class PictureReader:
         self._regression = LinearProbe(*parts) if marked else MLPProbe(*parts, seed)
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
-        """Return the positions (N, D) in m."""
+        """Return the positions (N, 2) in m."""
         return self._regression.predict(self._features(pictures).astype(np.float64))
 
     def _products(self, pictures: np.ndarray) -> np.ndarray:

@@ -125,10 +125,10 @@ def write_results(folder):
             "pictured": HOSTILE,
             "psnr": {"mean": 30.04, "interval": [29.5, 30.5]},
             "ssim": {"mean": 0.95, "interval": [0.94, 0.96]},
-            "position_cm": {"decoded": {"mean": 0.61, "interval": [0.5, 0.7]}},
+            "block_cm": {"decoded": {"mean": 0.61, "interval": [0.5, 0.7]}},
             "ahead": {
-                "5": {"all": {"windows": 9, "position_cm": {"copy": {"mean": 7.25, "interval": [6.0, 8.5]}}}},
-                "8": {"all": {"windows": 0, "position_cm": {}}},
+                "5": {"all": {"windows": 9, "block_cm": {"copy": {"mean": 7.25, "interval": [6.0, 8.5]}}}},
+                "8": {"all": {"windows": 0, "block_cm": {}}},
             },
         },
         "surprise": {

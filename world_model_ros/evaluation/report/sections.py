@@ -156,9 +156,9 @@ def imagination(
         return None
     rows = []
     if result is not None:
-        moments = {"seen": result.values["position_cm"]}
+        moments = {"seen": result.values["block_cm"]}
         moments |= {
-            f"{steps} steps ahead": a["all"]["position_cm"] for steps, a in result.values["ahead"].items()
+            f"{steps} steps ahead": a["all"]["block_cm"] for steps, a in result.values["ahead"].items()
         }
         rows = [{"name": name, "errors": errors} for name, errors in moments.items() if errors]
     return {
