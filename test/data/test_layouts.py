@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import sys
+from pathlib import Path
 
 import cv2
 import h5py
@@ -219,6 +220,15 @@ def test_a_data_set_names_no_video_elsewhere(tmp_path, pattern, sentence):
     note.write_text(json.dumps(json.loads(note.read_text()) | {"video_path": pattern}))
     with pytest.raises(UserError, match=re.escape(sentence)):
         list(layouts.DataSet(path).read())
+
+
+def test_nor_does_one_that_is_the_present_folder(tmp_path, monkeypatch):
+    path = write_lerobot(tmp_path / "set", recorded(), "v2.1", video=True)
+    note = path / "meta" / "info.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"video_path": "../x.mp4"}))
+    monkeypatch.chdir(path)
+    with pytest.raises(UserError, match="which is outside of it"):
+        list(layouts.DataSet(Path(".")).read())
 
 
 def test_a_playlist_that_is_called_a_video_is_not_followed(tmp_path):

@@ -386,6 +386,31 @@ def test_a_full_disk_costs_the_open_episode_only(live):
     assert [round(n / 20) for n in lengths(robot.path)] == [1, 2]
 
 
+def test_discarding_what_a_full_disk_has_cut_leaves_nothing_of_it(live, monkeypatch):
+    cameras = {"front": {"topic": "/front", "rate": 20, "policy": "drop"}}
+    robot = live(cameras=cameras).run(2)
+    robot.record(1)
+    robot.start()
+    robot.run(1).run(0.1, without={"front"}).run(3)  # two episodes, the first one is stored
+    writer = robot.recorder.writer
+    writer.label(0).exception(30)  # all before it is written
+    monkeypatch.setattr("world_model_ros.data.writer_thread._Part.add", lambda *_: 1 / 0)
+    robot.run(3)
+    end = time.monotonic() + 30
+    while not writer.error and time.monotonic() < end:
+        time.sleep(0.01)
+    assert "ZeroDivisionError" in writer.error
+    assert writer.episodes == 2
+    assert robot.recorder.discard().result(30) == "discarded, 1 episodes are stored"
+
+
+def test_a_disk_that_is_gone_does_not_end_the_recorder(live):
+    robot = live().run(2)
+    shutil.rmtree(robot.recorder.writer.writer.parts)
+    assert "disk: 0 minutes" in robot.recorder.state(robot.clock)
+    robot.refused("the disk has room for 0 s")
+
+
 def test_a_disk_without_room_refuses_a_start(live, monkeypatch):
     robot = live().run(2)
     rate = (2 * 8 * 8 * 3 + 4 * 4) / 0.05

@@ -104,6 +104,8 @@ def test_the_example_is_a_robot_file_and_each_of_its_options_is_known():
         ({"period": "1e-2"}, "period is '1e-2': give a number, such as 0.01."),
         ({"period": True}, "period is True: give a number."),
         ({"period": 0}, "period is 0.0: give a number above 0."),
+        ({"period": 1e-11}, "period is 1e-11: give 0.001 to 60 seconds."),
+        ({"period": 10**309}, f"period is {10**309}: give a number."),
         ({"block": 2.5}, "block is 2.5: give a whole number."),
         ({"cameras/front/rate": -5}, "cameras.front.rate is -5.0: give a number above 0."),
         ({"cameras/front/rate": float("nan")}, "cameras.front.rate is nan: give a number."),

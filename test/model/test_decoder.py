@@ -34,6 +34,11 @@ def test_a_picture_says_something_of_its_latent():
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("width", range(32, 129, 8))
+def test_every_width_that_a_config_may_have_makes_a_decoder(width):
+    assert Decoder(8, 128, width).pictures(torch.zeros(8)).shape == (128, 128, 3)
+
+
 @pytest.fixture
 def decoding(tmp_path, tiny_spec):
     """A checkpoint with a decoder, and its model."""

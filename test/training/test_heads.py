@@ -201,6 +201,20 @@ def test_risk_tells_whether_the_event_has_happened_and_foresees_it_in_what_is_im
     assert metrics["risk_false_alarms"] == pytest.approx(RISK_FALSE_ALARMS, abs=0.01)
 
 
+def test_an_event_that_passes_again_counts_among_those_that_came():
+    class Certain(torch.nn.Module):
+        def forward(self, imagined):
+            return imagined[..., 0]
+
+    latents, happened = torch.zeros(10, 7, 4), torch.zeros(10, 7, dtype=torch.bool)
+    latents[:5, :, 0] = 1.0
+    happened[:5, 4] = True  # within the imagined steps, and no more at their end
+    data = latents.flatten(0, 1), torch.zeros(70, 2), happened.flatten(), np.full(10, 7)
+    threshold, metrics = risk_metrics(Certain(), Walking(), 2, *data)
+    assert threshold == 0.2  # the least one: nothing without the event is probable
+    assert metrics == {"risk_false_alarms": 0.0, "risk_foreseen": 1.0}
+
+
 def test_an_event_that_never_happens_cannot_be_learned():
     latents, blocks, happened, lengths = falls(5, 12, 0)
     with pytest.raises(UserError, match="never happens"):

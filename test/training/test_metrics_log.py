@@ -58,7 +58,7 @@ def test_what_follows_the_saved_step_is_dropped_everywhere(tmp_path, summaries):
         for step in (20, 40):
             log.report(step, REPORTED)
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 6')  # a kill cut this line short
+        file.write('[]\n{}\n\0\0\n{"step": 6')  # a power cut left these, a kill cut the last one short
     del summaries[:]
     with MetricsLog(tmp_path, 25) as log:
         log.report(40, {**REPORTED, "lr": 2e-3})

@@ -98,3 +98,17 @@ def test_data_of_another_robot_is_refused_with_both_sides(
     assert f"{data} was not recorded with the robot of {tmp_path / 'spot.yaml'}: " in error
     assert f"{theirs} in the data and {ours} in {tmp_path / 'spot.yaml'}" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_data_that_states_no_limits_fits_the_robot(tmp_path, tiny, data, robot, command):
+    with h5py.File(data, "r+") as file:
+        del file.attrs["action_low"], file.attrs["action_high"]
+    none = {"temporal-steps": 0, "inverse-steps": 0}
+    assert main(command(data, tmp_path, robot=robot(), steps=1, **none)) == 0
+
+
+def test_limits_that_are_not_one_for_each_action_are_refused(tmp_path, capsys, data, robot, command):
+    with h5py.File(data, "r+") as file:
+        file.attrs["action_low"] = [-1.0]
+    assert main(command(data, tmp_path, robot=robot())) == 2
+    assert "action_low must have a number for each of ['linear_x', 'linear_y']" in capsys.readouterr().err

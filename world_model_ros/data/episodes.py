@@ -148,6 +148,13 @@ class EpisodeFile:
                 f"{self.path} is inconsistent: action rows of {width} numbers do not hold "
                 f"{steps} steps of {names}."
             )
+        for end in ("action_low", "action_high"):
+            limits = self.attributes.get(end)
+            if limits not in (None, []) and not (isinstance(limits, list) and len(limits) == len(names)):
+                raise UserError(
+                    f"{self.path} is inconsistent: {end} must have a number for each of {names}, it is "
+                    f"{limits!r}."
+                )
 
     def assume(self, interface: ActionInterface) -> None:
         """Take what the file does not state from a checkpoint that is used on it."""

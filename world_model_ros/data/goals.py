@@ -61,12 +61,13 @@ def _frames(path: Path, episode: int, steps: list[int]) -> list[Goal]:
             raise UserError(
                 f"{path} has no episode {episode}: it has {len(file)}, numbered 0 to {len(file) - 1}."
             )
-        pixels = file.pixels(episode)
+        count = int(file.lengths[episode])
         for step in steps:
-            if not -len(pixels) <= step < len(pixels):
+            if not -count <= step < count:
                 raise UserError(
-                    f"episode {episode} of {path} has no step {step}: it has {len(pixels)} frames, numbered "
-                    f"0 to {len(pixels) - 1}; -1 is the last one."
+                    f"episode {episode} of {path} has no step {step}: it has {count} frames, numbered "
+                    f"0 to {count - 1}; -1 is the last one."
                 )
         name = f"{path.name}, episode {episode}, step"
-        return [Goal(f"{name} {step % len(pixels)}", np.array(pixels[step])) for step in steps]
+        rows = [step % count for step in steps]
+        return [Goal(f"{name} {row}", file.pixels(episode, slice(row, row + 1))[0]) for row in rows]

@@ -245,7 +245,10 @@ class Recorder:
     @property
     def seconds_left(self) -> float:
         """For how long the disk has room, the joining of the episodes included."""
-        free = shutil.disk_usage(self.writer.writer.parts).free
+        try:
+            free = shutil.disk_usage(self.writer.writer.parts).free
+        except OSError:  # the disk is gone: the next write says so
+            return 0.0
         written = self.bytes_per_second * self.row_period * self._ingest.steps if self._ingest else 0
         return max(0.0, (free - self._stored - written) / (2 * self.bytes_per_second))
 

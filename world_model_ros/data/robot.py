@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,13 @@ from typing import NamedTuple
 import yaml
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.config import ActionInterface, CheckpointSpec, RobotSpec, interface_differences
+from world_model_ros.model.config import (
+    PERIODS,
+    ActionInterface,
+    CheckpointSpec,
+    RobotSpec,
+    interface_differences,
+)
 from world_model_ros.plain_yaml import PlainLoader
 from world_model_ros.safety.limits import INTERFACES, TWIST_NAMES, UNITS
 
@@ -25,7 +32,7 @@ SOURCES = {
 }
 JOINT_FIELDS = ("position", "velocity", "effort")
 TIMES = ("header", "receive")
-_LONGEST = 1 << 20  # bytes
+_LONGEST = 1 << 16  # bytes
 
 
 class Policy(NamedTuple):
@@ -240,7 +247,8 @@ class RobotFile:
         ``camera`` is the name of the camera that the model sees, empty where it is not known.
         """
         ours = self.action_interface
-        if theirs.names == ours.names and all(
+        stated = theirs.low and theirs.names == ours.names
+        if stated and all(
             their_low <= low and high <= their_high
             for their_low, low, high, their_high in zip(
                 theirs.low, ours.low, ours.high, theirs.high, strict=True
@@ -324,7 +332,7 @@ _WANTED = {
     int: ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
     float: (
         "a number",
-        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v),
+        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= sys.float_info.max,
     ),
     dict: ("a section of its own", _is_map),
 }
@@ -447,6 +455,8 @@ def _number_hint(kind: type, value) -> str:
 def _robot(path: str, top: _Section) -> RobotFile:
     name = top.take("name", str, Path(path).stem)
     period, block = top.positive("period", float), top.positive("block", int)
+    if period > 0 and not PERIODS[0] <= period <= PERIODS[1]:
+        top.wrong("period", f"is {period:g}: give {PERIODS[0]:g} to {PERIODS[1]:g} seconds")
     cameras = _cameras(top)
     model_camera = top.take("model_camera", str, cameras[0].name if len(cameras) == 1 else "")
     names = [camera.name for camera in cameras]

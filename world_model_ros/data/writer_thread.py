@@ -3,6 +3,7 @@
 Each finished episode is read back and compared with what was given. All sentences are for people.
 """
 
+import contextlib
 import fcntl
 import os
 import queue
@@ -87,8 +88,9 @@ class WriterThread:
             self._part.abandon()
         try:
             if not self.writer.episodes:
-                self.writer.parts.joinpath("attributes.json").unlink(missing_ok=True)
-                self.writer.parts.rmdir()
+                with contextlib.suppress(OSError):  # it is gone, or holds something else
+                    self.writer.parts.joinpath("attributes.json").unlink(missing_ok=True)
+                    self.writer.parts.rmdir()
                 return f"{self.writer.path}: no episode was recorded, so it was not written"
             self.writer.finish()
             return f"{self.writer.path}: {self.writer.episodes} episodes"
@@ -148,11 +150,12 @@ class WriterThread:
         return "\n".join([*filter(None, [report]), *found])
 
     def _discard(self) -> str:
-        self.error = ""
-        if self._part is None:
-            return "discarded, nothing was recorded yet"
+        error, self.error = self.error, ""
         part, self._part = self._part, None
-        part.abandon()
+        if part is None and not error:
+            return "discarded, nothing was recorded yet"
+        if part is not None:
+            part.abandon()
         while self._parts:
             self._parts.pop()
             self.writer.remove_last()

@@ -29,7 +29,7 @@ _LARGEST_IMAGE = 4096  # pixels a side
 _LONGEST = 1 << 20  # bytes of a config.json
 _PICTURES = (16, 32, 64, 128, 256, 512)  # pixels a side, of a decoder
 _WIDEST_DECODER = 1024
-_PERIODS = (1e-3, 60.0)  # seconds
+PERIODS = (1e-3, 60.0)  # seconds
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -382,9 +382,9 @@ class CheckpointSpec:
             problems.append(f"action names {list(action.names)} are not all different")
         if not re.fullmatch("[a-z][a-z0-9_]*", action.kind):
             problems.append(f"action kind {action.kind!r} must be a word such as joint_velocity or twist")
-        if self.block < 1 or not _PERIODS[0] <= self.period <= _PERIODS[1]:
+        if self.block < 1 or not PERIODS[0] <= self.period <= PERIODS[1]:
             problems.append(
-                f"block {self.block} must be positive, period {self.period} s within {list(_PERIODS)}"
+                f"block {self.block} must be positive, period {self.period} s within {list(PERIODS)}"
             )
         problems += self._image_problems() + self._threshold_problems() + self._light_problems()
         return problems + self._risk_problems()

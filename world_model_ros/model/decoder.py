@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 FIRST = 4  # pixels a side of the first feature map
 NARROWEST = 32  # channels
+GROUPS = 8  # of channels that are normalised together
 
 
 class Decoder(nn.Module):
@@ -24,7 +25,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.size = size
         stages = (size // FIRST).bit_length() - 2  # the last doubling is the one of pixel_shuffle
-        channels = [width] + [max(width >> i, NARROWEST) for i in range(stages)]
+        channels = [width] + [max((width >> i) // GROUPS * GROUPS, NARROWEST) for i in range(stages)]
         self.enter = nn.Sequential(
             nn.Linear(latent_dim, 2 * width), nn.SiLU(), nn.Linear(2 * width, width * FIRST * FIRST)
         )
@@ -54,10 +55,10 @@ class _Stage(nn.Module):
         super().__init__()
         self.change = nn.Conv2d(inputs, outputs, 1)
         self.convolutions = nn.Sequential(
-            nn.GroupNorm(8, outputs),
+            nn.GroupNorm(GROUPS, outputs),
             nn.SiLU(),
             nn.Conv2d(outputs, outputs, 3, padding=1),
-            nn.GroupNorm(8, outputs),
+            nn.GroupNorm(GROUPS, outputs),
             nn.SiLU(),
             nn.Conv2d(outputs, outputs, 3, padding=1),
         )

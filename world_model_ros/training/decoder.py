@@ -10,7 +10,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from world_model_ros.data.clips import Clips
 from world_model_ros.model.config import ImageSpec
@@ -18,6 +17,7 @@ from world_model_ros.model.decoder import Decoder
 from world_model_ros.model.frames import resize_frame
 from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.training.metrics import encode_frames
+from world_model_ros.training.progress import Progress, counted
 
 SIZE, WIDTH = 64, 128  # of the decoder
 STEPS = 3000  # by default
@@ -54,23 +54,22 @@ def fit_decoder(
     decoder = decoder.to(device).train()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=_fast_in_bf16(device.type))
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    bar = tqdm(range(steps), desc="decoder", unit="step", disable=None, leave=False)
-    for step in bar:
-        rate = RATE * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        drawn = torch.randint(len(rows), (min(BATCH, len(rows)),), generator=generator)
-        shown = latents[drawn]
-        shown = shown + LATENT_NOISE_STD * torch.randn(shown.shape, generator=generator)
-        wanted = targets(clips.pixels[rows[drawn.numpy()]], size).to(device)
-        with autocast:
-            decoded = decoder(shown.to(device))
-        loss = picture_loss(decoded.float(), wanted, median)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{loss.item():.4f}")
+    with Progress("decoder", steps) as progress:
+        for step in range(steps):
+            rate = RATE * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            drawn = torch.randint(len(rows), (min(BATCH, len(rows)),), generator=generator)
+            shown = latents[drawn]
+            shown = shown + LATENT_NOISE_STD * torch.randn(shown.shape, generator=generator)
+            wanted = targets(clips.pixels[rows[drawn.numpy()]], size).to(device)
+            with autocast:
+                decoded = decoder(shown.to(device))
+            loss = picture_loss(decoded.float(), wanted, median)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            progress.update("" if step % 50 else f"loss {loss.item():.4f}")
     return decoder.eval().requires_grad_(False)
 
 
@@ -101,10 +100,14 @@ def decoder_metrics(
 
 
 def encode_rows(model: LeWorldModel, clips: Clips, image: ImageSpec, rows: np.ndarray) -> Tensor:
-    """Return the latents (N, D) of frames of ``clips``, read part by part."""
-    starts = tqdm(range(0, len(rows), ENCODED), desc="encode", unit="part", disable=None, leave=False)
-    parts = (clips.pixels[rows[i : i + ENCODED]] for i in starts)
-    return torch.cat([encode_frames(model, part, image) for part in parts])
+    """Return the latents (N, D) of frames of ``clips``, on the CPU.
+
+    Part by part: the frames may be in a file because they do not fit into memory.
+    """
+    parts = [rows[i : i + ENCODED] for i in range(0, len(rows), ENCODED)]
+    return torch.cat(
+        [encode_frames(model, clips.pixels[parts[i]], image) for i in counted("frames", len(parts))]
+    )
 
 
 def targets(frames: np.ndarray, size: int) -> Tensor:

@@ -24,12 +24,18 @@ from world_model_ros.model.checkpoint import round_weights
 from world_model_ros.model.config import CheckpointSpec, RiskSpec
 from world_model_ros.model.heads import HORIZON, InverseDynamics, ObjectDistance, Risk, TemporalDistance
 from world_model_ros.model.lewm import LeWorldModel
-from world_model_ros.training.decoder import SIZE, STEPS, WIDTH, decoder_metrics, fit_decoder
-from world_model_ros.training.metrics import encode_frames
+from world_model_ros.training.decoder import (
+    ENCODED,
+    SIZE,
+    STEPS,
+    WIDTH,
+    decoder_metrics,
+    encode_rows,
+    fit_decoder,
+)
 from world_model_ros.training.progress import counted
 
 FRAMES = 250_000  # of the training episodes, encoded for the heads
-ENCODED = 4096  # of them at a time
 STORED = "float16"  # type of the weights in the checkpoints that training writes
 TEMPORAL_HIDDEN = 256
 INVERSE_HIDDEN = 512
@@ -151,25 +157,8 @@ def add_heads(
         model.decoder = decoder.to(device)
         widths |= {"decoder_width": WIDTH, "decoder_size": SIZE}
     if any(count for name, count in steps.items() if name != "decoder"):
-        spec, judged = _add_small_heads(model, spec, file, clips, held_out, steps, seed, risk)
-        metrics.update(judged)
-    return dataclasses.replace(spec, model=dataclasses.replace(spec.model, **widths)), metrics
-
-
-def _add_small_heads(
-    model: LeWorldModel,
-    spec: CheckpointSpec,
-    file: EpisodeFiles,
-    clips: Clips,
-    held_out: Clips,
-    steps: dict[str, int],
-    seed: int,
-    risk: RiskSpec | None,
-) -> tuple[CheckpointSpec, dict[str, float]]:
-    """Give ``model`` its heads on latents; return the spec with them and held-out metrics."""
-    latents, blocks, lengths = _by_episode(model, clips, spec)
-    unseen = _by_episode(model, held_out, spec)
-    metrics, widths, device = {}, {}, next(model.parameters()).device
+        latents, blocks, lengths = _by_episode(model, clips, spec)
+        unseen = _by_episode(model, held_out, spec)
     if steps["temporal"]:
         head = _rounded(fit_temporal_distance(latents, lengths, steps["temporal"], seed))
         metrics.update(temporal_metrics(head, unseen[0], unseen[2]))
@@ -423,7 +412,7 @@ def risk_metrics(
     """
     rows, futures = imagined(model, history, latents, blocks, lengths, RISK_STEPS_AHEAD)
     before = ~happened[rows]
-    comes = happened[rows + RISK_STEPS_AHEAD][before]
+    comes = happened[rows[:, None] + 1 + torch.arange(RISK_STEPS_AHEAD)].any(1)[before]
     highest = head(futures[before]).amax(-1) if len(futures) else torch.zeros(0)
     if not len(comes) or comes.all():
         return 0.5, {}
@@ -552,10 +541,4 @@ def _by_episode(model: LeWorldModel, clips: Clips, spec: CheckpointSpec) -> tupl
     rows = rows[: lengths[kept].sum()]
     # the last block of an episode may reach past its end: it is not used
     blocks = torch.from_numpy(np.nan_to_num(clips.blocks[rows]))
-    # Part by part: the frames may be in a file because they do not fit into memory.
-    parts = [rows[i : i + ENCODED] for i in range(0, len(rows), ENCODED)]
-    encoded = [
-        encode_frames(model, clips.pixels[parts[i]], spec.image) for i in counted("frames", len(parts))
-    ]
-    latents = torch.cat(encoded)
-    return latents, blocks, lengths[kept]
+    return encode_rows(model, clips, spec.image, rows), blocks, lengths[kept]

@@ -84,13 +84,13 @@ def _earlier_lines(path: Path, step: int) -> list[dict]:
     if not path.exists():
         return []
     kept = []
-    for text in path.read_text().splitlines():
+    for text in path.read_text(errors="replace").splitlines():
         try:
             line = json.loads(text)
             if line["step"] <= step:
                 kept.append(line)
-        except ValueError:
-            continue  # the line a kill cut short
+        except (ValueError, KeyError, TypeError):
+            continue  # the line that a kill cut short, or what a power cut left
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(json_text(line) + "\n" for line in kept))
     os.replace(temporary, path)

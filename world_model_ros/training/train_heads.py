@@ -72,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     checkpoint = find_checkpoint(arguments.checkpoint)
     model, spec = load_checkpoint(checkpoint, choose_device(arguments.device).type)
+    path = checkpoint / CARD_NAME
+    card = path.read_text(errors="replace") if path.is_file() else None
     noted = spec.training
     share, seed = _split(arguments, checkpoint, noted)
     try:
@@ -99,8 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
     command = command_line("train-heads", arguments, add_arguments, leave_out=("threads",))
     made = {"command": command, "commit": source_commit()}
     noted = {**noted, "validation": {**noted.get("validation", {}), **metrics, **judged}}
-    path = checkpoint / CARD_NAME
-    card = path.read_text() if path.is_file() else None
     if completed is not spec:
         noted["measured"] = made
     if any(steps.values()):

@@ -127,8 +127,8 @@ class LeRobot(Source):
 
         Links in the folder are followed: in a cache of the hub all files are.
         """
-        path = Path(os.path.normpath(self.path / name))
-        if not path.is_relative_to(os.path.normpath(self.path)):
+        path = Path(os.path.abspath(self.path / name))
+        if not path.is_relative_to(os.path.abspath(self.path)):
             raise UserError(
                 f"{self.path} names the file {name}, which is outside of it: copy the whole folder."
             )
