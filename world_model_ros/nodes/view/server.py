@@ -158,7 +158,8 @@ class PageServer:
         acts = request.method not in ("GET", "HEAD") or request.path == "/watch"
         origin = request.headers.get("Origin")
         if problem := self.access.problem(request.headers.get("Host", ""), origin, acts):
-            return web.Response(status=403, text=problem + "\n")
+            # It quotes headers, which may hold bytes that are no text.
+            return web.Response(status=403, text=problem.encode(errors="replace").decode() + "\n")
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         token = given if kind == "Bearer" else request.cookies.get(self.access.cookie)
         if request.path == "/" and "token" in request.query:
