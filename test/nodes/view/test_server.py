@@ -189,6 +189,16 @@ def test_nothing_is_answered_elsewhere_without_the_token(make, given):
     assert page.server.viewers == 0
 
 
+def test_the_stream_of_pictures_is_not_compressed_once_more(make):
+    page = make()
+
+    async def conversation(session):
+        async with session.ws_connect("/watch", headers=page.own, compress=15) as watching:
+            assert not watching.compress
+
+    talk(page, conversation)
+
+
 @pytest.mark.parametrize(
     ("host", "header", "status"),
     [

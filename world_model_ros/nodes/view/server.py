@@ -202,7 +202,8 @@ class PageServer:
         """Stream to one viewer, until it leaves or does not keep up at all."""
         if len(self._all) >= MOST_VIEWERS:
             return web.Response(status=503, text=f"{MOST_VIEWERS} viewers watch already: close a page.\n")
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=1024)
+        # Not compressed: nearly all of it is JPEG and PNG, for each viewer anew.
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=1024, compress=False)
         await socket.prepare(request)
         viewer = Viewer(self._newest)
         self._count(joining=viewer)
