@@ -62,7 +62,7 @@ ARGUMENTS = (
 # launch argument -> parameter, type, nodes that have it
 PARAMETERS = (
     ("checkpoint", "checkpoint", str, (*NODES, VIEWER)),
-    ("robot", "robot", str, NODES),
+    ("robot", "robot", str, (*NODES, VIEWER)),
     ("command_interface", "command.interface", str, ("command_node",)),
     ("compressed", "compressed", bool, ("encoder_node", VIEWER)),
     ("autostart", "autostart", bool, (*NODES, VIEWER)),
