@@ -62,7 +62,7 @@ ARGUMENTS = (
 # launch argument -> parameter, type, nodes that have it
 PARAMETERS = (
     ("checkpoint", "checkpoint", str, (*NODES, VIEWER)),
-    ("robot", "robot", str, NODES),
+    ("robot", "robot", str, (*NODES, VIEWER)),
     ("command_interface", "command.interface", str, ("command_node",)),
     ("compressed", "compressed", bool, ("encoder_node", VIEWER)),
     ("autostart", "autostart", bool, (*NODES, VIEWER)),
@@ -92,6 +92,7 @@ def nodes(context):
         robot = read_robot(Path(given["robot"]).expanduser().resolve())
         robot.check(spec, given["checkpoint"])
         take_robot(given, robot)
+        check_joints(robot, given["namespace"])
     elif not given["params_file"]:
         given["params_file"] = str(environment.share() / "config" / "robot_arm.yaml")
     files = [Path(given["params_file"]).expanduser().resolve()] if given["params_file"] else []
@@ -151,6 +152,17 @@ def take_robot(given: dict[str, str], robot: RobotFile) -> None:
     topics = {"camera": camera.topic.removesuffix("/compressed"), "command_topic": robot.command.topic}
     topics["joint_states"] = robot.joints.topics[0] if robot.joints else ""
     given |= {name: given[name] or topic for name, topic in topics.items()}
+
+
+def check_joints(robot: RobotFile, namespace: str) -> None:
+    """Raise UserError for a topic that the remapping of joint_states to the first one would take away."""
+    ours = f"/{namespace.strip('/')}/joint_states".replace("//", "/")
+    for topic in robot.joints.topics[1:] if robot.joints else ():
+        if topic in (ours, "joint_states"):
+            raise UserError(
+                f"{robot.path}: {topic} is not the first of joints.topics, and nothing would be heard on it: "
+                "write it first."
+            )
 
 
 def end_if_refused(event, _context):

@@ -187,6 +187,10 @@ def test_a_robot_file_gives_the_topics_and_arguments_win(arm_checkpoint, robot_f
     assert all(remaps["camera/image_raw"] == "/other" for remaps, _ in given.values())
     from world_model_ros.errors import UserError
 
+    joints = {"names": ["joint1", "joint2"], "topics": ["/arm/joint_states", "/joint_states"]}
+    with pytest.raises(UserError, match="/joint_states is not the first of joints.topics"):
+        described(checkpoint=arm_checkpoint, robot=robot_file(joints=joints))
+    described(checkpoint=arm_checkpoint, robot=robot_file(joints=joints), namespace="left")
     with pytest.raises(UserError, match="block 5 in the checkpoint and 4 in "):
         described(checkpoint=arm_checkpoint, robot=robot_file(block=4))
 

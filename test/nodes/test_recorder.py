@@ -407,9 +407,9 @@ def test_the_keys_of_the_verb(robot_file, observer, processes, tmp_path):
 
 def test_every_type_of_recorded_actions_can_be_subscribed():
     pytest.importorskip("rclpy")
-    from world_model_ros.nodes.recorder_node import MESSAGES
+    from world_model_ros.nodes.messages import STREAMED
 
-    assert set(SOURCES) <= set(MESSAGES)
+    assert set(SOURCES) <= set(STREAMED)
 
 
 PUBLISHER = """

@@ -90,6 +90,10 @@ def test_the_nodes_take_what_the_robot_file_says_and_parameters_win(
     assert (planner["enabled"], list(planner["limits.high"])) == (False, [0.2, 0.3])
     encoder = parameters("encoder_node")
     assert (encoder["compressed"], encoder["image_stamp"], encoder["max_age"]) == (True, "received", 0.5)
+    processes.node(
+        "imagination_node", config=False, checkpoint=arm_checkpoint, robot=robot, autostart="false"
+    )
+    assert parameters("imagination_node")["compressed"] is True  # else it shows no camera
     # Joints that two topics share are both heard.
     senders = [observer.node.create_publisher(JointState, topic, 10) for topic in ("joint_states", "/other")]
 

@@ -14,7 +14,6 @@ from world_model_ros.camera.images import (
     check_frame_size,
     check_goal_norm,
     check_goal_size,
-    decode_compressed,
     decode_image,
 )
 from world_model_ros.model.checkpoint import choose_device, load_checkpoint
@@ -25,7 +24,7 @@ from world_model_ros.monitoring.light import LightMonitor
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.nodes import environment
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import latent_message, nanoseconds, set_stamp
+from world_model_ros.nodes.messages import latent_message, nanoseconds, pixels_of, set_stamp
 from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE, full_names
 from world_model_ros.safety.health import Health
 
@@ -218,17 +217,7 @@ class EncoderNode(ManagedNode):
     def decoded(self, message, topic: str):
         """Return RGB pixels, uint8 (H, W, 3); None after logging why there are none."""
         try:
-            if isinstance(message, CompressedImage):
-                pixels = decode_compressed(message.data, message.format)
-            else:
-                pixels = decode_image(
-                    message.width,
-                    message.height,
-                    message.encoding,
-                    message.step,
-                    bool(message.is_bigendian),
-                    message.data,
-                )
+            pixels = pixels_of(message)
             if topic == self.goal_topic:
                 check_goal_size(pixels.shape, self.frame_shape)
             else:

@@ -13,13 +13,13 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float32
 from trajectory_msgs.msg import JointTrajectory
 
-from world_model_ros.camera.images import ImageRejectedError, decode_compressed, decode_image
+from world_model_ros.camera.images import ImageRejectedError
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.monitoring.imagination_picture import draw, headline, message_picture, square, two_rows
 from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import nanoseconds, set_stamp
+from world_model_ros.nodes.messages import nanoseconds, pixels_of, set_stamp
 from world_model_ros.nodes.polling import Newest, polled_subscription
 from world_model_ros.nodes.qos import FRESH, RELIABLE
 from world_model_ros.nodes.worker import Worker
@@ -270,15 +270,9 @@ class ImaginationNode(ManagedNode):
         if message is None:
             return None
         try:
-            if isinstance(message, CompressedImage):
-                pixels = decode_compressed(message.data, message.format)
-            else:
-                size = message.width, message.height
-                big = bool(message.is_bigendian)
-                pixels = decode_image(*size, message.encoding, message.step, big, message.data)
+            return square(pixels_of(message))
         except ImageRejectedError:  # encoder_node tells why
             return None
-        return square(pixels)
 
     def publish(self, picture: np.ndarray, stamp: int) -> None:
         """Publish a picture, uint8 (H, W, 3), in the forms that somebody subscribes to."""

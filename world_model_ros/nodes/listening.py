@@ -3,14 +3,10 @@
 import time
 
 import rclpy
-from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Float64MultiArray
-from trajectory_msgs.msg import JointTrajectory
 
 from world_model_ros.data.records import types_of
 from world_model_ros.data.robot import RobotFile, Stream
@@ -22,13 +18,9 @@ from world_model_ros.data.stream_check import (
     joint_names,
     short,
 )
-from world_model_ros.nodes.messages import KINDS
+from world_model_ros.nodes.messages import KINDS, STREAMED
 from world_model_ros.nodes.qos import GID, RELIABLE, compatible, describe_policies, endpoint_name, type_name
 
-MESSAGES = {
-    kind.__name__: kind
-    for kind in (Image, CompressedImage, JointState, TwistStamped, Twist, JointTrajectory, Float64MultiArray)
-}
 # Best effort and volatile: matches every publisher. Deep enough that no joint states are lost at 1 kHz.
 ANY = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 # None of a robot's.
@@ -82,7 +74,7 @@ class Listener(Node):
             if now:  # else a simulated clock has not begun
                 watch.take(kind, message, now, publisher)
 
-        self.create_subscription(MESSAGES[kind], topic, heard, ANY)
+        self.create_subscription(STREAMED[kind], topic, heard, ANY)
 
     def listen(self, seconds: float) -> None:
         """Hear all streams for so many seconds of real time, not counting the first discovery."""

@@ -1,19 +1,25 @@
-"""Latents, plans and commands as ROS messages, and stamps as integer nanoseconds."""
+"""Images, latents, plans and commands as ROS messages, and stamps as integer nanoseconds."""
 
 import array
 
 import numpy as np
 from geometry_msgs.msg import Twist, TwistStamped
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from world_model_ros.camera.images import ImageRejectedError
+from world_model_ros.camera.images import ImageRejectedError, decode_compressed, decode_image
 from world_model_ros.errors import NoPlanError
 from world_model_ros.model.config import ActionSpec, CheckpointSpec
 from world_model_ros.planning.timeline import ModelStep
 from world_model_ros.safety.joints import integrate
 from world_model_ros.safety.limits import Limits, PoseKeeper
+
+# Name -> type of the messages that a stream of a robot file may have.
+STREAMED = {
+    kind.__name__: kind
+    for kind in (CompressedImage, Float64MultiArray, Image, JointState, JointTrajectory, Twist, TwistStamped)
+}
 
 
 def nanoseconds(stamp) -> int:
@@ -24,6 +30,14 @@ def nanoseconds(stamp) -> int:
 def set_stamp(stamp, time: int) -> None:
     """Write integer nanoseconds into a message's stamp."""
     stamp.sec, stamp.nanosec = divmod(time, 1_000_000_000)
+
+
+def pixels_of(message: Image | CompressedImage) -> np.ndarray:
+    """Return an image message's RGB pixels, uint8 (H, W, 3). Raises ImageRejectedError."""
+    if isinstance(message, CompressedImage):
+        return decode_compressed(message.data, message.format)
+    m = message
+    return decode_image(m.width, m.height, m.encoding, m.step, bool(m.is_bigendian), m.data)
 
 
 def latent_message(latent: np.ndarray, header) -> Image:

@@ -440,6 +440,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "imagination_node": (
         *MANAGED,
         CHECKPOINT,
+        ROBOT,
         replace(DEVICE, default="cpu"),  # a GPU is the planner's
         PLAN_TIMEOUT,
         Parameter("steps", 8, "Model steps that are imagined.", low=1, high=20, changeable=True),

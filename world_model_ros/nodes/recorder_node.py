@@ -8,14 +8,10 @@ from pathlib import Path
 
 import rclpy.task
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from world_model_ros.data.atomic import check_target
 from world_model_ros.data.ingest import Rules
@@ -24,6 +20,7 @@ from world_model_ros.data.records import types_of
 from world_model_ros.data.robot import Stream, read_robot
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
+from world_model_ros.nodes.messages import STREAMED
 from world_model_ros.nodes.polling import polled_subscription
 from world_model_ros.nodes.qos import GID, type_name
 from world_model_ros.nodes.record import KEYS, Keyboard, Screen
@@ -34,10 +31,6 @@ READ_EVERY = 0.02  # seconds; messages wait in the middleware meanwhile
 DRAW_EVERY = 0.5
 LOOK_EVERY = 0.5
 DEPTHS = {"camera": 90, "joints": 5000, "actions": 1000}  # messages that may wait while the node is busy
-MESSAGES = {
-    kind.__name__: kind
-    for kind in (CompressedImage, Float64MultiArray, Image, JointState, JointTrajectory, Twist, TwistStamped)
-}
 
 
 class Input:
@@ -63,7 +56,7 @@ class Input:
             self.close()
             topic, kind = self._made = wanted
             profile = QoSProfile(depth=DEPTHS[self.stream.role], reliability=ReliabilityPolicy.BEST_EFFORT)
-            self._subscription = polled_subscription(self.node, MESSAGES[kind], topic, profile)
+            self._subscription = polled_subscription(self.node, STREAMED[kind], topic, profile)
         return absent
 
     def _find(self) -> tuple[tuple, str]:
@@ -72,7 +65,7 @@ class Input:
         for topic in self._topics:
             types = {info.topic_type for info in self.node.get_publishers_info_by_topic(topic)}
             for kind in self.kinds:
-                if type_name(MESSAGES[kind]) in types:
+                if type_name(STREAMED[kind]) in types:
                     return (topic, kind), ""
             if types and not wrong:
                 wrong = f"{topic} has {min(types)}, {' or '.join(self.kinds)} is needed"
@@ -80,7 +73,7 @@ class Input:
 
     def _others(self) -> str:
         """Return which topics have the right type."""
-        names = {type_name(MESSAGES[kind]) for kind in self.kinds}
+        names = {type_name(STREAMED[kind]) for kind in self.kinds}
         found = [
             topic
             for topic, types in self.node.get_topic_names_and_types()
@@ -219,7 +212,7 @@ class RecorderNode(Node):
             self.screen.say(", ".join(f"{key} {command}" for key, command in KEYS.items()))
         try:
             while not loop.stopping and not self.quitting:
-                # The executor wakes up for every message, also for those that it does not handle.
+                # At this pace, also where /clock wakes the executor more often.
                 time.sleep(READ_EVERY)
                 loop.spin(0.0)
                 self.read()

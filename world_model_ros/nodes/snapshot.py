@@ -11,8 +11,8 @@ import numpy as np
 import rclpy
 from sensor_msgs.msg import CompressedImage, Image
 
-from world_model_ros.camera.images import decode_compressed, decode_image
 from world_model_ros.errors import UserError
+from world_model_ros.nodes.messages import pixels_of
 from world_model_ros.nodes.qos import FRESH
 
 PATIENCE = 60.0  # seconds without a message
@@ -30,12 +30,7 @@ def snapshot(topic: str, file: Path, skip: int = 0) -> None:
         rclpy.spin_once(node, timeout_sec=PATIENCE)
         if len(messages) == before:
             raise UserError(f"no message on {topic} for {PATIENCE:.0f} s: is its node running?")
-    message = messages[-1]
-    if kind is CompressedImage:
-        pixels = decode_compressed(message.data, message.format)
-    else:
-        size, big = (message.width, message.height), bool(message.is_bigendian)
-        pixels = decode_image(*size, message.encoding, message.step, big, message.data)
+    pixels = pixels_of(messages[-1])
     if not cv2.imwrite(str(file), np.ascontiguousarray(pixels[..., ::-1])):
         raise UserError(f"{file} cannot be written: give a .png or .jpg in a folder that exists.")
     print(f"{file}: {pixels.shape[1]} x {pixels.shape[0]}")

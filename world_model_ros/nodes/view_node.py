@@ -18,10 +18,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import SetBool, Trigger
 
-from world_model_ros.camera.images import ImageRejectedError, decode_compressed, decode_image
+from world_model_ros.camera.images import ImageRejectedError
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.managed import STATE
+from world_model_ros.nodes.messages import pixels_of
 from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE, type_name
 from world_model_ros.nodes.running import ExecutorLoop
 from world_model_ros.nodes.view.access import Access, listen
@@ -298,10 +299,7 @@ def encoded(message: Image | CompressedImage) -> bytes:
         # A mosaic or a depth picture in a file is not what it looks like.
         if len(data) <= PASSED_ON and data.startswith(STARTS) and not _special(message.format):
             return data
-        pixels = decode_compressed(data, message.format)
-    else:
-        m = message
-        pixels = decode_image(m.width, m.height, m.encoding, m.step, bool(m.is_bigendian), m.data)
+    pixels = pixels_of(message)
     height, width = pixels.shape[:2]
     if (longer := max(height, width)) > LARGEST:
         size = max(1, width * LARGEST // longer), max(1, height * LARGEST // longer)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 from concurrent.futures import Future
 
@@ -186,6 +187,35 @@ def test_nothing_is_answered_elsewhere_without_the_token(make, given):
     talk(page, conversation, **options)
     assert page.pressed == []
     assert page.server.viewers == 0
+
+
+def test_the_stream_of_pictures_is_not_compressed_once_more(make):
+    page = make()
+
+    async def conversation(session):
+        async with session.ws_connect("/watch", headers=page.own, compress=15) as watching:
+            assert not watching.compress
+
+    talk(page, conversation)
+
+
+@pytest.mark.parametrize(
+    ("host", "header", "status"),
+    [
+        ("localhost", b"Host: \xff", 403),
+        ("0.0.0.0", b"Host: a\r\nOrigin: http://\xff", 403),
+        ("0.0.0.0", b"Host: a\r\nAuthorization: Bearer \xff", 401),
+        ("0.0.0.0", b"Host: a\r\nCookie: world_model_ros_%d=\xff", 401),
+    ],
+)
+def test_headers_that_are_no_text_are_refused_without_a_traceback(make, caplog, host, header, status):
+    page = make(host)
+    header = header.replace(b"%d", str(page.access.port).encode())
+    with socket.create_connection(("127.0.0.1", page.access.port), timeout=WAIT) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n" + header + b"\r\nConnection: close\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            assert int(answer.readline().split()[1]) == status
+    assert not caplog.records
 
 
 def test_the_address_with_the_token_opens_the_page_and_the_rest_follows(make):

@@ -89,7 +89,8 @@ class Access:
 
     def allows(self, token: str | None) -> bool:
         """Return whether this is the token, in a time that does not depend on how much of it is right."""
-        return hmac.compare_digest((token or "").encode(), self.token.encode())
+        given = (token or "").encode(errors="surrogateescape")  # a header may hold any bytes
+        return hmac.compare_digest(given, self.token.encode())
 
     def problem(self, host: str, origin: str | None, acts: bool) -> str:
         """Return why a request is refused whatever its token, or "".

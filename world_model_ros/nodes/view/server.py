@@ -158,7 +158,8 @@ class PageServer:
         acts = request.method not in ("GET", "HEAD") or request.path == "/watch"
         origin = request.headers.get("Origin")
         if problem := self.access.problem(request.headers.get("Host", ""), origin, acts):
-            return web.Response(status=403, text=problem + "\n")
+            # It quotes headers, which may hold bytes that are no text.
+            return web.Response(status=403, text=problem.encode(errors="replace").decode() + "\n")
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         token = given if kind == "Bearer" else request.cookies.get(self.access.cookie)
         if request.path == "/" and "token" in request.query:
@@ -201,7 +202,8 @@ class PageServer:
         """Stream to one viewer, until it leaves or does not keep up at all."""
         if len(self._all) >= MOST_VIEWERS:
             return web.Response(status=503, text=f"{MOST_VIEWERS} viewers watch already: close a page.\n")
-        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=1024)
+        # Not compressed: nearly all of it is JPEG and PNG, for each viewer anew.
+        socket = web.WebSocketResponse(heartbeat=HEARTBEAT, max_msg_size=1024, compress=False)
         await socket.prepare(request)
         viewer = Viewer(self._newest)
         self._count(joining=viewer)
