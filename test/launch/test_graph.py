@@ -46,6 +46,7 @@ def test_the_starter_starts_every_node_of_the_launch_file_with_its_parameters():
     assert "goals:=0" in lines["sim_node"]
     assert not any("imagination" in word for word in lines["sim_node"])
     assert all("checkpoint:='/somewhere'" in lines[name] for name in starter.NODES[1:])
+    assert "checkpoint:='/o''brien'" in starter.commands(values("/o'brien"))["planner_node"]
     assert all("--params-file" in line for line in lines.values())
 
 

@@ -250,9 +250,13 @@ def test_a_start_is_refused_with_the_streams_and_their_rates(robot_file, start_r
     rig.without = {"/wrist/image_raw/compressed"}
     observer.node.destroy_publisher(rig.publishers["/wrist/image_raw/compressed"])
     answers, sentences = [], (" Hz, 500 Hz are declared", "nobody publishes")
-    rig.until(
-        lambda: answers.append(rig.command("start")[1]) or all(words in answers[-1] for words in sentences)
-    )
+
+    def told():
+        answers.append(rig.command("start")[1])
+        # On a busy machine the joints come late, too, for a moment.
+        return all(words in answers[-1] for words in sentences) and "joints" not in answers[-1]
+
+    rig.until(told)
     assert "front (/front/image_raw) arrives at " in answers[-1]
     assert "wrist (/wrist/image_raw) does not arrive, 2 Hz are declared: nobody publishes" in answers[-1]
     assert "of its type there are /front/image_raw" in answers[-1]

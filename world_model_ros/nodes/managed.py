@@ -67,7 +67,6 @@ class ManagedNode(LifecycleNode):
         self._made: list = []
         self._kept: dict = {}  # topic -> call that delivers the newest command that came while not active
         self._mismatches: dict = {}  # topic -> [our profile, whether we publish, reports to wait for names]
-        self._polled: dict = {}  # topic -> our profile: no event tells of a mismatch there
         self._health: tuple[Health, str, dict[str, str]] | None = None
         self._health_lock = threading.Lock()  # worker threads report, too
         self._ended = False
@@ -146,7 +145,6 @@ class ManagedNode(LifecycleNode):
         """Subscribe to messages that are read when they are needed, instead of one by one: see polling.py."""
         made = polled_subscription(self, kind, topic, profile)
         self._made.append((self.destroy_subscription, made))
-        self._polled[topic] = profile
         return made
 
     def newest_joints(self, topic: str) -> NewestJoints:
@@ -229,9 +227,6 @@ class ManagedNode(LifecycleNode):
         self._mismatches[topic] = [profile, publishing, NAME_REPORTS]
 
     def _log_mismatches(self) -> None:
-        for topic, profile in self._polled.items():
-            if describe_mismatch(self, topic, profile, False):
-                self._mismatches.setdefault(topic, [profile, False, NAME_REPORTS])
         for topic, (profile, publishing, left) in list(self._mismatches.items()):
             problem = describe_mismatch(self, topic, profile, publishing, wait=left > 0)
             if problem is None:
@@ -409,7 +404,6 @@ class ManagedNode(LifecycleNode):
             self.tear_down()
         finally:
             self._kept.clear()
-            self._polled.clear()
             while self._made:
                 destroy, made = self._made.pop()
                 destroy(made)

@@ -9,7 +9,7 @@ def polled_subscription(node, kind, topic: str, profile) -> Subscription:
     """Subscribe to messages that are read when they are needed and wake no executor.
 
     Without events: to wait for one is to wait for the reader, and a reader with unread messages never lets an
-    executor sleep. So an incompatible quality of service has to be looked for (``describe_mismatch``).
+    executor sleep. With a best-effort, volatile ``profile`` nobody's quality of service is incompatible.
     """
     events = SubscriptionEventCallbacks(use_default_callbacks=False)
     return node.create_subscription(

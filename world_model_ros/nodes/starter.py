@@ -147,8 +147,12 @@ def commands(values: dict[str, str]) -> dict[str, list[str]]:
         for node in nodes
     }
     if values.get("view") == "true":
-        host = values["view_host"].replace("'", "''")
-        page = ("-p", f"host:='{host}'", "-p", f"port:={values['view_port']}")
+        page = (
+            "-p",
+            f"host:={_yaml('view_host', values['view_host'])}",
+            "-p",
+            f"port:={values['view_port']}",
+        )
         lines[PAGE] = [
             *(sys.executable, "-m", "world_model_ros.nodes", PAGE, "--ros-args"),
             *("-r", f"__node:={PAGE}", "--params-file", parameters, *page),
@@ -157,7 +161,7 @@ def commands(values: dict[str, str]) -> dict[str, list[str]]:
 
 
 def _yaml(name: str, value: str) -> str:
-    return f"'{value}'" if name in ("task", "checkpoint") else value
+    return "'" + value.replace("'", "''") + "'" if name in ("task", "checkpoint", "view_host") else value
 
 
 def start_processes(lines: dict[str, list[str]]) -> int:
