@@ -323,19 +323,31 @@ class Observer:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.clients, self.asked = {}, []
+        self.notes = []  # functions that return what is worth knowing when a wait fails
+        self.collected = []  # all lists that ``collect`` has returned
 
     def collect(self, kind, topic, qos=100):
         """Return the list that messages on ``topic`` go into."""
         messages = []
+        self.collected.append(messages)
         self.node.create_subscription(kind, topic, messages.append, qos)
         return messages
+
+    def drain(self):
+        """Hear what has come so far: spin until several times in a row nothing was waiting."""
+        heard = []
+        while len(heard) < 5 or heard[-1] != heard[-5]:
+            self.executor.spin_once(timeout_sec=0)
+            heard.append(sum(map(len, self.collected)))
 
     def until(self, condition, seconds=TIMEOUT, again=None):
         """Spin until ``condition()``; ``again()`` is called 20 times a second. Fails after ``seconds``."""
         end = time.monotonic() + seconds
         next_time = time.monotonic()
         while not condition():
-            assert time.monotonic() < end, f"waited {seconds:.0f} s in vain"
+            assert time.monotonic() < end, (
+                f"waited {seconds:.0f} s in vain; {[note() for note in self.notes]}"
+            )
             if again and time.monotonic() >= next_time:
                 again()
                 next_time = time.monotonic() + 0.05

@@ -42,6 +42,7 @@ class Robot:
         self._health_kind = DiagnosticStatus, latched
         self.executed = observer.collect(JointState, "command/executed", 1000)
         self.status = observer.collect(String, "status", latched)
+        observer.notes.append(lambda: [message.data for message in self.status[-5:]])
         self.clock = lambda: node.get_clock().now().nanoseconds
 
     def stamp(self, message, time=None):

@@ -23,6 +23,11 @@ def reach(command):
     return np.array([point.positions for point in command.points])
 
 
+def seconds(message):
+    """Return a message's stamp."""
+    return message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+
+
 def in_hold(arm, observer, ask):
     arm.get_moving()
     observer.until(lambda: arm.state() == "HOLD", again=arm.supply)
@@ -66,9 +71,15 @@ def test_fault_48_no_command_asks_an_arm_that_was_moved_by_hand_back(arm, observ
     come(arm, observer, ask)
     feed = arm.publish_joints if come is in_waiting else arm.supply
     observer.repeat(feed, 10)
+    observer.drain()
     arm.commands.clear()
     arm.pose = [MOVED, -MOVED]
-    moved = arm.clock()
+
+    def near(command):
+        return np.abs(reach(command) - arm.pose).max() <= SPEED * PERIOD + 1e-9
+
+    if come in (in_hold, in_fault):
+        observer.until(lambda: arm.commands and near(arm.commands[-1]), again=feed)  # it knows the new place
     observer.repeat(feed, 30)
     if come is when_inactive:
         assert not arm.commands
@@ -79,10 +90,12 @@ def test_fault_48_no_command_asks_an_arm_that_was_moved_by_hand_back(arm, observ
     node.send_signal(signal.SIGINT)  # the last message too
     observer.until(lambda: node.poll() is not None, again=arm.publish_joints)
     observer.repeat(lambda: None, 5)
-    later = arm.commands[3:]  # what was on its way when the arm was moved
-    for command in later:
-        assert np.abs(reach(command) - arm.pose).max() <= SPEED * PERIOD + 1e-9, (command, moved)
-    if come is not in_released:
+    # From the first command on that was made after the measured pose has come.
+    later = list(itertools.dropwhile(lambda command: not near(command), arm.commands))
+    assert all(map(near, later)), later
+    if come is in_released:
+        assert len(later) == len(arm.commands)
+    else:
         assert later  # it is held where it is
 
 
@@ -122,16 +135,21 @@ def test_fault_53_a_released_topic_is_silent_and_taking_over_ramps_up(
     count = len(any_robot.commands), len(any_robot.executed)
     observer.repeat(any_robot.drive, 30)
     assert count == (len(any_robot.commands), len(any_robot.executed))
+
     # Taking over: not without joints.
+    def blind():
+        any_robot.beat()
+        any_robot.publish_latent()
+        any_robot.publish_plan((0.4, 0.4))
+
+    observer.repeat(blind, 10)  # the last joints may be on their way
     calls = itertools.count(2)
 
     def without_joints():
         # A call that is in the first heartbeat heard after the release counts as one before it: again.
         if any_robot.state() == "RELEASED":
             any_robot.report("planner_node", enabled="true", enable_calls=str(next(calls)), goal="true")
-        any_robot.beat()
-        any_robot.publish_latent()
-        any_robot.publish_plan((0.4, 0.4))
+        blind()
 
     observer.until(
         lambda: any_robot.state() == "WAITING" and "joint_states" in any_robot.reason(), again=without_joints
@@ -143,9 +161,10 @@ def test_fault_53_a_released_topic_is_silent_and_taking_over_ramps_up(
         again=lambda: without_joints() or any_robot.publish_joints(),
     )
     speeds = [m.velocity[0] for m in any_robot.executed if m.velocity[0]]
-    assert speeds[0] <= 0.4 * 0.1 + 0.05  # a tick may come a little late
-    assert len(speeds) >= 8
-    assert max(np.diff(speeds)) <= 0.4 * 0.3
+    moments = np.array([seconds(m) for m in any_robot.executed if m.velocity[0]])
+    # From 0 to 0.4 in half a second, whenever the control steps come on a busy machine.
+    ramp = 0.4 * (moments - moments[0] + 2 * PERIOD) / 0.5
+    assert np.all(speeds <= ramp), list(zip(moments - moments[0], speeds, strict=True))
 
 
 def test_fault_53_reset_takes_a_released_robot_back_and_a_release_ends_the_sending_in_a_fault(
@@ -188,7 +207,8 @@ def test_fault_53_a_release_outlives_the_process(any_robot, observer, start_comm
     node.wait()
     any_robot.status.clear()
     start_command(any_robot)
-    any_robot.commands.clear()  # of the killed one a stop may still be on its way
+    observer.drain()
+    any_robot.commands.clear()  # of the killed one
     observer.until(lambda: any_robot.state() == "RELEASED", again=any_robot.drive)
     assert not any(map(any_robot.moves, any_robot.commands))
     any_robot.commands.clear()

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-NORM_MARGIN = 0.1  # of the range's width, on either side
+NORM_MARGIN = 0.2  # of the range's width, on either side
 RECENT = 100  # model steps of which the share without a surprise is watched
 ENOUGH = 20  # of them, before that share counts
 SHARE = 0.05  # of them that may go without a surprise

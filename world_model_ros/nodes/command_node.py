@@ -179,6 +179,7 @@ class CommandNode(ManagedNode):
         def on_health(message: DiagnosticStatus) -> None:
             values = {pair.key: pair.value for pair in message.values}
             if values.get(INSTANCE) != self.instance:
+                self.take_joints()  # a take-over needs those that come after it
                 reason, state = message.message.partition("\n")[0], values.get(STATE, "active")
                 self.commander.report(
                     name, time.monotonic_ns(), health_of(message), reason, state, values=values
@@ -274,6 +275,7 @@ class CommandNode(ManagedNode):
             if problem := kept.end():
                 self.get_logger().warning(problem)
         if self.commander is not None:
+            self.take_joints()  # what has come so far is of before
             response.message = self.commander.reset()
             self.commands.reset()
         return response
