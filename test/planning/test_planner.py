@@ -16,6 +16,7 @@ from world_model_ros.model.config import (
 )
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.objective import (
+    GoalDistance,
     WithOodPenalty,
     WithRiskPenalty,
     WithSquaredDistance,
@@ -338,10 +339,22 @@ def test_with_a_penalty_no_plan_leads_to_the_event(risk_penalty, beyond):
     assert (way.max() > 0.1) == beyond
 
 
-def test_the_penalty_is_for_the_highest_probability_so_far():
+def test_the_penalty_is_for_the_highest_probability_of_the_horizon():
     metric = WithRiskPenalty(squared_distance, lambda latents: latents[..., 0], weight=10.0)
     latents = torch.tensor([[0.1, 0.0], [0.5, 0.0], [0.0, 0.0]])
-    np.testing.assert_allclose(metric(latents, torch.zeros(2)), [0.01 + 1, 0.25 + 5, 0 + 5], rtol=1e-6)
+    np.testing.assert_allclose(metric(latents, torch.zeros(2)), [0.01 + 5, 0.25 + 5, 0 + 5], rtol=1e-6)
+
+
+def test_a_plan_that_reaches_the_goal_and_then_leads_to_the_event_is_no_good_plan():
+    model = Edge()
+    metric = WithRiskPenalty(squared_distance, model.risk, weight=100.0)
+    here, goal = (torch.from_numpy(latent(x, 0.0))[None] for x in (0.0, 0.05))
+    cost = GoalDistance(model, here[None], torch.zeros(1, 0, 10), goal, metric, free_arrival=True)
+    arrives, stands = torch.full((5, 2), 0.2), torch.zeros(5, 2)  # m/s, for five times 0.05 s
+    blocks = torch.stack([torch.stack([arrives, stands]), torch.stack([arrives, 2 * arrives])])
+    candidates = ((blocks - model.mean) / model.std).flatten(2)[None]
+    stops, goes_on = cost(candidates)[0]
+    assert stops < 1 < goes_on
 
 
 @pytest.mark.parametrize("setting", ["ood_penalty", "risk_penalty", "squared_distance_weight"])

@@ -58,6 +58,7 @@ DEFAULTS = {
     "object": _TEMPORAL
     | {
         "stand_still_margin": 0.07,
+        "risk_penalty": 100.0,
         "replan_tolerance": 0.35,
         "ood_penalty": 0.0,
         "squared_distance_weight": 0.0,

@@ -102,9 +102,10 @@ class WithOodPenalty:
 
 @dataclass(frozen=True)
 class WithRiskPenalty:
-    """A metric, and a penalty for the probability that an event happens on the way.
+    """A metric, and a penalty for the probability that an event happens.
 
-    What has happened stays: the penalty is for the largest probability so far.
+    The penalty is for the largest probability within the horizon, also where the goal is reached before it:
+    a robot that arrives with nothing but the event ahead has no other plan left.
     """
 
     metric: Metric
@@ -113,7 +114,7 @@ class WithRiskPenalty:
 
     def __call__(self, latents: Tensor, goals: Tensor) -> Tensor:
         """Return the distances (..., H) of latents (..., H, D), one after the other in time, to goals."""
-        return self.metric(latents, goals) + self.weight * self.risk(latents).cummax(-1).values
+        return self.metric(latents, goals) + self.weight * self.risk(latents).amax(-1, keepdim=True)
 
 
 class GoalDistance:
