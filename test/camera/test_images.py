@@ -15,6 +15,7 @@ from world_model_ros.camera.images import (
     Complaints,
     ImageRejectedError,
     check_frame_size,
+    check_goal_contrast,
     check_goal_norm,
     check_goal_size,
     decode_compressed,
@@ -434,6 +435,17 @@ def test_a_trouble_whose_numbers_change_is_the_same_trouble():
     assert late == [True, False, False]
     assert complaints.trouble("t", "its stamp is 0.31 s ahead")
     assert [complaints.trouble("t", f"its encoding is {e}") for e in ("16UC1", "32FC1")] == [True, True]
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (128, 128, 128), (255, 255, 255), (30, 90, 200)])
+def test_a_goal_of_one_colour_is_refused_also_with_noise(colour):
+    picture = np.full((48, 64, 3), colour, np.uint8)
+    noise = np.random.default_rng(0).integers(-2, 3, picture.shape)
+    for pixels in (picture, np.clip(picture + noise, 0, 255).astype(np.uint8)):
+        with pytest.raises(ImageRejectedError, match="one colour everywhere"):
+            check_goal_contrast(pixels)
+    picture[20:26, 20:26] = (255, 128, 0)
+    check_goal_contrast(picture)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

@@ -417,8 +417,16 @@ def test_fault_45_a_goal_out_of_the_latent_norm_range_is_refused_and_named(
     goals, node = Goals(observer), start(processes, folder)
     goals.begin()
     goals.send(1, noise(1))
-    observer.until(lambda: "900000.0 to 2100000.0 is usual" in node.log.read_text())
+    observer.until(lambda: "800000.0 to 2200000.0 is usual" in node.log.read_text())
     assert "goal/image was rejected: the picture is like none seen in training" in node.log.read_text()
+    assert not goals.latents
+
+
+def test_fault_45_a_goal_of_one_colour_is_refused_and_named(processes, checkpoint, observer):
+    goals, node = Goals(observer), start(processes, checkpoint)
+    goals.begin()
+    goals.send(1, np.full_like(noise(1), 128))
+    observer.until(lambda: "it has one colour everywhere" in node.log.read_text())
     assert not goals.latents
 
 

@@ -10,6 +10,7 @@ def image(stamp, value=0, **fields):
     from sensor_msgs.msg import Image
 
     pixels = np.full((96, 96, 3), value, np.uint8)
+    pixels[:24, :24] = 255 - value
     message = Image(height=96, width=96, encoding="rgb8", step=288, data=pixels.tobytes())
     message.header.stamp.sec = stamp
     for name, content in fields.items():

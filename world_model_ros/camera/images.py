@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 MAX_SIDE = 16384
+LEAST_CONTRAST = 3.0  # standard deviation of a goal picture, of 255, in one of the colours at least
 MAX_PIXELS = 64 << 20  # of a compressed image: a few bytes can claim gigabytes
 
 
@@ -206,6 +207,16 @@ def check_goal_size(goal: tuple, camera: tuple | None) -> None:
         raise ImageRejectedError(
             f"it is {goal[1]} x {goal[0]}, the camera's frames are {camera[1]} x {camera[0]}: "
             "take the goal image with the same camera"
+        )
+
+
+def check_goal_contrast(pixels: np.ndarray) -> None:
+    """Raise ImageRejectedError when a goal (H, W, 3) uint8 has one colour everywhere, up to noise."""
+    if pixels.std(axis=(0, 1)).max() < LEAST_CONTRAST:
+        colour = ", ".join(f"{value:.0f}" for value in pixels.mean(axis=(0, 1)))
+        raise ImageRejectedError(
+            f"it has one colour everywhere (red, green, blue {colour} of 255): take the picture with the "
+            "robot's own camera, uncovered, with the goal in view"
         )
 
 

@@ -12,6 +12,7 @@ from world_model_ros.camera.frames import CameraState, FrameGate, FrameRules
 from world_model_ros.camera.images import (
     ImageRejectedError,
     check_frame_size,
+    check_goal_contrast,
     check_goal_norm,
     check_goal_size,
     decode_image,
@@ -198,6 +199,7 @@ class EncoderNode(ManagedNode):
             problem = self.gate.look(pixels)
             if problem:
                 raise ImageRejectedError(problem)
+            check_goal_contrast(pixels)
             latent = self.embed(pixels)
             check_goal_norm(float(np.linalg.norm(latent)), self.norms)
         except ImageRejectedError as reason:
