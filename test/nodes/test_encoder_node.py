@@ -60,9 +60,10 @@ def test_latents_carry_the_stamp_and_are_the_models(processes, observer, checkpo
     encoder(processes, checkpoint)
     publisher = observer.node.create_publisher(Image, "camera/image_raw", 10)
     observer.until(lambda: latents, again=lambda: publisher.publish(image(7, 120)))
+    pixels = np.frombuffer(bytes(image(7, 120).data), np.uint8).reshape(1, 96, 96, 3)
     model, spec = load_checkpoint(checkpoint)
     with torch.inference_mode():
-        expected = model.encode(prepare_images(np.full((1, 96, 96, 3), 120, np.uint8), spec.image))[0]
+        expected = model.encode(prepare_images(pixels, spec.image))[0]
     values = np.frombuffer(latents[0].data, np.float32)
     assert latents[0].header.stamp.sec == 7
     assert np.allclose(values, expected.numpy(), atol=1e-5)

@@ -178,7 +178,7 @@ def test_a_fault_is_logged_as_an_error_a_hold_as_a_warning_each_once():
         ("warning", "dark"),
         ("warning", "frozen"),
         ("error", "broken"),
-        ("info", "works again"),
+        ("info", "what was reported last no longer holds"),
     ]
     assert node._health_out.messages == ["fine", "dark", "frozen", "broken", "fine"]
 

@@ -1,9 +1,11 @@
 """A checkpoint whose actions mean something else than the task's is refused, with both sides."""
 
 import dataclasses
+import importlib.util
 
 import pytest
 
+from world_model_ros import cli
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import interface_differences, read_spec
 from world_model_ros.nodes import starter
@@ -72,3 +74,19 @@ def test_the_simulation_does_not_start_with_a_checkpoint_of_other_actions(spec, 
     values = starter.DEFAULTS | {"checkpoint": str(folder)}
     with pytest.raises(UserError, match="frame 'tool0' in the checkpoint and 'panda_link0' in reach"):
         starter.check(values)
+
+
+def test_a_checkpoint_of_another_task_gets_a_warning():
+    values = starter.DEFAULTS | {"task": "push", "checkpoint": "models/reach"}
+    assert "the checkpoint was trained on reach, this is push" in starter.other_task(values)
+    assert starter.other_task(values | {"task": "reach"}) == ""
+
+
+def test_without_rclpy_the_simulation_says_what_is_missing_before_anything_starts(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "rclpy" else find(name, *a)
+    )
+    monkeypatch.setattr(starter, "start_processes", lambda _: pytest.fail("nodes were started"))
+    assert cli.main(["sim", "--task", "reach"]) == 2
+    assert "this Python has no rclpy" in capsys.readouterr().err

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from world_model_ros.evaluation.violations import Episode, replay, stage_violation
+from world_model_ros.sim.lockstep import missed_because
 from world_model_ros.sim.tasks import make_world
 from world_model_ros.sim.tasks.glass import BOARD, HEIGHT, edge_distance, standing, stands
 
@@ -46,6 +47,7 @@ def test_over_an_edge_the_glass_falls_and_stays_down(world, speed):
     assert state[4] < HEIGHT / 2 + 0.01
     assert not stands(state)
     assert not world.criteria(start)["standing"]
+    assert missed_because(world, start) == "fallen"
     assert world.distance(start) > BOARD / 2
     resting = world.state()
     for _ in range(10):

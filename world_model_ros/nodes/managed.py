@@ -251,7 +251,7 @@ class ManagedNode(LifecycleNode):
         if not quiet and (before or (Health.FINE, ""))[:2] != (health, reason):
             # Three lines, as rclpy allows one severity for each line of code.
             if health is Health.FINE:
-                self.get_logger().info("works again")
+                self.get_logger().info("what was reported last no longer holds")
             elif health is Health.FAULT:
                 self.get_logger().error(reason)
             else:

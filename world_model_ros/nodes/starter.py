@@ -75,6 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     values = launch_values(arguments)
     check(values)
+    if importlib.util.find_spec("rclpy") is None:
+        raise UserError(
+            "this Python has no rclpy: activate the environment of `make setup` (. .venv/bin/activate), or "
+            "source ROS 2."
+        )
+    if warning := other_task(values):
+        print(warning, file=sys.stderr)
     environment.prepare(local=True)
     with_launch = importlib.util.find_spec("launch_ros") and _installed()
     signal.signal(signal.SIGINT, handler)
@@ -121,6 +128,19 @@ def check(values: dict[str, str]) -> None:
     values["checkpoint"] = str(Path(folder).resolve())
     if values["view"] == "true":
         check_page(values["view_host"], int(values["view_port"]))
+
+
+def other_task(values: dict[str, str]) -> str:
+    """Return a warning where the checkpoint was trained on another task, or ""."""
+    from world_model_ros.model.config import read_spec
+
+    trained = read_spec(values["checkpoint"]).training.get("task")
+    if not trained or trained == values["task"]:
+        return ""
+    return (
+        f"warning: the checkpoint was trained on {trained}, this is {values['task']}: expect the robot to be "
+        "held, since nothing looks as in training."
+    )
 
 
 def check_page(host: str, port: int) -> None:

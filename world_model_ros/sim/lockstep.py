@@ -154,6 +154,8 @@ def missed_because(world: Task, goal: np.ndarray) -> str:
     if world.success(goal):
         return "reached too late to stay"
     criteria = world.criteria(goal)
+    if not criteria.get("standing", True):
+        return "fallen"
     return "in place but turned" if criteria.get("position") else "not arrived"
 
 
