@@ -39,6 +39,8 @@ from world_model_ros.nodes.view.access import listen
 from world_model_ros.sim.tasks import DEFAULT_TASK, find_task, stated_task
 
 WATCHED = ((Image, "imagination"), (Path, "plan/path"), (MarkerArray, "plan/candidates"))
+ASK_AGAIN = 2.0  # seconds for the recorder's answer
+ALREADY = "an episode is being recorded already"
 SETTLE = 2.0  # seconds after a change of who looks that do not count
 
 
@@ -84,7 +86,7 @@ class Observer:
     def __init__(self, node: Node, robot: File):
         self.node, self.robot = node, robot
         self.seen = {topic: 0 for _, topic in WATCHED} | {"page": 0}  # messages, and the page's pictures
-        self.recording = False
+        self.recording, self.refused, self.opened = False, "", 0
 
     def count(self, name: str, number: int = 1) -> None:
         """Count what came."""
@@ -93,7 +95,7 @@ class Observer:
     @contextlib.contextmanager
     def looking(self) -> Iterator[dict[str, subprocess.Popen]]:
         """Look; yields the processes that run for it."""
-        self.seen, self.recording = dict.fromkeys(self.seen, 0), False
+        self.seen, self.recording, self.refused = dict.fromkeys(self.seen, 0), False, ""
         sockets, nodes = listen("localhost", 0), {}
         port = sockets[0].getsockname()[1]
         for listening in sockets:
@@ -104,7 +106,8 @@ class Observer:
         ]
         try:
             nodes["view_node"] = _start("view_node", port=port)
-            out = self.robot.with_name("recorded.h5")
+            self.opened += 1
+            out = self.robot.with_name(f"recorded_{self.opened}.h5")
             nodes["recorder_node"] = _start(
                 "recorder_node", robot=f"'{self.robot}'", out=f"'{out}'", use_sim_time="true"
             )
@@ -127,7 +130,8 @@ class Observer:
         async with aiohttp.ClientSession() as session:
             while True:
                 try:
-                    watching = await session.ws_connect(f"http://localhost:{port}/watch")
+                    page = f"http://localhost:{port}"
+                    watching = await session.ws_connect(f"{page}/watch", headers={"Origin": page})
                     break
                 except aiohttp.ClientConnectionError:
                     await asyncio.sleep(0.1)  # view_node is starting
@@ -142,14 +146,18 @@ class Observer:
     def record(self) -> Callable[[], bool]:
         """Return what asks the recorder to begin until it does, and tells whether it has."""
         client = self.node.create_client(Trigger, "recorder/start")
-        asked = None
+        asked, when = None, 0.0
 
         def begun() -> bool:
-            nonlocal asked
+            nonlocal asked, when
+            if asked and time.monotonic() > when + ASK_AGAIN:
+                asked = None  # its answer was lost: a service is found before it has found who asks
             if asked and asked.done():
-                self.recording, asked = self.recording or asked.result().success, None
+                self.refused = asked.result().message
+                self.recording = asked.result().success or ALREADY in self.refused
+                asked = None
             if not self.recording and asked is None and client.service_is_ready():
-                asked = client.call_async(Trigger.Request())
+                asked, when = client.call_async(Trigger.Request()), time.monotonic()
             return self.recording
 
         return begun
@@ -183,7 +191,8 @@ def measure(processes: dict, spec: CheckpointSpec, robot: File, pairs: int, seco
         end = time.monotonic() + PLAN_TIMEOUT
         while not condition():
             if time.monotonic() > end:
-                raise UserError(f"nothing for {PLAN_TIMEOUT:.0f} s, no {what}")
+                why = f": {observer.refused}" if observer.refused else ""
+                raise UserError(f"nothing for {PLAN_TIMEOUT:.0f} s, no {what}{why}")
             spin(0.1)
 
     rclpy.init()
