@@ -1,6 +1,18 @@
 """YAML as configuration needs it: plain data, each part written out. Importing this imports PyYAML."""
 
+from pathlib import Path
+
 import yaml
+
+LONGEST = 1 << 20  # bytes of a file, unless a caller says less
+
+
+class NotPlainError(ValueError):
+    """Why a text is no plain YAML: ``problem``, a phrase, and its ``line``, from 1, where that is known."""
+
+    def __init__(self, problem: str, line: int | None = None):
+        super().__init__(problem)
+        self.problem, self.line = problem, line
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -15,3 +27,30 @@ class PlainLoader(yaml.SafeLoader):
                 problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)
+
+
+def parse(text: str, loader: type[PlainLoader] = PlainLoader):
+    """Return what a YAML text says. Raises NotPlainError, whatever the text."""
+    try:
+        return yaml.load(text, loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise NotPlainError(what, mark.line + 1 if mark else None) from None
+    except RecursionError:
+        raise NotPlainError("it is nested too deeply") from None
+    except (TypeError, ValueError) as error:  # of a date or a number that cannot be
+        raise NotPlainError(" ".join(str(error).split())) from None
+
+
+def read(path: Path, loader: type[PlainLoader] = PlainLoader, longest: int = LONGEST):
+    """Return what a YAML file says. Raises NotPlainError, whatever the file holds, and OSError."""
+    with path.open("rb") as file:  # no more than needed of what has no end
+        content = file.read(longest + 1)
+    if len(content) > longest:
+        raise NotPlainError(f"it has more than {longest} bytes")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NotPlainError("it is not text") from None
+    return parse(text, loader)

@@ -176,6 +176,10 @@ def test_a_twist_has_the_names_of_a_twist(read):
         ("", "the file is empty"),
         ("- 1\n", "the file is [1]"),
         ("/**:\n  ros__parameters:\n    lease: 1.0\n", "has parameters of nodes, it describes no robot"),
+        ("a: " + "[" * 5000, "it is nested too deeply"),
+        ("a: 2001-99-99", "month must be in 1..12"),
+        ("? [1]\n: 2", "is not a YAML file that can be read"),
+        ("a: '" + "x" * (1 << 16) + "'", "it has more than 65536 bytes"),
         ("a: !!python/object/apply:os.system ['true']\n", "is not a YAML file that can be read"),
         (
             "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise(letters)),

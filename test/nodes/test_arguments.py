@@ -49,6 +49,12 @@ def section(name, *lines):
         (section("/**", "limits.low: [-0.2, 0]"), "limits.low is [-0.2, 0]: give a list of numbers"),
         (section("/**", "plan_timeout: 1"), "plan_timeout is 1: write 1.0."),
         ("a: [", "line 1 is not YAML"),
+        ("a: " + "[" * 5000, "is not YAML: it is nested too deeply"),
+        ("a: 2001-99-99", "is not YAML: month must be in 1..12"),
+        ("a: !!int x", "is not YAML: invalid literal for int()"),
+        ("a: " + "9" * 5000, "is not YAML: Exceeds the limit"),
+        ("a: !!python/object/apply:os.system ['true']", "is not YAML: could not determine a constructor"),
+        ("a: '" + "x" * (1 << 20) + "'", "is not YAML: it has more than 1048576 bytes"),
         ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2 is not YAML: *a stands for another part"),
     ],
 )

@@ -20,7 +20,7 @@ from world_model_ros.training.loop import (
     TrainingRun,
     TrainingSettings,
 )
-from world_model_ros.training.state import recorded_settings
+from world_model_ros.training.state import read_state, recorded_settings
 
 
 class StopAtError(Exception):
@@ -280,6 +280,11 @@ def test_settings_are_read_from_states_only_and_our_own_mistakes_are_not_hidden(
         assert recorded_settings(tmp_path) == {}
     torch.save([1, 2], state)
     assert recorded_settings(tmp_path) == {}
+    kept = dict.fromkeys(("step", "seconds", "model", "optimiser"), 0)
+    for identity in ("[1]", "5", '{"settings": [1]}', "no JSON"):
+        torch.save(kept | {"identity": identity}, state)
+        with pytest.raises(UserError, match="cannot be read .*--restart"):
+            read_state(state, torch.device("cpu"), {}, {"settings": TrainingSettings})
 
     def mistaken(*_, **__):
         raise AttributeError("of ours")

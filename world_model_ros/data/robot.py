@@ -18,7 +18,7 @@ from world_model_ros.model.config import (
     RobotSpec,
     interface_differences,
 )
-from world_model_ros.plain_yaml import PlainLoader
+from world_model_ros.plain_yaml import NotPlainError, PlainLoader, read
 from world_model_ros.safety.limits import INTERFACES, TWIST_NAMES, UNITS
 
 KINDS = (*INTERFACES, "joint_position")
@@ -282,10 +282,12 @@ class _UniqueKeys(PlainLoader):
     """Refuses a key that stands twice in a mapping, of which YAML would keep the last."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
-        if twice is not None:
-            raise yaml.MarkedYAMLError(problem=f"{twice!r} stands twice", problem_mark=node.start_mark)
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -296,20 +298,18 @@ def read_robot(path: str | Path) -> RobotFile:
     """
     path = Path(path).expanduser()
     try:
-        if path.stat().st_size > _LONGEST:
-            raise UserError(f"{path} has more than {_LONGEST} bytes: it is no robot file.")
-        values = yaml.load(path.read_text("utf-8"), _UniqueKeys)
+        values = read(path, _UniqueKeys, _LONGEST)
     except FileNotFoundError:
         raise UserError(f"there is no robot file {path}: give a copy of config/robot.yaml.") from None
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): give a copy of config/robot.yaml."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError, ValueError) as error:
-        what = " ".join(str(getattr(error, "problem", None) or error).split())
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path} is not a YAML file that can be read{where} ({what}): correct it.") from None
+    except NotPlainError as error:
+        where = f" in line {error.line}" if error.line else ""
+        raise UserError(
+            f"{path} is not a YAML file that can be read{where} ({error.problem}): correct it."
+        ) from None
     if isinstance(values, dict) and any(
         "ros__parameters" in (v or ()) for v in values.values() if _is_map(v)
     ):

@@ -124,28 +124,24 @@ def _ros_options(words: list[str]) -> dict[str, list[str]]:
 
 
 def _value(text: str):
-    import yaml
+    from world_model_ros.plain_yaml import NotPlainError, parse
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse(text)
+    except NotPlainError:
         return text
 
 
 def _read(file: Path) -> dict:
-    import yaml
-
-    from world_model_ros.plain_yaml import PlainLoader
+    from world_model_ros.plain_yaml import NotPlainError, read
 
     try:
-        tree = yaml.load(file.read_text(), PlainLoader)
+        tree = read(file)
     except OSError as error:
         raise UserError(f"cannot read the parameter file {file}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1}" if place else ""
-        problem = getattr(error, "problem", None) or "it is not text"
-        raise UserError(f"the parameter file {file}{line} is not YAML: {problem}.") from None
+    except NotPlainError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise UserError(f"the parameter file {file}{line} is not YAML: {error.problem}.") from None
     return tree if isinstance(tree, dict) else {}
 
 

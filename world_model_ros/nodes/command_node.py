@@ -179,7 +179,8 @@ class CommandNode(ManagedNode):
         def on_health(message: DiagnosticStatus) -> None:
             values = {pair.key: pair.value for pair in message.values}
             if values.get(INSTANCE) != self.instance:
-                self.take_joints()  # a take-over needs those that come after it
+                if self.commander.release_state.reason:
+                    self.take_joints()  # a take-over needs those that come after it
                 reason, state = message.message.partition("\n")[0], values.get(STATE, "active")
                 self.commander.report(
                     name, time.monotonic_ns(), health_of(message), reason, state, values=values

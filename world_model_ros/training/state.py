@@ -46,12 +46,12 @@ def read_state(path: Path, device: torch.device, identity: dict, kinds: dict[str
     remedy = "train with --restart to begin again, or choose another --run"
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        there = json.loads(state["identity"])
+        there = _completed(json.loads(state["identity"]), kinds)
         for name in ("step", "seconds", "model", "optimiser"):
             state[name]
     except UNREADABLE as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): {remedy}.") from None
-    differing = [d for d in _differences(_completed(there, kinds), identity) if not d.startswith(_STEPS)]
+    differing = [d for d in _differences(there, identity) if not d.startswith(_STEPS)]
     if differing:
         raise UserError(f"{path.parent} was started differently ({'; '.join(differing)}): {remedy}.")
     return state
