@@ -55,6 +55,22 @@ def test_a_reset_is_no_frame_of_the_future(processes, observer, checkpoint, ask)
     assert "synchronise" not in encoder.log.read_text()
 
 
+def test_a_goal_is_judged_though_its_latent_was_published_before_the_sim_was_known(processes, observer):
+    from std_msgs.msg import Float32
+    from trajectory_msgs.msg import JointTrajectory
+
+    plans = observer.node.create_publisher(JointTrajectory, "plan", 10)
+    distances = observer.node.create_publisher(Float32, "goal/distance", 10)
+    sim = processes.node("sim_node", goals=1, budget=3, lockstep_timeout=0.1)
+
+    def plan():
+        plans.publish(JointTrajectory())  # what it is for matters little: a plan comes, and no goal/latent
+        distances.publish(Float32(data=1.0))
+
+    observer.until(lambda: sim.poll() is not None, again=plan)
+    assert "goal 1/1 missed" in sim.log.read_text()
+
+
 @pytest.mark.fault
 def test_fault_61_a_second_clock_in_the_domain_is_refused(processes, observer):
     from rosgraph_msgs.msg import Clock

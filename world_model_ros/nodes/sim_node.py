@@ -128,7 +128,8 @@ class SimNode(Node):
         if not self.plans.waited_for and self.count_publishers(self.command_in.topic_name):
             self.commands.expect()
         self.plans.heard(due)
-        if self.first_due is None and self.goal_encoded.newest is not None:
+        # Not by goal/latent: it was published before the encoder knew of this node where both have just begun.
+        if self.first_due is None and self.goal is not None:
             self.first_due = due
 
     def on_latent(self, message: Image) -> None:
