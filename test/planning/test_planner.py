@@ -17,9 +17,11 @@ from world_model_ros.model.config import (
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.objective import (
     GoalDistance,
+    RiskOfVariants,
     WithOodPenalty,
     WithRiskPenalty,
     WithSquaredDistance,
+    shifts,
     squared_distance,
 )
 from world_model_ros.planning.planner import LEFT, SAMPLE, Arrival, GoalInUse, RecedingHorizonPlanner
@@ -355,6 +357,69 @@ def test_a_plan_that_reaches_the_goal_and_then_leads_to_the_event_is_no_good_pla
     candidates = ((blocks - model.mean) / model.std).flatten(2)[None]
     stops, goes_on = cost(candidates)[0]
     assert stops < 1 < goes_on
+
+
+def near_the_edge(variants):
+    """Return costs of plans of one block that end 1 cm before the edge, and half a metre before it."""
+    model = Edge()
+    here, goal = (torch.from_numpy(latent(x, 0.0))[None] for x in (0.0, 0.09))
+    cost = GoalDistance(model, here[None], torch.zeros(1, 0, 10), goal, variants=variants)
+    blocks = torch.zeros(2, 1, 5, 2)
+    blocks[:, 0, :, 0] = torch.tensor([0.09, -0.4])[:, None] / (5 * SPEC.period)
+    candidates = ((blocks - model.mean) / model.std).flatten(2)[None]
+    return cost(candidates)[0], cost.distances[0, :, -1]
+
+
+def of_edge(count):
+    no_limits = torch.full((10,), -torch.inf), torch.full((10,), torch.inf)
+    return RiskOfVariants(Edge().risk, 100.0, shifts(count, 5, 2), no_limits, torch.zeros(10))
+
+
+def test_a_plan_that_nearly_leads_to_the_event_costs_what_its_variants_risk():
+    (near, far), distances = near_the_edge(of_edge(4))
+    assert near == pytest.approx(100 * 0.9 / 2, abs=0.1)  # of the two variants to the right
+    assert far < 1
+    np.testing.assert_allclose(distances, [near, far])
+    assert near_the_edge(None)[0][0] < 0.1
+
+
+def test_beside_the_cheapest_candidates_the_event_counts_as_certain():
+    model = Edge()
+    here = torch.from_numpy(latent(0.0, 0.0))[None]
+    cost = GoalDistance(model, here[None], torch.zeros(1, 0, 10), here, variants=of_edge(2))
+    blocks = -torch.arange(40.0)[:, None, None].expand(40, 1, 10) / 100  # all away from the edge
+    costs = cost(blocks[None])[0]
+    assert (costs[:16] < 50).all()
+    assert (costs[16:] >= 100).all()
+
+
+def test_a_short_plan_is_imagined_to_the_end_of_what_it_sets_in_motion():
+    shapes = []
+
+    def imagine(candidates):
+        shapes.append(candidates.shape)
+        return torch.zeros(*candidates.shape[:3], 4)
+
+    of_edge(3)(imagine, torch.zeros(1, 5, 1, 10))
+    of_edge(3)(imagine, torch.zeros(1, 5, 8, 10))
+    assert shapes == [(1, 15, 4, 10), (1, 15, 8, 10)]
+
+
+def test_shifts_come_in_opposite_pairs_and_the_pairs_are_orthogonal():
+    drawn = shifts(4, 5, 2)
+    np.testing.assert_array_equal(drawn[0::2], -drawn[1::2])
+    assert float(drawn[0] @ drawn[2]) == 0
+    assert shifts(3, 2, 7).shape == (3, 14)
+
+
+@pytest.mark.parametrize("variants", [0, 4])
+def test_the_robot_keeps_off_an_edge_by_what_its_plan_may_be_off(variants):
+    config = PlannerConfig(risk_penalty=100.0, risk_variants=variants, time_cost=0.0)
+    planner = RecedingHorizonPlanner(Edge(), SPEC, config)
+    planner.set_goal(latent(0.098, 0.0))
+    way = planner.plan(latent(0.0, 0.0), None, None).actions[:, 0].cumsum() * SPEC.period
+    shift = float(shifts(1, 5, 2)[0, 0]) * float(Edge().std[0]) * 5 * SPEC.period
+    assert (way.max() < 0.1 - 0.9 * shift) == bool(variants)
 
 
 @pytest.mark.parametrize("setting", ["ood_penalty", "risk_penalty", "squared_distance_weight"])

@@ -128,7 +128,7 @@ class SimNode(Node):
         if not self.plans.waited_for and self.count_publishers(self.command_in.topic_name):
             self.commands.expect()
         self.plans.heard(due)
-        # Not by goal/latent: it was published before the encoder knew of this node where both have just begun.
+        # Not by goal/latent: the encoder may have published it before it knew of this node.
         if self.first_due is None and self.goal is not None:
             self.first_due = due
 

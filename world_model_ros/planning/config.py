@@ -174,6 +174,13 @@ class PlannerConfig:
         0.0,
         1e6,
     )
+    risk_variants: int = _number(
+        "Variants of a plan, each with another shift of its first block; a tenth of risk_penalty times their "
+        "mean risk is added to the plan's cost. 0: none.",
+        0,
+        64,
+        default=4,
+    )
     # It changes near the goal, where the temporal distance is coarse, and is nearly constant elsewhere.
     squared_distance_weight: float | None = _number(
         "Largest cost that the squared latent distance adds to the objective, in units of the objective.",

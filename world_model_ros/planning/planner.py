@@ -23,10 +23,13 @@ from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.cuda_graph import SolveRunner
 from world_model_ros.planning.fast_rollout import for_planning
 from world_model_ros.planning.objective import (
+    RISK_SHARE,
     GoalDistance,
     Metric,
+    RiskOfVariants,
     WorldModel,
     make_metric,
+    shifts,
     squared_distance,
 )
 
@@ -130,7 +133,8 @@ class RecedingHorizonPlanner:
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
             )
         self.spec, self.shape = spec, (spec.block, spec.action.dim)
-        self.metric = make_metric(self.config, heads, spec.thresholds.norm_low, getattr(model, "risk", None))
+        risk = getattr(model, "risk", None)
+        self.metric = make_metric(self.config, heads, spec.thresholds.norm_low, risk)
         # What the robot does not move directly decides, where that is what plans are judged by.
         thresholds, steps = spec.thresholds, self.config.reached_steps
         if self.config.objective == "object" and thresholds.object_reached is not None:
@@ -145,6 +149,11 @@ class RecedingHorizonPlanner:
             torch.from_numpy(normalise(np.tile(row, spec.block), spec.action)).to(self.device) for row in rows
         )
         self.limits = low, high
+        self.variants = None
+        if risk is not None and self.config.risk_penalty and self.config.risk_variants:
+            moved = shifts(self.config.risk_variants, *self.shape).to(self.device)
+            weight = RISK_SHARE * self.config.risk_penalty
+            self.variants = RiskOfVariants(risk, weight, moved, self.limits, self.still)
         self.model = for_planning(model, self.config.precision) if isinstance(model, LeWorldModel) else model
         self.runner = SolveRunner(
             self.solve, self.config.make_solver(), self.config.first_solve_multiplier, spec.block, self.device
@@ -325,20 +334,30 @@ class RecedingHorizonPlanner:
         """
         still = self.still if free_arrival else None
         cost = GoalDistance(
-            self.model, latents, past, goal, self.metric, free_arrival, self.config.time_cost, still
+            self.model,
+            latents,
+            past,
+            goal,
+            self.metric,
+            free_arrival,
+            self.config.time_cost,
+            still,
+            self.variants,
         )
         solution = solver.solve(cost, mean, noise, self.limits, proposals, deadline)
         stride = -(-cost.candidates.shape[1] // SAMPLE)
         solution = replace(solution, sample=cost.candidates[:, ::stride])  # a view, which costs nothing
         if solution.index is None:
-            imagined = cost.imagine(solution.actions[:, None])
+            cost.evaluate(solution.actions[:, None])
+            chosen = slice(0, 1)
         else:  # what has been imagined already
-            imagined = cost.imagined[:, solution.index]
-        solution = replace(solution, latents=imagined[:, 0], distances=cost.measure(imagined)[:, 0])
+            chosen = solution.index
+        solution = replace(
+            solution, latents=cost.imagined[:, chosen][:, 0], distances=cost.distances[:, chosen][:, 0]
+        )
         if free_arrival:
-            standing = cost.still_latent
-            distance = cost.measure(standing)[:, 0, 0]
-            solution = replace(solution, still_latent=standing[:, 0, 0], still_distance=distance)
+            latent = cost.still_latent[:, 0, 0]
+            solution = replace(solution, still_latent=latent, still_distance=cost.still_distance)
         return solution
 
     @torch.inference_mode()
