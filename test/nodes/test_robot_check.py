@@ -148,6 +148,21 @@ def test_a_robot_that_is_as_its_file_says(tmp_path, observer, system, check):
     assert "to /observer (reliable, volatile)" in found["command"]
 
 
+def test_relative_topics_are_in_the_namespace(tmp_path, observer, system, check):
+    from std_msgs.msg import Float64MultiArray
+
+    system.camera("/left/camera/image_raw")
+    system.joints(JOINTS)
+    system.floats("/teleop", [0.1, 0.0, -0.5])
+    observer.collect(Float64MultiArray, "/arm/velocities")
+    file = describe(tmp_path, {"front": {"topic": "camera/image_raw", "rate": 5, "size": 48}})
+    code, text = check("--robot", file, "--namespace", "/left")
+    assert code == 0, text
+    code, text = check("--robot", file, "--namespace", "left arm")
+    assert code == 2
+    assert "--namespace is 'left arm': give a name of ROS" in text
+
+
 @pytest.fixture
 def controller(domain):
     """Return an Observer beside the test's own: one participant cannot have two types on a topic."""

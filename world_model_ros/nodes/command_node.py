@@ -123,6 +123,7 @@ class CommandNode(ManagedNode):
         self.commands = Commands(action, interface, self.spec.period, limits, prefix)
         self.tick_ms, self.tick_rate = Percentiles(), Rate()
         self.last_time, self.waking = 0, time.monotonic()  # of the clock, and when it last advanced
+        self.unheard = 0  # looks in a row that found nobody listening to the command
         self.rejected_joints = -QUIET
         self.kind, topic = KINDS[interface]
         self.out = self.publisher(self.kind, topic, RELIABLE)
@@ -368,8 +369,11 @@ class CommandNode(ManagedNode):
             return Health.FAULT, reason
         if others and state is not State.RELEASED:
             return self.warn(f"{topic} is also published by {', '.join(others)}: stop one of them")
-        if not self.out.get_subscription_count():
-            return self.warn(self.why_nobody(topic))
+        self.unheard = 0 if self.out.get_subscription_count() else self.unheard + 1
+        if self.unheard:
+            # Logged from the second look on: where a program ends them all, the controller may end first.
+            problem = self.why_nobody(topic)
+            return (Health.WARNING, problem) if self.unheard == 1 else self.warn(problem)
         if problem := self.switch_problem():
             return Health.WARNING, problem
         self.complaints.fine("command topic")

@@ -35,9 +35,9 @@ DISCOVERY = 2.0  # seconds at most until the first message, before the listening
 class Listener(Node):
     """Subscribes to each stream of a robot file as soon as somebody publishes it."""
 
-    def __init__(self, robot: RobotFile, use_sim_time: bool = False):
+    def __init__(self, robot: RobotFile, use_sim_time: bool = False, namespace: str = ""):
         simulated = [rclpy.Parameter("use_sim_time", value=True)] if use_sim_time else []
-        super().__init__("robot_check", parameter_overrides=simulated)
+        super().__init__("robot_check", namespace=namespace, parameter_overrides=simulated)
         self.robot = robot
         self.watches = [StreamWatch(robot, stream, use_sim_time) for stream in robot.streams]
         self._heard: set[tuple[str, str]] = set()  # topics and types that were subscribed to
@@ -148,11 +148,11 @@ def endpoint(info) -> Endpoint:
     return Endpoint(endpoint_name(info), info.topic_type, describe_policies(info.qos_profile), identity)
 
 
-def listen(robot: RobotFile, seconds: float, use_sim_time: bool) -> list[Finding]:
+def listen(robot: RobotFile, seconds: float, use_sim_time: bool, namespace: str = "") -> list[Finding]:
     """Return what is found on a running system within so many seconds."""
     # A Ctrl-C is Python's: rclpy's own handler would end the context below the listening.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = Listener(robot, use_sim_time)
+    node = Listener(robot, use_sim_time, namespace)
     try:
         node.listen(seconds)
         return node.findings()
