@@ -116,6 +116,17 @@ def test_a_person_puts_a_fallen_glass_back_before_the_next_goal(world):
     assert stands(world.state())
 
 
+def test_a_person_puts_a_glass_back_that_the_tip_cannot_get_behind(world):
+    behind = world.workspace()[0][0] + 0.03
+    world.reset(state=standing(np.array([0.5, 0.1]), np.array([behind, -0.04])))
+    world.tidy()
+    world.step((0.0, 0.0))
+    assert stands(world.state())
+    place = world.state()[2:4]
+    assert place[0] > world.workspace()[0][0] + 0.05
+    assert np.hypot(*(place - world.state()[:2])) > 0.04
+
+
 def fall(world):
     """Return the start and the episode of a push over the side edge."""
     start, action = side_push(0.2)

@@ -366,9 +366,12 @@ class Glass(ArmTask):
                 return tip, place
 
     def tidy(self) -> None:
-        """Put a fallen glass back on the middle of the board, or beside it where the tip is."""
+        """Put a glass that has fallen, or is too far back to get behind it, on the middle of the board.
+
+        Beside the middle where the tip is there.
+        """
         state = self.state()
-        if not stands(state):
+        if not stands(state) or state[2] < self.workspace()[0][0] + _CLEAR:
             places = np.array([[0.42, y] for y in (0.0, -0.12, 0.12)])
             away = np.hypot(*(places - state[:2]).T)
             self.place_glass(standing(state[:2], places[away.argmax() if away[0] < _CLEAR else 0]))
