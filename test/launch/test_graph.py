@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from world_model_ros.errors import UserError
 from world_model_ros.nodes import environment, starter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,12 @@ def test_the_page_is_started_where_it_is_asked_for():
     assert "view_node" not in starter.commands(values("/somewhere") | page | {"view": "false"})
     line = starter.commands(values("/somewhere") | page | {"view": "true"})["view_node"]
     assert {"host:='robot''s'", "port:=8091"} <= set(line)
+
+
+def test_an_option_of_the_page_without_the_page_is_refused():
+    for name, value in (("view_host", "0.0.0.0"), ("view_port", "0")):
+        with pytest.raises(UserError, match=f"{name} is of the page, which is not asked for: add --view"):
+            starter.check(values("reach") | {"view": "false", name: value})
 
 
 @pytest.mark.parametrize("name", starter.OPTIONAL)

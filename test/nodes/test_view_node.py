@@ -108,6 +108,7 @@ def test_it_shows_what_is_published_while_somebody_watches_and_subscribes_to_not
     goal = node.create_publisher(Image, "goal/image", latched)
     status = node.create_publisher(String, "status", latched)
     health = node.create_publisher(DiagnosticStatus, "command_node/health", latched)
+    monitor = node.create_publisher(DiagnosticStatus, "monitor_node/health", latched)
     surprise = node.create_publisher(Float32, "surprise", 10)
     distance = node.create_publisher(Float32, "goal/distance", 10)
     diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -118,10 +119,13 @@ def test_it_shows_what_is_published_while_somebody_watches_and_subscribes_to_not
     goal.publish(image)  # of the past, as is the status
     status.publish(String(data="RUNNING: playing the plan"))
 
+    warned = DiagnosticStatus(level=DiagnosticStatus.WARN, message="the glass will fall: 1.25 s from now")
+
     def publish():
         camera.publish(image)
         strip.publish(CompressedImage(format="jpeg", data=jpeg))
         health.publish(DiagnosticStatus())
+        monitor.publish(warned)
         surprise.publish(Float32(data=float("nan")))
         distance.publish(Float32(data=4.0))
         values = {"/planner_node": "planning_ms_last", "/other/planner_node": "planning_ms_last"}
@@ -137,7 +141,7 @@ def test_it_shows_what_is_published_while_somebody_watches_and_subscribes_to_not
     observer.repeat(publish, 10)
     assert subscribed(observer) == set()
     one, other = Viewer(port), Viewer(port)
-    shown = ("camera", "goal", "imagination", "status", "surprise", "distance", "planning")
+    shown = ("camera", "goal", "imagination", "status", "warning", "surprise", "distance", "planning")
     try:
         for viewer in (one, other):
             observer.until(lambda v=viewer: all(name in v.values for name in shown), again=publish)
@@ -145,6 +149,9 @@ def test_it_shows_what_is_published_while_somebody_watches_and_subscribes_to_not
         values = one.values
         assert values["status"] == "RUNNING: playing the plan"
         assert values["imagination"] == jpeg  # as it came
+        assert values["warning"] == "the glass will fall: 1.25 s from now"
+        warned.level = DiagnosticStatus.OK
+        observer.until(lambda: values["warning"] is None, again=publish)
         for name in ("camera", "goal"):
             decoded = cv2.imdecode(np.frombuffer(values[name], np.uint8), cv2.IMREAD_COLOR)
             assert np.array_equal(decoded[..., ::-1], pixels)

@@ -74,7 +74,7 @@ def test_the_first_episodes_train_like_a_file_of_them(halves, tmp_path, tiny, ca
     assert main(words) == 0
     for count in (0, 15):
         assert main(command(both, tmp_path / "none", episodes=count)) == 2
-        assert f"has 14 episodes, {count} were asked for" in capsys.readouterr().err
+        assert f"has 14 episodes, {count} are needed" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -149,9 +149,29 @@ def test_evaluation_sees_the_data_as_the_training_did(halves, tmp_path, tiny, ca
         assert sorted(training + held_out) == list(range(10))
         (recording,) = read_recordings(file, held_out, spec, "spot")
         assert recording.blocks.shape[1] == 2
-    with pytest.raises(UserError, match="8 episodes, 10 were asked for"):
+    with pytest.raises(UserError, match="8 episodes, 10 are needed"):
         open_data(a, spec)
     assert main(split(command(a, tmp_path / "two", **NO_HEADS), b)) == 0
     spec = read_spec(tmp_path / "two" / "out")
     with open_data(a, spec) as file, pytest.raises(UserError, match=r"a\.h5 \+ b\.h5; put several together"):
         held_out_split(spec, file)
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        ("ee_q < 0.1", "there is no stored state 'ee_q'"),
+        ("x <", "is not of the form NAME < NUMBER"),
+        ("x < -9", "never happens in the data"),
+    ],
+)
+def test_an_event_that_cannot_be_learned_is_refused_before_the_training(
+    halves, tmp_path, capsys, command, event, why
+):
+    a, _, _ = halves
+    risk = {"risk-steps": 2, "risk": event, "risk-name": "it happens"}
+    assert main(command(a, tmp_path / "run", **NO_HEADS, **risk)) == 2
+    told = capsys.readouterr().err
+    assert why in told
+    assert "step 1 of" not in told
+    assert not (tmp_path / "run" / "out").exists()

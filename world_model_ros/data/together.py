@@ -90,8 +90,8 @@ class EpisodeFiles:
         places = [(file, e) for file in self.files for e in range(len(file))]
         if episodes is not None and not 1 <= episodes <= len(places):
             raise UserError(
-                f"{self.path} has {len(places)} episodes, {episodes} were asked for: give the complete "
-                "data, or another number to --episodes."
+                f"{self.path} has {len(places)} episodes, {episodes} are needed, by --episodes or since the "
+                "checkpoint was trained on so many: give the complete data, or another number."
             )
         self.places = places[:episodes]
         self.lengths = np.array([file.lengths[e] for file, e in self.places])

@@ -126,6 +126,9 @@ def check(values: dict[str, str]) -> None:
     folder = find_checkpoint(values["checkpoint"])
     check_world(read_spec(folder), values["task"])
     values["checkpoint"] = str(Path(folder).resolve())
+    unused = [name for name in ("view_host", "view_port") if values[name] != DEFAULTS[name]]
+    if unused and values["view"] != "true":
+        raise UserError(f"{unused[0]} is of the page, which is not asked for: add --view, or view:=true.")
     if values["view"] == "true":
         check_page(values["view_host"], int(values["view_port"]))
 

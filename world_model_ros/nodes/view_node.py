@@ -198,6 +198,7 @@ class ViewNode(Node):
             self.watch(name, Float32, name, FRESH, partial(self.on_number, name.replace("goal/", "")))
         self.watch("command", DiagnosticStatus, f"{COMMAND}/health", FRESH, self.on_command_health)
         self.watch("planner", DiagnosticStatus, f"{PLANNER}/health", FRESH, self.on_planner_health)
+        self.watch("monitor", DiagnosticStatus, f"{MONITOR}/health", FRESH, self.on_monitor_health)
         self.watch("diagnostics", DiagnosticArray, "/diagnostics", REPORTS, self.on_diagnostics)
         silent = now - max(self.since, self.heartbeat) >= HEARD
         self.server.publish(
@@ -280,6 +281,11 @@ class ViewNode(Node):
         if enabled is not None and self.enabled != (enabled == "true"):
             self.enabled = enabled == "true"
             self.server.publish(enabled=self.enabled)
+
+    def on_monitor_health(self, message: DiagnosticStatus) -> None:
+        """Show what monitor_node warns of, which need not hold the robot."""
+        fine = message.level == DiagnosticStatus.OK
+        self.server.publish(warning=None if fine else message.message)
 
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         """Show how long our planner_node plans, and what our monitor_node compares the surprise with."""

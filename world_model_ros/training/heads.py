@@ -325,6 +325,20 @@ def event_in(states: np.ndarray, names: list[str], event: str) -> np.ndarray:
     return compare(np.asarray(states)[..., list(names).index(name)], float(bound))
 
 
+def check_event(file: EpisodeFiles, clips: Clips, steps: dict[str, int], risk: RiskSpec) -> None:
+    """Raise UserError where a risk head is asked for and the data cannot tell its event."""
+    if steps["risk"]:
+        _learnable(_happened(file, clips, risk.event, len(clips.episodes)))
+
+
+def _learnable(happened: Tensor) -> None:
+    if happened.all() or not happened.any():
+        raise UserError(
+            f"the event of --risk {'always' if happened.all() else 'never'} happens in the data: there is "
+            "nothing to learn."
+        )
+
+
 def _happened(file: EpisodeFiles, clips: Clips, event: str, episodes: int) -> Tensor:
     """Return whether the event had happened (N,) in the first ``episodes`` of ``clips``."""
     if not file.has_states:
@@ -373,11 +387,7 @@ def fit_risk(
     cannot tell, the probability lies between 0 and 1. blocks (N, A) leave the latents; lengths (E,) are the
     episodes' numbers of frames. Raises UserError where the event never happens, or always.
     """
-    if happened.all() or not happened.any():
-        raise UserError(
-            f"the event of --risk {'always' if happened.all() else 'never'} happens in the data: there is "
-            "nothing to learn."
-        )
+    _learnable(happened)
     rows, futures = imagined(model, history, latents, blocks, lengths, RISK_STEPS_AHEAD)
     futures = futures.flatten(0, 1).clone()
     came = happened[rows[:, None] + 1 + torch.arange(RISK_STEPS_AHEAD)].flatten()

@@ -41,7 +41,14 @@ from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training import readiness
 from world_model_ros.training.calibrate import calibrate, measure_light
 from world_model_ros.training.card import collect_command, write_card
-from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, risk_of, steps_of
+from world_model_ros.training.heads import (
+    STORED,
+    add_heads,
+    add_step_arguments,
+    check_event,
+    risk_of,
+    steps_of,
+)
 from world_model_ros.training.loop import (
     IDENTITY_KINDS,
     TrainingInterruptedError,
@@ -220,6 +227,7 @@ def _train(arguments: argparse.Namespace, file: EpisodeFiles, device: str, ranks
             cache = cache_where_needed(file, size, memory, arguments.cache, SHARE / ranks.local_size)
     clips = Clips(file, spec.action, spec.block, frames, training_episodes, size, cache)
     validation = Clips(file, spec.action, spec.block, frames, held_out, size, cache)
+    check_event(file, clips, steps_of(arguments), risk_of(arguments))
     if len(clips) < settings.batch:
         print(f"note: only {len(clips)} clips, so a step sees all of them", file=sys.stderr)
     if trainer.step and not trainer.finished:

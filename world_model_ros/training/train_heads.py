@@ -29,7 +29,14 @@ from world_model_ros.model.lewm import LeWorldModel
 from world_model_ros.provenance import command_line, source_commit
 from world_model_ros.training.calibrate import calibrate, calibrate_object, measure_light
 from world_model_ros.training.card import with_heads
-from world_model_ros.training.heads import STORED, add_heads, add_step_arguments, risk_of, steps_of
+from world_model_ros.training.heads import (
+    STORED,
+    add_heads,
+    add_step_arguments,
+    check_event,
+    risk_of,
+    steps_of,
+)
 
 HELD_OUT_SHARE, SEED = 0.1, 0  # of a checkpoint that does not say which episodes it held out
 
@@ -86,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
                 Clips(file, spec.action, spec.block, frames, episodes, size, cache)
                 for episodes in (training, held_out)
             )
+            check_event(file, clips, steps, risk_of(arguments))
             completed, metrics = _completed(model, spec, file, clips, unseen, seed)
             with_all, judged = add_heads(
                 model, completed, file, clips, unseen, steps, seed, risk_of(arguments)

@@ -94,6 +94,8 @@ function render() {
   const title = state === "LOST" ? "NOT CONNECTED" : state;
   say("#state", title);
   say("#reason", reason);
+  const warning = connected ? (known.warning ?? "") : "";
+  say("#warning", reason.includes(warning) ? "" : warning);
   document.title = `${title} · world_model_ros`;
   say("#planner", !connected || known.enabled === undefined ? "unknown" : known.enabled ? "enabled" : "disabled");
   say("#goal-note", known.goal_note ?? "");
