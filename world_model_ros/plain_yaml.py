@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 LONGEST = 1 << 20  # bytes of a file, unless a caller says less
+LONGEST_NUMBER = 1000  # characters; much longer ones take minutes to compute, or cannot be printed
 
 
 class NotPlainError(ValueError):
@@ -28,6 +29,27 @@ class PlainLoader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
+    def construct_yaml_int(self, node):
+        """Return the number; MarkedYAMLError for one that is too long."""
+        self._check_length(node)
+        return super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node):
+        """Return the number; MarkedYAMLError for one that is too long."""
+        self._check_length(node)
+        return super().construct_yaml_float(node)
+
+    @staticmethod
+    def _check_length(node) -> None:
+        if len(node.value) > LONGEST_NUMBER:
+            raise yaml.MarkedYAMLError(
+                problem=f"a number of {len(node.value)} characters is too long", problem_mark=node.start_mark
+            )
+
+
+for _kind in ("int", "float"):
+    PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", getattr(PlainLoader, f"construct_yaml_{_kind}"))
+
 
 def parse(text: str, loader: type[PlainLoader] = PlainLoader):
     """Return what a YAML text says. Raises NotPlainError, whatever the text."""
@@ -39,7 +61,7 @@ def parse(text: str, loader: type[PlainLoader] = PlainLoader):
         raise NotPlainError(what, mark.line + 1 if mark else None) from None
     except RecursionError:
         raise NotPlainError("it is nested too deeply") from None
-    except (TypeError, ValueError) as error:  # of a date or a number that cannot be
+    except (TypeError, ValueError, OverflowError) as error:  # of a date or a number that cannot be
         raise NotPlainError(" ".join(str(error).split())) from None
 
 

@@ -178,6 +178,7 @@ def test_a_twist_has_the_names_of_a_twist(read):
         ("/**:\n  ros__parameters:\n    lease: 1.0\n", "has parameters of nodes, it describes no robot"),
         ("a: " + "[" * 5000, "it is nested too deeply"),
         ("a: 2001-99-99", "month must be in 1..12"),
+        ("period: 0x" + "f" * 5000, "in line 1 (a number of 5002 characters is too long)"),
         ("? [1]\n: 2", "is not a YAML file that can be read"),
         ("a: '" + "x" * (1 << 16) + "'", "it has more than 65536 bytes"),
         ("a: !!python/object/apply:os.system ['true']\n", "is not a YAML file that can be read"),
