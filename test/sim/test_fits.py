@@ -78,8 +78,26 @@ def test_the_simulation_does_not_start_with_a_checkpoint_of_other_actions(spec, 
 
 def test_a_checkpoint_of_another_task_gets_a_warning():
     values = starter.DEFAULTS | {"task": "push", "checkpoint": "models/reach"}
-    assert "the checkpoint was trained on reach, this is push" in starter.other_task(values)
-    assert starter.other_task(values | {"task": "reach"}) == ""
+    assert "the checkpoint was trained on reach, this is push" in starter.warning(values)
+    assert starter.warning(values | {"task": "reach"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("task", "warned"),
+    [("push", "warning: the checkpoint was trained on reach, this is push"), ("reach", "")],
+)
+def test_evaluate_and_collect_warn_too(task, warned, tmp_path, capsys):
+    small = ["--samples", "8", "--elites", "2", "--iterations", "1", "-n", "1", "--budget", "2"]
+    words = ["--task", task, "--checkpoint", "models/reach"]
+    assert cli.main(["evaluate", *words, *small, "--no-baselines"]) == 0
+    told = capsys.readouterr().err
+    assert warned in told
+    assert told.count("warning:") == bool(warned)
+    made = ["--out", str(tmp_path / "a.h5"), "--episodes", "1", "--length", "3", "--size", "16"]
+    assert cli.main(["collect", "--policy", "planner", *words, *made]) == 0
+    told = capsys.readouterr().err
+    assert warned in told
+    assert told.count("warning:") == bool(warned)
 
 
 def test_without_rclpy_the_simulation_says_what_is_missing_before_anything_starts(monkeypatch, capsys):

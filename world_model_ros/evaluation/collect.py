@@ -22,7 +22,7 @@ from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.sim.collect import Recipe, attributes_of, collect, scripted_explorer
 from world_model_ros.sim.task import Task
-from world_model_ros.sim.tasks import check_world, task_names
+from world_model_ros.sim.tasks import check_world, other_task, task_names
 
 POLICIES = ("explorer", "planner")
 # A quick search: what matters is where it leads, not that it is the best one.
@@ -73,7 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--checkpoint is for --policy planner: add that, or leave it out.")
     checkpoint = str(find_checkpoint(arguments.checkpoint or arguments.task)) if planned else ""
     if planned:
-        check_world(read_spec(checkpoint), arguments.task)
+        spec = read_spec(checkpoint)
+        check_world(spec, arguments.task)
+        if warning := other_task(spec, arguments.task):
+            print(f"{warning}: expect movements without a purpose.", file=sys.stderr)
     recipe = Recipe(arguments.task, arguments.seed, arguments.length, arguments.size, checkpoint)
     try:
         writer = EpisodeWriter(arguments.out, attributes_of(recipe))

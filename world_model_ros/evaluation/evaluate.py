@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import sys
 from pathlib import Path
 
 import cv2
@@ -23,7 +24,7 @@ from world_model_ros.evaluation.workers import Job, RunJob, Settings, Worker, ru
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.planning.config import OPTIONS, PlannerConfig
 from world_model_ros.provenance import command_line, source_commit
-from world_model_ros.sim.tasks import check_world, find_task, make_world, task_names
+from world_model_ros.sim.tasks import check_world, find_task, make_world, other_task, task_names
 
 BASELINES = ("random", "repeat")
 # protocol -> a module with measure(checkpoint, task, data, n, seed) -> dict and summary(dict) -> str
@@ -129,6 +130,8 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     source_commit()
     checkpoint = str(find_checkpoint(arguments.checkpoint or arguments.task or ""))
+    if warning := other_task(read_spec(checkpoint), arguments.task or ""):
+        print(f"{warning}: expect it to fail.", file=sys.stderr)
     if arguments.protocol in OPEN_LOOP:
         module = importlib.import_module(OPEN_LOOP[arguments.protocol])
         results = module.measure(

@@ -80,8 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
             "this Python has no rclpy: activate the environment of `make setup` (. .venv/bin/activate), or "
             "source ROS 2."
         )
-    if warning := other_task(values):
-        print(warning, file=sys.stderr)
+    if text := warning(values):
+        print(text, file=sys.stderr)
     environment.prepare(local=True)
     with_launch = importlib.util.find_spec("launch_ros") and _installed()
     signal.signal(signal.SIGINT, handler)
@@ -133,17 +133,13 @@ def check(values: dict[str, str]) -> None:
         check_page(values["view_host"], int(values["view_port"]))
 
 
-def other_task(values: dict[str, str]) -> str:
+def warning(values: dict[str, str]) -> str:
     """Return a warning where the checkpoint was trained on another task, or ""."""
     from world_model_ros.model.config import read_spec
+    from world_model_ros.sim.tasks import other_task
 
-    trained = read_spec(values["checkpoint"]).training.get("task")
-    if not trained or trained == values["task"]:
-        return ""
-    return (
-        f"warning: the checkpoint was trained on {trained}, this is {values['task']}: expect the robot to be "
-        "held, since nothing looks as in training."
-    )
+    text = other_task(read_spec(values["checkpoint"]), values["task"])
+    return f"{text}: expect the robot to be held, since nothing looks as in training." if text else ""
 
 
 def check_page(host: str, port: int) -> None:

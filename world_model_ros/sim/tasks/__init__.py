@@ -87,6 +87,14 @@ def check_world(spec: CheckpointSpec, task: str) -> None:
         )
 
 
+def other_task(spec: CheckpointSpec, task: str) -> str:
+    """Return a warning where a checkpoint that fits was trained on another task than ``task``, or ""."""
+    trained = spec.training.get("task")
+    if not trained or not task or trained == task:
+        return ""
+    return f"warning: the checkpoint was trained on {trained}, this is {task}"
+
+
 def _built_in() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(__path__)]
 
