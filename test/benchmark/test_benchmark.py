@@ -7,10 +7,11 @@ import torch
 
 from world_model_ros.benchmark import parts, peer
 from world_model_ros.cli import main
+from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import find_checkpoint
 from world_model_ros.monitoring import statistics
-from world_model_ros.nodes import starter
+from world_model_ros.nodes import latency, starter
 
 PEER = importlib.util.find_spec("stable_worldmodel") is not None
 
@@ -102,3 +103,14 @@ def test_camera_to_plan_is_measured_on_real_processes(processes, tmp_path):
     assert results["cpu"]["planner_node"] > results["idle_cpu"]["planner_node"]
     assert set(results["idle_cpu"]) == set(starter.NODES)
     assert not processes.alive()
+
+
+def test_two_measurements_at_once_are_in_two_domains(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with latency.free_domain() as one, latency.free_domain() as other:
+        assert one != other
+    with latency.free_domain() as again:
+        assert again == one
+    monkeypatch.setattr(latency, "_DOMAINS", range(90, 91))
+    with latency.free_domain(), pytest.raises(UserError, match="wait until one has ended"):
+        latency.free_domain().__enter__()

@@ -1,12 +1,15 @@
 """Latency from camera to plan over real DDS: the simulation and its nodes as processes."""
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -51,17 +54,40 @@ def running_nodes(
     from world_model_ros.nodes import environment, starter
 
     environment.prepare(local=True)
-    os.environ["ROS_DOMAIN_ID"] = str(_DOMAINS[os.getpid() % len(_DOMAINS)])
     values = starter.DEFAULTS | {"task": task, "checkpoint": checkpoint}
     values |= {"imagination": str(imagination).lower()}
     starter.check(values)
     processes = {}
-    try:
-        for name, line in starter.commands(values).items():
-            processes[name] = starter.spawn(line, stdout=subprocess.DEVNULL)
-        yield processes
-    finally:
-        starter.end(processes.values())
+    with free_domain() as domain:
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        try:
+            for name, line in starter.commands(values).items():
+                processes[name] = starter.spawn(line, stdout=subprocess.DEVNULL)
+            yield processes
+        finally:
+            starter.end(processes.values())
+
+
+@contextlib.contextmanager
+def free_domain() -> Iterator[int]:
+    """Hold a ROS_DOMAIN_ID in which nothing else on this computer is measured, by a locked file.
+
+    Raises UserError where all are held.
+    """
+    for number in _DOMAINS:
+        path = Path(tempfile.gettempdir()) / f"world_model_ros_measured_{number}.lock"
+        try:
+            file = path.open("a")
+        except PermissionError:  # another user's
+            continue
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield number
+            return
+    raise UserError(f"{len(_DOMAINS)} measurements run on this computer already: wait until one has ended.")
 
 
 def _watch(processes: dict, spec: CheckpointSpec, plans: int) -> tuple[list[float], dict[str, float]]:
