@@ -78,7 +78,8 @@ def test_paths_begin_at_the_tool_where_its_pose_can_be_used(processes, observer,
         ({"frame": "camera"}, "it is in frame 'camera', the actions are in 'panda_link0'"),
         ({"x": float("nan")}, "it is no pose"),
         ({"w": 0.0}, "it is no pose"),
-        ({"late": -3 * 10**9}, "its stamp is 3.0 s away"),
+        # On a busy machine the pose of the next model step can be there already: 2.8 s.
+        ({"late": -3 * 10**9}, "s away from the frame that was planned for"),
     ):
         feed.tool = wrong
         observer.until(lambda: feed.begin() == 0.0 and why in node.log.read_text(), again=feed.next)  # noqa: B023
