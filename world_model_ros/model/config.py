@@ -29,6 +29,7 @@ _LARGEST_IMAGE = 4096  # pixels a side
 _LONGEST = 1 << 20  # bytes of a config.json
 _PICTURES = (16, 32, 64, 128, 256, 512)  # pixels a side, of a decoder
 _WIDEST_DECODER = 1024
+_LARGEST_ENSEMBLE = 16
 PERIODS = (1e-3, 60.0)  # seconds
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -69,6 +70,7 @@ class ModelConfig:
     decoder_width: int = 0  # channels of the picture decoder's first stages, 0: none
     decoder_size: int = 0  # pixels a side of its pictures
     risk_hidden: int = 0  # width of the risk head, 0: none
+    ensemble: int = 0  # further predictors
 
     @classmethod
     def full(cls, action_dim: int) -> "ModelConfig":
@@ -143,8 +145,10 @@ class ModelConfig:
         problems += [f"model.{name} must be positive" for name in positive if getattr(self, name) < 1]
         if max(self.encoder_depth, self.predictor_depth) > _DEEPEST:
             problems.append(f"more than {_DEEPEST} layers are not supported")
+        if self.ensemble > _LARGEST_ENSEMBLE:
+            problems.append(f"model.ensemble {self.ensemble} is above {_LARGEST_ENSEMBLE}")
         optional = ("action_mixed", "temporal_hidden", "inverse_hidden", "object_hidden", "object_code",
-                    "decoder_width", "decoder_size", "risk_hidden")  # fmt: skip
+                    "decoder_width", "decoder_size", "risk_hidden", "ensemble")  # fmt: skip
         problems += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
         problems += [
             f"model.{f.name} is above {_WIDEST}"

@@ -19,36 +19,17 @@ from world_model_ros.model.heads import InverseDynamics, ObjectDistance, Risk, T
 from world_model_ros.model.predictor import Predictor
 
 
-class LeWorldModel(nn.Module):
-    """Encoder, action encoder, predictor; every latent passes through one of two projectors.
+class Predicting(nn.Module):
+    """What predicts latents with an ``action_encoder``, a ``predictor`` and a ``pred_proj`` of its own."""
 
-    Where they are, ``temporal`` and ``object`` judge pairs of latents, ``inverse`` guesses the actions
-    between them and ``risk`` says whether an event has happened; ``decoder`` shows a latent to people. They
-    learn after all the rest.
-    """
+    config: ModelConfig
 
-    def __init__(self, config: ModelConfig):
-        super().__init__()
+    def add_predictor(self, config: ModelConfig) -> None:
+        """Make the three parts."""
         self.config = config
-        self.encoder = VisionTransformer(config) if config.encoder == "vit" else ConvEncoder(config)
-        self.projector = _Projector(config.encoder_width, config.projector_hidden, config.latent_dim)
         self.action_encoder = _ActionEncoder(config)
         self.predictor = Predictor(config)
         self.pred_proj = _Projector(config.latent_dim, config.projector_hidden, config.latent_dim)
-        width, hidden = config.latent_dim, (config.temporal_hidden, config.inverse_hidden)
-        self.temporal = TemporalDistance(width, hidden[0]) if hidden[0] else None
-        self.inverse = InverseDynamics(width, config.action_dim, hidden[1]) if hidden[1] else None
-        self.object = None
-        if config.object_hidden:
-            self.object = ObjectDistance(width, config.object_hidden, config.object_code)
-        picture = config.decoder_size, config.decoder_width
-        self.decoder = Decoder(width, *picture) if config.decoder_width else None
-        self.risk = Risk(width, config.risk_hidden) if config.risk_hidden else None
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""
-        lead, image = pixels.shape[:-3], pixels.shape[-3:]
-        return self.projector(self.encoder(pixels.reshape(-1, *image))).reshape(*lead, -1)
 
     def encode_actions(self, actions: Tensor) -> Tensor:
         """Turn normalised action blocks (B, T, A) into embeddings (B, T, D), each on its own."""
@@ -94,6 +75,48 @@ class LeWorldModel(nn.Module):
 
     def _project(self, predicted: Tensor) -> Tensor:
         return self.pred_proj(predicted.flatten(0, 1)).unflatten(0, predicted.shape[:2])
+
+
+class Member(Predicting):
+    """A further predictor of the latents of a model's encoder, which learns after all the rest.
+
+    Predictors that have begun with other weights err in other places, and a plan that relies on an error of
+    one is not cheap for the others.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.add_predictor(config)
+
+
+class LeWorldModel(Predicting):
+    """Encoder, action encoder, predictor; every latent passes through one of two projectors.
+
+    Where they are, ``temporal`` and ``object`` judge pairs of latents, ``inverse`` guesses the actions
+    between them and ``risk`` says whether an event has happened; ``decoder`` shows a latent to people;
+    ``ensemble`` are further predictors. They learn after all the rest.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.encoder = VisionTransformer(config) if config.encoder == "vit" else ConvEncoder(config)
+        self.projector = _Projector(config.encoder_width, config.projector_hidden, config.latent_dim)
+        self.add_predictor(config)
+        width, hidden = config.latent_dim, (config.temporal_hidden, config.inverse_hidden)
+        self.temporal = TemporalDistance(width, hidden[0]) if hidden[0] else None
+        self.inverse = InverseDynamics(width, config.action_dim, hidden[1]) if hidden[1] else None
+        self.object = None
+        if config.object_hidden:
+            self.object = ObjectDistance(width, config.object_hidden, config.object_code)
+        picture = config.decoder_size, config.decoder_width
+        self.decoder = Decoder(width, *picture) if config.decoder_width else None
+        self.risk = Risk(width, config.risk_hidden) if config.risk_hidden else None
+        self.ensemble = nn.ModuleList(Member(config) for _ in range(config.ensemble))
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""
+        lead, image = pixels.shape[:-3], pixels.shape[-3:]
+        return self.projector(self.encoder(pixels.reshape(-1, *image))).reshape(*lead, -1)
 
 
 class _Projector(nn.Module):

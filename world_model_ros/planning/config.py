@@ -181,6 +181,12 @@ class PlannerConfig:
         64,
         default=4,
     )
+    ensemble: int | None = _number(
+        "Further predictors that judge the cheapest candidates, at most.",
+        0,
+        16,
+        unset="all that the checkpoint has",
+    )
     # It changes near the goal, where the temporal distance is coarse, and is nearly constant elsewhere.
     squared_distance_weight: float | None = _number(
         "Largest cost that the squared latent distance adds to the objective, in units of the objective.",

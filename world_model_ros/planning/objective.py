@@ -3,7 +3,7 @@
 Shapes: B problems, S candidates, H horizon in blocks, A one action block (z-scored), D latent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,10 +20,12 @@ Metric = Callable[
 # Squared distance a dimension of the latent at which half of WithSquaredDistance's addition is reached;
 # between two latents that have nothing to do with each other it is 2 (SIGReg).
 _HALF = 0.15
-# Of the risk of nearly the plan: of how many candidates, how far ahead at least in model steps, by how much
-# the first block is shifted, z-scored, and what it counts beside the plan's own risk. Counted in full it kept
-# the glass from goals near the edge: 33 of 50 were reached, not 45 (models/glass, protocol edge, seed 31).
-_RISK_CANDIDATES, _RISK_STEPS, _RISK_SHIFT, RISK_SHARE = 16, 4, 0.2, 0.1
+# How many candidates, the cheapest ones, are judged by the ensemble and by the risk of nearly the plan too.
+_JUDGED = 16
+# Of the risk of nearly the plan: how far ahead at least in model steps, by how much the first block is
+# shifted, z-scored, and what it counts beside the plan's own risk. Counted in full it kept the glass from
+# goals near the edge: 33 of 50 were reached, not 45 (models/glass, protocol edge, seed 31).
+_RISK_STEPS, _RISK_SHIFT, RISK_SHARE = 4, 0.2, 0.1
 
 
 class WorldModel(Protocol):
@@ -173,8 +175,12 @@ class GoalDistance:
     ``time_cost`` times its model steps added.
     ``still`` (A,) is the block of standing still: it is imagined beside the first candidates (alone it would
     take as long as ten of them), ``still_latent`` (B, 1, 1, D) is the latent after one block of it and
-    ``still_distance`` (B,) the distance. ``variants`` adds the risk of what is nearly the plan, for the
-    cheapest candidates; all others count as if it were certain.
+    ``still_distance`` (B,) the distance.
+
+    Among many candidates the cheapest one is one that the model is wrong about (the optimiser's curse). So
+    the cheapest are imagined by each predictor of ``ensemble`` too, and the mean of the distances counts
+    (as in PETS, Chua et al. 2018, arXiv 1805.12114); the other candidates rank behind these. ``variants``
+    adds the risk of what is nearly the plan for the cheapest ones; the others count as if it were certain.
     """
 
     def __init__(
@@ -188,8 +194,9 @@ class GoalDistance:
         time_cost: float = 0.0,
         still: Tensor | None = None,
         variants: RiskOfVariants | None = None,
+        ensemble: Sequence[WorldModel] = (),
     ):
-        self.model, self.variants = model, variants
+        self.model, self.variants, self.ensemble = model, variants, ensemble
         # Copies, because nothing that was made in inference mode can be differentiated through.
         self.latents, self.history_actions, self.goal = (
             values.clone() if values.is_inference() else values for values in (latents, history_actions, goal)
@@ -215,40 +222,55 @@ class GoalDistance:
         """Return the costs (B, S) of candidates (B, S, H, A); keep what was imagined, and the distances."""
         self.imagined = self.imagine(candidates)
         self.distances = self.measure(self.imagined)
-        costs = self._arrival_costs()
-        if self.variants is not None:
+        costs = self._arrival_costs(self.distances)
+        if self.ensemble or self.variants is not None:
             first = costs.detach().clone()
             if last_is_still:
                 first[:, -1] = -torch.inf
-            cheapest = first.topk(min(_RISK_CANDIDATES, first.shape[1]), largest=False).indices
+            cheapest = first.topk(min(_JUDGED, first.shape[1]), largest=False).indices
             problems = torch.arange(len(candidates), device=candidates.device)[:, None]
-            penalties = self.variants(self.imagine, candidates[problems, cheapest])
-            penalties = torch.full_like(costs, self.variants.weight).scatter(1, cheapest, penalties)
-            self.distances = self.distances + penalties[..., None]
-            costs = costs + penalties
+            costs = self._judge(candidates[problems, cheapest], (problems, cheapest), costs)
         return torch.where(self.distances.isfinite().all(-1), costs, torch.inf)
 
-    def _arrival_costs(self) -> Tensor:
+    def _judge(self, few: Tensor, where: tuple[Tensor, Tensor], costs: Tensor) -> Tensor:
+        """Return the costs (B, S) once ``few`` (B, K, H, A) of the candidates, at ``where``, are judged."""
+        if self.ensemble:
+            judged = [self.measure(self.imagine(few, member)) for member in self.ensemble]
+            mean = torch.stack([self.distances[where], *judged]).mean(0)
+            of_few = self._arrival_costs(mean)
+            highest = of_few.detach().nan_to_num(-torch.inf, neginf=-torch.inf, posinf=-torch.inf).amax(1)
+            behind = (highest - costs.detach().nan_to_num(torch.inf).amin(1)).clamp_min(0)
+            costs = (costs + behind[:, None]).index_put(where, of_few)
+            self.distances = self.distances.index_put(where, mean)
+        if self.variants is not None:
+            penalties = torch.full_like(costs, self.variants.weight)
+            penalties = penalties.index_put(where, self.variants(self.imagine, few))
+            self.distances = self.distances + penalties[..., None]
+            costs = costs + penalties
+        return costs
+
+    def _arrival_costs(self, distances: Tensor) -> Tensor:
         if not self.free_arrival:
-            return self.distances[..., -1]
-        steps = torch.arange(self.distances.shape[-1], device=self.distances.device)
-        return (self.distances + self.time_cost * steps).amin(-1)
+            return distances[..., -1]
+        steps = torch.arange(distances.shape[-1], device=distances.device)
+        return (distances + self.time_cost * steps).amin(-1)
 
     def measure(self, latents: Tensor) -> Tensor:
         """Return the distance (B, S, H) of imagined latents (B, S, H, D) to the goal."""
         with torch.inference_mode(not latents.requires_grad):
             return self.metric(latents, self.goal[:, None, None])
 
-    def imagine(self, candidates: Tensor) -> Tensor:
+    def imagine(self, candidates: Tensor, model: WorldModel | None = None) -> Tensor:
         """Return the latent after each block: (B, S, H, D); differentiable where candidates ask for it."""
+        model = model or self.model
         with torch.inference_mode(not candidates.requires_grad):
             if candidates.device.type != "cpu":
-                return self._rollout(slice(None), candidates)
+                return self._rollout(model, slice(None), candidates)
             # One problem at a time: matrix products of another size round differently, and a plan must not
             # depend on which other problems happened to be solved beside it.
-            return torch.cat([self._rollout(slice(i, i + 1), candidates) for i in range(len(candidates))])
+            return torch.cat(
+                [self._rollout(model, slice(i, i + 1), candidates) for i in range(len(candidates))]
+            )
 
-    def _rollout(self, problems: slice, candidates: Tensor) -> Tensor:
-        return self.model.rollout(
-            self.latents[problems], self.history_actions[problems], candidates[problems]
-        )
+    def _rollout(self, model: WorldModel, problems: slice, candidates: Tensor) -> Tensor:
+        return model.rollout(self.latents[problems], self.history_actions[problems], candidates[problems])

@@ -17,7 +17,7 @@ from world_model_ros.data.normalisation import denormalise, normalise
 from world_model_ros.errors import NoPlanError, UserError
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.heads import HORIZON
-from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.model.lewm import Predicting
 from world_model_ros.planning.cem import CEM, Solution
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.cuda_graph import SolveRunner
@@ -154,7 +154,11 @@ class RecedingHorizonPlanner:
             moved = shifts(self.config.risk_variants, *self.shape).to(self.device)
             weight = RISK_SHARE * self.config.risk_penalty
             self.variants = RiskOfVariants(risk, weight, moved, self.limits, self.still)
-        self.model = for_planning(model, self.config.precision) if isinstance(model, LeWorldModel) else model
+        members = list(getattr(model, "ensemble", ()))[: self.config.ensemble]
+        self.model, *self.ensemble = (
+            for_planning(part, self.config.precision) if isinstance(part, Predicting) else part
+            for part in (model, *members)
+        )
         self.runner = SolveRunner(
             self.solve, self.config.make_solver(), self.config.first_solve_multiplier, spec.block, self.device
         )
@@ -343,6 +347,7 @@ class RecedingHorizonPlanner:
             self.config.time_cost,
             still,
             self.variants,
+            self.ensemble,
         )
         solution = solver.solve(cost, mean, noise, self.limits, proposals, deadline)
         stride = -(-cost.candidates.shape[1] // SAMPLE)

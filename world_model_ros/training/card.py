@@ -22,6 +22,12 @@ def _inverse_row(metrics: dict) -> str:
     return f"| inverse dynamics, R2 of the next block | {pairs} |\n"
 
 
+def _ensemble_row(metrics: dict) -> str:
+    if "ensemble_prediction" not in metrics:
+        return ""
+    return f"| second predictor, one-step error, mean square | {metrics['ensemble_prediction']:.4f} |\n"
+
+
 def _object_row(metrics: dict) -> str:
     if "object_p50" not in metrics:
         return ""
@@ -53,7 +59,8 @@ def with_heads(card: str, part: str, note: dict, metrics: dict) -> str:
     It takes the place of an earlier section on the same ``part``; all other sections stay. A decoder that
     came with heads is in their section.
     """
-    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics) + _reached_row(metrics)
+    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics) + _ensemble_row(metrics)
+    rows += _reached_row(metrics)
     rows += _risk_row(metrics) + _decoder_row(metrics)
     section = f"""{_SECTIONS[part]}
 ```
@@ -148,7 +155,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | ratio | {metrics["ratio"]:.4f} |
 | latent standard deviation (1 is a normal's) | {metrics["latent_std"]:.3f} |
 | effective rank of {spec.model.latent_dim} | {metrics["effective_rank"]:.1f} |
-{_temporal_row(metrics)}{_inverse_row(metrics)}{_object_row(metrics)}{_risk_row(metrics)}{_decoder_row(metrics)}
+{_temporal_row(metrics)}{_inverse_row(metrics)}{_object_row(metrics)}{_ensemble_row(metrics)}{_risk_row(metrics)}{_decoder_row(metrics)}
 {training.get("readiness", {}).get("verdict", "")}
 
 ## Thresholds

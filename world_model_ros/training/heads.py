@@ -21,9 +21,9 @@ from world_model_ros.data.clips import Clips
 from world_model_ros.data.together import EpisodeFiles
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import round_weights
-from world_model_ros.model.config import CheckpointSpec, RiskSpec
+from world_model_ros.model.config import CheckpointSpec, ModelConfig, RiskSpec
 from world_model_ros.model.heads import HORIZON, InverseDynamics, ObjectDistance, Risk, TemporalDistance
-from world_model_ros.model.lewm import LeWorldModel
+from world_model_ros.model.lewm import LeWorldModel, Member
 from world_model_ros.training.decoder import (
     ENCODED,
     SIZE,
@@ -54,6 +54,8 @@ CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
 RISK_HIDDEN, RISK_STEPS_AHEAD, RISK_FALSE_ALARMS, LEAST_THRESHOLD = 128, 5, 0.05, 0.2
 RISK_NOISE_STD = 0.2
 LEAST_SPREAD = 0.05  # of a joint, as a share of the largest one: smaller ones are not scaled up
+# Of the second predictor: clips in a batch, the noise on their latents, the gradient's largest norm.
+MEMBER_BATCH, MEMBER_RATE, MEMBER_NOISE_STD, MEMBER_CLIP, MEMBER_WARM_UP = 256, 2e-3, 0.02, 1.0, 200
 NEGATIVE_PAIRS = 0.15  # share of pairs whose latents come from two episodes
 TEMPORAL_STEPS, INVERSE_STEPS = 3000, 4000  # by default
 
@@ -75,6 +77,12 @@ def add_step_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         help="steps of the object-distance head, for a robot that moves things; 0: no head",
+    )
+    parser.add_argument(
+        "--ensemble-steps",
+        type=int,
+        default=0,
+        help="steps of a second predictor, which judges plans beside the first one; 0: none",
     )
     parser.add_argument(
         "--decoder-steps",
@@ -107,11 +115,12 @@ def steps_of(arguments: argparse.Namespace) -> dict[str, int]:
     """Return the steps of each head; UserError for negative ones, and where an event is not described."""
     steps = {
         name: getattr(arguments, f"{name}_steps")
-        for name in ("temporal", "inverse", "object", "risk", "decoder")
+        for name in ("temporal", "inverse", "object", "ensemble", "risk", "decoder")
     }
     alone = (
         steps["decoder"]
         and not steps["object"]
+        and not steps["ensemble"]
         and not steps["risk"]
         and steps["temporal"] is steps["inverse"] is None
     )
@@ -143,10 +152,10 @@ def add_heads(
 ) -> tuple[CheckpointSpec, dict[str, float]]:
     """Give ``model`` its heads, rounded as they are stored; return the spec with them and held-out metrics.
 
-    ``steps`` has the steps of the "temporal", "inverse", "object" and "risk" head and of the "decoder", 0 for
-    no such head; ``risk`` is the event of the risk head. ``file`` is where ``clips`` and ``held_out`` are
-    from. Raises UserError where it lacks what a head needs: proprio for the object distance, states for the
-    risk.
+    ``steps`` has the steps of the "temporal", "inverse", "object" and "risk" head, of the "ensemble" and of
+    the "decoder", 0 for no such head; ``risk`` is the event of the risk head. ``file`` is where ``clips`` and
+    ``held_out`` are from. Raises UserError where it lacks what a head needs: proprio for the object distance,
+    states for the risk.
     """
     if not any(steps.values()):
         return spec, {}
@@ -175,6 +184,12 @@ def add_heads(
         metrics.update(object_metrics(head, unseen[0], unseen[2]))
         model.object = head.to(device)
         widths |= {"object_hidden": OBJECT_HIDDEN, "object_code": OBJECT_CODE}
+    if steps.get("ensemble"):
+        member = fit_member(model.config, latents, blocks, lengths, steps["ensemble"], seed + 1, device)
+        member = _rounded(member.cpu())
+        metrics["ensemble_prediction"] = member_error(member, spec.history, *unseen)
+        model.ensemble = nn.ModuleList([member]).to(device)
+        widths["ensemble"] = 1
     if steps.get("risk"):
         happened = _happened(file, clips, risk.event, len(lengths))
         head = fit_risk(model, spec.history, latents, blocks, happened, lengths, steps["risk"], seed)
@@ -308,6 +323,54 @@ def fit_object_distance(
         last.bias.copy_((last.bias - scaled.running_mean) / std)
         last.weight.div_(std[:, None])
     return head.eval().requires_grad_(False)
+
+
+def fit_member(
+    config: ModelConfig,
+    latents: Tensor,
+    blocks: Tensor,
+    lengths: np.ndarray,
+    steps: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Member:
+    """Return a predictor of its own, trained for ``steps`` steps on latents (N, D) and blocks (N, A).
+
+    lengths (E,) are the episodes' numbers of frames, one after the other. The loss is the model's: the mean
+    square error of the next latent, for each frame of a clip of ``config.history`` (paper, 3.1, equation 1).
+    Raises UserError where no episode is a frame longer than that.
+    """
+    history, starts, lengths = config.history, *_usable(lengths)
+    starts, lengths = starts[lengths > history], lengths[lengths > history]
+    if not len(lengths):
+        raise UserError(f"an ensemble needs episodes of {history + 1} frames at least.")
+    generator, window = torch.Generator().manual_seed(seed), torch.arange(history + 1)
+
+    def loss(member: Member) -> Tensor:
+        episode = _draw(len(lengths), generator, MEMBER_BATCH)
+        first = starts[episode] + _draw(lengths[episode] - history, generator, MEMBER_BATCH)
+        rows = first[:, None] + window
+        seen = _noisy(latents[rows[:, :-1]], generator, MEMBER_NOISE_STD)
+        told = member.predict(seen.to(device), blocks[rows[:, :-1]].to(device))
+        return (told - latents[rows[:, 1:]].to(device)).square().mean()
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        member = Member(config).to(device)
+        _train(member, loss, steps, MEMBER_RATE, "second predictor", MEMBER_WARM_UP, MEMBER_CLIP)
+    return member.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def member_error(member: Member, history: int, latents: Tensor, blocks: Tensor, lengths: np.ndarray) -> float:
+    """Return the mean square error of the next latent after ``history`` held-out ones; nan without any."""
+    starts = np.cumsum(lengths) - lengths
+    rows = [s + np.arange(n - history) for s, n in zip(starts, lengths, strict=True) if n > history]
+    if not rows:
+        return math.nan
+    rows = torch.from_numpy(np.concatenate(rows))[:, None] + torch.arange(history)
+    told = torch.cat([member.predict(latents[part], blocks[part])[:, -1] for part in rows.split(ENCODED)])
+    return float((told - latents[rows[:, -1] + 1]).square().mean())
 
 
 def event_in(states: np.ndarray, names: list[str], event: str) -> np.ndarray:
@@ -446,14 +509,23 @@ def _fit(
 
 
 def _train(
-    module: nn.Module, loss: Callable[[nn.Module], Tensor], steps: int, rate: float, name: str
+    module: nn.Module,
+    loss: Callable[[nn.Module], Tensor],
+    steps: int,
+    rate: float,
+    name: str,
+    warm_up: int = 0,
+    clip: float = math.inf,
 ) -> None:
     optimiser = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-3)
     for step in counted(name, steps):
         for group in optimiser.param_groups:
             group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            group["lr"] *= min(1.0, (step + 1) / (warm_up + 1))
         optimiser.zero_grad(set_to_none=True)
         loss(module).backward()
+        if clip < math.inf:
+            nn.utils.clip_grad_norm_(module.parameters(), clip)
         optimiser.step()
 
 

@@ -67,6 +67,7 @@ HEADS = (
     "temporal",
     "inverse",
     "object",
+    "ensemble",
     "risk",
     "decoder",
 )  # a training that starts from a checkpoint fits them anew
@@ -285,6 +286,7 @@ def start_from(
         decoder_width=0,
         decoder_size=0,
         risk_hidden=0,
+        ensemble=0,
     )
     weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
     return dataclasses.replace(spec, model=bare, image=there.image), weights, there.training
