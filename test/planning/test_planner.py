@@ -359,6 +359,61 @@ def test_a_plan_that_reaches_the_goal_and_then_leads_to_the_event_is_no_good_pla
     assert stops < 1 < goes_on
 
 
+class Slower(PointMass):
+    """Moves to the right by a half only."""
+
+    def rollout(self, latents, history_actions, candidates):
+        out = super().rollout(latents, history_actions, candidates)
+        out[..., 0] = (out[..., 0] + latents[:, -1, None, None, 0]) / 2
+        return out
+
+
+def to_the_right(metres, ensemble):
+    """Return costs of plans of one block that lead so far (S,), with 0.1 m to go; and the distances."""
+    model = PointMass()
+    here, goal = (torch.from_numpy(latent(x, 0.0))[None] for x in (0.0, 0.1))
+    cost = GoalDistance(model, here[None], torch.zeros(1, 0, 10), goal, ensemble=ensemble)
+    blocks = torch.zeros(len(metres), 1, 5, 2)
+    blocks[:, 0, :, 0] = (torch.as_tensor(metres) / (5 * SPEC.period))[:, None]
+    costs = cost(((blocks - model.mean) / model.std).flatten(2)[None])[0]
+    return costs, cost.distances[0, :, -1]
+
+
+def test_the_predictors_of_an_ensemble_count_alike():
+    metres = torch.tensor([0.0, 0.1, 0.2])
+    costs, distances = to_the_right(metres, [Slower()])
+    np.testing.assert_allclose(costs, ((metres - 0.1) ** 2 + (metres / 2 - 0.1) ** 2) / 2, atol=1e-6)
+    np.testing.assert_allclose(distances, costs)
+    np.testing.assert_allclose(to_the_right(metres, [])[0], (metres - 0.1) ** 2, atol=1e-6)
+
+
+def test_what_the_ensemble_did_not_judge_is_finite_and_ranks_behind():
+    costs, _ = to_the_right(torch.linspace(-0.3, 0.1, 40), [Slower()])
+    assert costs.isfinite().all()
+    assert costs[-16:].max() <= costs[:-16].min()
+    assert (costs[:-17] > costs[1:-16]).all()  # in their own order
+
+
+def test_a_plan_that_the_ensemble_cannot_imagine_costs_infinitely_much_and_no_other_does():
+    class Broken(PointMass):
+        def rollout(self, latents, history_actions, candidates):
+            out = super().rollout(latents, history_actions, candidates)
+            return torch.where(out[..., :1] > 0.05, torch.nan, out)
+
+    costs, _ = to_the_right(torch.linspace(-0.3, 0.1, 40), [Broken()])
+    assert costs.isinf().tolist() == [False] * 35 + [True] * 5
+
+
+@pytest.mark.parametrize(("members", "counted"), [(16, 2), (1, 1), (0, 0)])
+def test_the_planner_asks_as_many_further_predictors_as_it_may(members, counted):
+    world, others = PointMass(), [PointMass(), PointMass()]
+    world.ensemble = others
+    planner = RecedingHorizonPlanner(world, SPEC, PlannerConfig(ensemble=members))
+    planner.set_goal(latent(0.2, 0.0))
+    planner.plan(latent(0.0, 0.0), None, None)
+    assert [bool(other.contexts) for other in others] == [index < counted for index in range(2)]
+
+
 def near_the_edge(variants):
     """Return costs of plans of one block that end 1 cm before the edge, and half a metre before it."""
     model = Edge()

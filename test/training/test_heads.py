@@ -1,17 +1,22 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.heads import HORIZON
 from world_model_ros.training.heads import (
     RISK_FALSE_ALARMS,
     event_in,
     fit_inverse_dynamics,
+    fit_member,
     fit_object_distance,
     fit_risk,
     fit_temporal_distance,
     inverse_metrics,
+    member_error,
     object_metrics,
     risk_metrics,
     temporal_metrics,
@@ -240,3 +245,49 @@ def test_an_event_is_a_bound_of_a_state(event, expected):
 def test_another_event_is_refused(event, sentence):
     with pytest.raises(UserError, match=sentence):
         event_in(np.zeros((1, 2)), ["x", "z"], event)
+
+
+SMALL = dataclasses.replace(
+    ModelConfig.small(2), latent_dim=6, predictor_width=32, predictor_depth=1, predictor_mlp=32, dropout=0.0
+)
+
+
+def drifts(episodes, length, seed):
+    """Latents that move by what their blocks say, the blocks, and the episodes' lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.randn(episodes, length, 2, generator=generator)
+    moved = torch.cat([torch.zeros(episodes, 1, 2), 0.3 * blocks[:, :-1].cumsum(1)], dim=1)
+    place = torch.randn(episodes, 1, 4, generator=generator).expand(-1, length, -1)
+    return torch.cat([moved, place], -1).flatten(0, 1), blocks.flatten(0, 1), np.full(episodes, length)
+
+
+def test_a_second_predictor_learns_the_next_latent():
+    member = fit_member(SMALL, *drifts(200, 12, 0), steps=300)
+    assert not member.training
+    held_out = drifts(30, 12, 1)
+    copied = float((held_out[0].unflatten(0, (30, 12)).diff(dim=1)[:, 2:]).square().mean())
+    assert member_error(member, SMALL.history, *held_out) < 0.3 * copied
+
+
+def test_equal_seeds_give_equal_second_predictors_and_leave_torchs_generator_alone():
+    walked = drifts(20, 8, 0)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = fit_member(SMALL, *walked, steps=3, seed=5).state_dict()
+    assert torch.equal(torch.rand(1), expected)
+    again, other = (fit_member(SMALL, *walked, steps=3, seed=s).state_dict() for s in (5, 6))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_second_predictor_takes_episodes_of_any_length_but_not_too_short_ones():
+    latents, blocks, _ = drifts(1, 12, 0)
+    fit_member(SMALL, latents, blocks, np.array([3, 1, 8]), steps=2)
+    with pytest.raises(UserError, match="episodes of 4 frames at least"):
+        fit_member(SMALL, latents, blocks, np.array([3, 3, 3, 3]), steps=2)
+    assert np.isnan(
+        member_error(
+            fit_member(SMALL, latents, blocks, np.array([12]), 1), 3, latents, blocks, np.array([3, 3])
+        )
+    )

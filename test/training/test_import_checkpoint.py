@@ -13,7 +13,7 @@ from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import Thresholds
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-HEADS = ["--temporal-steps", "3", "--inverse-steps", "3"]
+HEADS = ["--temporal-steps", "3", "--inverse-steps", "3", "--ensemble-steps", "3"]
 
 
 @pytest.fixture
@@ -76,6 +76,9 @@ def test_an_imported_checkpoint_gets_heads_thresholds_and_light(published, episo
     model, spec = load_checkpoint(out)
     assert model.temporal is not None
     assert model.inverse is not None
+    assert len(model.ensemble) == spec.model.ensemble == 1
+    assert not torch.equal(model.ensemble[0].predictor.pos_embedding, model.predictor.pos_embedding)
+    assert np.isfinite(spec.training["validation"]["ensemble_prediction"])
     assert spec.thresholds.goal_reached > 0
     assert spec.thresholds.norm_low < spec.thresholds.norm_high
     assert len(spec.light.low) == 4

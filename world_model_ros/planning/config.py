@@ -181,11 +181,8 @@ class PlannerConfig:
         64,
         default=4,
     )
-    ensemble: int | None = _number(
-        "Further predictors that judge the cheapest candidates, at most.",
-        0,
-        16,
-        unset="all that the checkpoint has",
+    ensemble: int = _number(
+        "Further predictors of the checkpoint that judge the cheapest candidates, at most.", 0, 16, default=16
     )
     # It changes near the goal, where the temporal distance is coarse, and is nearly constant elsewhere.
     squared_distance_weight: float | None = _number(
