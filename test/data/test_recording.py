@@ -1,5 +1,6 @@
 """What a recorder makes of live messages: when it begins, what it keeps, and what a fault costs."""
 
+import re
 import resource
 import shutil
 import time
@@ -131,7 +132,7 @@ def test_what_came_between_start_and_stop_is_what_the_ingest_makes_of_it(live):
     assert robot.start() == "recording"
     robot.run(3)
     said = robot.recorder.stop().result(30)
-    assert robot.recorder.close() == f"{robot.path}: 1 episodes"
+    assert robot.recorder.close() == f"{robot.path}: 1 episode"
     ingest, rows = Ingest(robot.robot, robot.rules), []
     for stream, kind, message, received in robot.messages:
         rows += ingest.add(make_record(robot.robot, stream, kind, message, received))
@@ -234,7 +235,7 @@ def test_discarded_and_deleted_episodes_leave_no_gap(live):
     robot = live().run(2)
     for seconds, end in ((1, "stop"), (1.5, "discard"), (2, "stop")):
         robot.record(seconds, end)
-    assert robot.recorder.delete_last().result(30) == "episode 1 is deleted, 1 are stored"
+    assert robot.recorder.delete_last().result(30) == "episode 1 is deleted, 1 is stored"
     assert robot.record(2.5).splitlines()[-1].startswith("episode 1: ")
     assert robot.record(3, "discard") == "discarded, 2 episodes are stored"
     robot.recorder.close()
@@ -248,7 +249,7 @@ def test_commands_that_make_no_sense_are_refused(live):
             getattr(robot.recorder, command)()
     with pytest.raises(UserError, match="no episode to label"):
         robot.recorder.success().result(30)
-    with pytest.raises(UserError, match="no episode was added"):
+    with pytest.raises(UserError, match="no further episode was added"):
         robot.recorder.delete_last().result(30)
     with pytest.raises(UserError, match="--keep-last SECONDS"):
         robot.recorder.keep_last()
@@ -401,14 +402,37 @@ def test_discarding_what_a_full_disk_has_cut_leaves_nothing_of_it(live, monkeypa
         time.sleep(0.01)
     assert "ZeroDivisionError" in writer.error
     assert writer.episodes == 2
-    assert robot.recorder.discard().result(30) == "discarded, 1 episodes are stored"
+    assert robot.recorder.discard().result(30) == "discarded, 1 episode is stored"
 
 
 def test_a_disk_that_is_gone_does_not_end_the_recorder(live):
     robot = live().run(2)
     shutil.rmtree(robot.recorder.writer.writer.parts)
-    assert "disk: 0 minutes" in robot.recorder.state(robot.clock)
-    robot.refused("the disk has room for 0 s")
+    gone = f"{robot.path}.parts, where the episodes are until the end, was removed or moved: put it back"
+    assert robot.recorder.state(robot.clock).startswith(f"not ready: {gone}")
+    robot.refused(gone)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_episodes_that_somebody_removed_are_not_counted(live, before):
+    robot = live().run(2)
+    if before:
+        robot.record(1)
+        robot.recorder.close()
+        robot = live().run(2)
+    robot.record(1)
+    robot.record(1)
+    robot.start()
+    robot.run(3)
+    robot.recorder.writer.label(0).exception(30)  # the open episode is being written
+    parts = robot.recorder.writer.writer.parts
+    shutil.rmtree(parts)
+    with pytest.raises(UserError, match=f"cannot be written: {parts} was removed or moved, with all in it"):
+        robot.recorder.stop().result(30)
+    held = f"holds {before} episode" if before else "was not written"
+    with pytest.raises(UserError, match=f"2 episodes of {parts} are gone, .* {robot.path} {held}"):
+        robot.recorder.close()
+    assert robot.path.exists() == bool(before)
 
 
 def test_a_disk_without_room_refuses_a_start(live, monkeypatch):
@@ -471,8 +495,60 @@ def test_what_never_changes_is_noted(live):
 
 def test_two_recorders_never_write_one_file(live):
     live()
-    with pytest.raises(UserError, match=r"out.h5.parts is being written by another recorder"):
+    with pytest.raises(UserError, match=r"out.h5 is being written by a recorder \(process \d+\): end that"):
         live()
+
+
+def test_no_other_verb_writes_a_file_that_a_recorder_has_open(live, tmp_path, capsys):
+    one = live().run(2)
+    one.record(1)
+    one.recorder.close()
+    shutil.copy(one.path, tmp_path / "other.h5")
+    file, other, new = str(one.path), str(tmp_path / "other.h5"), tmp_path / "new.h5"
+    robot = live().run(2)
+    robot.record(1)
+    live(path="new.h5")
+    writer = r"is being written by a recorder \(process \d+\): end that first"
+    for words in (
+        ["record", "--finish", "--out", file],
+        ["record", "--finish", "--out", str(new)],
+        ["episodes", "trim", file],
+        ["episodes", "drop", file, "0"],
+        ["episodes", "label", file, "0", "success"],
+        ["episodes", "merge", file, other, "--out", str(new)],
+        ["collect", "--task", "reach", "--episodes", "1", "--out", str(new)],
+    ):
+        assert cli.main(words) == 2
+        assert re.search(writer, capsys.readouterr().err), words
+    assert not new.exists()
+    robot.record(1)
+    assert robot.recorder.close() == f"{file}: 3 episodes"
+    assert lengths(file) == [20, 20, 20]
+
+
+def test_who_reads_a_file_is_told_that_a_recorder_has_it_open(live, tmp_path, capsys):
+    robot = live().run(2)
+    assert cli.main(["inspect", str(robot.path)]) == 2
+    assert re.search(
+        r"out.h5 is not there yet: a recorder \(process \d+\) makes it when", capsys.readouterr().err
+    )
+    robot.record(1)
+    robot.recorder.close()
+    robot = live().run(2)
+    (link := tmp_path / "link.h5").symlink_to(robot.path)
+    robot.record(1)
+    told = r"note: a recorder \(process \d+\) has it open: 1 more episode is in .*, and joined when it ends"
+    for words in (
+        ["inspect", str(robot.path)],
+        ["inspect", str(link)],
+        ["episodes", "list", str(robot.path)],
+    ):
+        assert cli.main(words) == 0
+        said = capsys.readouterr()
+        assert re.search(told, said.out + said.err)
+    robot.recorder.close()
+    assert cli.main(["inspect", str(robot.path)]) == 0
+    assert "has it open" not in capsys.readouterr().out
 
 
 def test_what_a_killed_recorder_leaves_is_finished_or_continued(live, tmp_path, capsys):
@@ -493,7 +569,7 @@ def test_what_a_killed_recorder_leaves_is_finished_or_continued(live, tmp_path, 
     assert lengths(killed) == [20]
     shutil.copytree(parts, tmp_path / "killed.h5.parts")
     with EpisodeFile(killed) as file:
-        assert file.notes == [f"1 more episodes are in {killed}.parts: `record --finish` joins them"]
+        assert file.notes == [f"1 more episode is in {killed}.parts: `record --finish` joins it"]
     again = live(path="again.h5")
     assert not list(again.recorder.writer.writer.parts.glob("*.tmp"))
     again.run(2).record(2)

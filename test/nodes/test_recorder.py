@@ -21,6 +21,7 @@ import yaml
 from world_model_ros import cli
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.robot import SOURCES
+from world_model_ros.data.words import plural
 
 pytestmark = pytest.mark.ros
 ROUNDS = int(os.environ.get("WORLD_MODEL_ROS_RECORDER_ROUNDS", "1"))
@@ -337,7 +338,7 @@ def test_fault_while_recording_costs_the_open_episode_only(
     rig.start()  # it is there: one that has just begun would end at once
     assert rig.command("discard")[0]
     log = ended(recorder)
-    assert f"{tmp_path / 'a.h5'}: {len(finished)} episodes" in log
+    assert f"{tmp_path / 'a.h5'}: {plural(len(finished), 'episode')}" in log
     with EpisodeFile(tmp_path / "a.h5") as file:
         assert file.lengths.tolist() == finished
         assert all(len(file.pixels(e)) == n for e, n in enumerate(finished))
@@ -395,9 +396,9 @@ def test_the_keys_of_the_verb(robot_file, observer, processes, tmp_path):
         os.write(theirs, b"k")
         until("episode 1: ")
         os.write(theirs, b"x")
-        until("episode 1 is deleted, 1 are stored")
+        until("episode 1 is deleted, 1 is stored")
         os.write(theirs, b"q")
-        until(f"{tmp_path / 'a.h5'}: 1 episodes")
+        until(f"{tmp_path / 'a.h5'}: 1 episode")
         rig.until(lambda: look() or process.poll() is not None)
         assert process.returncode == 0
         assert termios.tcgetattr(theirs) == before

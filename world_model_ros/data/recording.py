@@ -125,6 +125,8 @@ class Recorder:
         return "recording"
 
     def _check_room(self) -> None:
+        if removed := self.writer.removed:
+            raise UserError(f"not started: {removed}.")
         self._measure()
         if self.seconds_left < LEAST_ROOM:
             raise UserError(
@@ -270,6 +272,8 @@ class Recorder:
 
     def state(self, now: int) -> str:
         """Return in one line what is going on."""
+        if removed := self.writer.removed:
+            return f"not ready: {removed}"
         known = all(self._frame_bytes.values())
         room = f"disk: {f'{self.seconds_left / 60:.0f} minutes' if known else 'room known with the frames'}"
         if self.recording:

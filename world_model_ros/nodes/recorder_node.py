@@ -18,6 +18,7 @@ from world_model_ros.data.ingest import Rules
 from world_model_ros.data.recording import Recorder
 from world_model_ros.data.records import types_of
 from world_model_ros.data.robot import Stream, read_robot
+from world_model_ros.data.words import plural
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.messages import STREAMED
@@ -256,8 +257,9 @@ class RecorderNode(Node):
             self.outcomes.append((self.recorder.stop(), lambda _, text: self.screen.say(text)))
         for future, tell in self.outcomes:
             tell(*_outcome(future))
-        if self.recorder.writer.episodes:
-            self.screen.say(f"joining {self.recorder.writer.episodes} episodes ...")
+        stored = self.recorder.writer.episodes
+        if stored and not self.recorder.writer.removed:
+            self.screen.say(f"joining {plural(stored, 'episode')} ...")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             self.screen.say(self.recorder.close())
