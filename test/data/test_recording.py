@@ -74,15 +74,15 @@ class Live:
             "actions": ("JointState", lambda at, i: states(at, np.sin(i))),
         }
 
-    def run(self, seconds, without=(), rates=RATES):
-        """Let messages come."""
+    def run(self, seconds, without=(), rates=RATES, senders=(b"p",)):
+        """Let messages come, of each stream from ``senders`` in turns."""
         for at in range(self.now, self.now + round(seconds * 1000)):
             for stream in self.robot.streams:
                 step = round(1000 / rates[stream.name])
                 if at % step == 0 and stream.name not in without:
                     kind, make = self.make[stream.name]
                     item = (stream, kind, make(at * MS, at // step), START + at * MS)
-                    self.recorder.take(*item)
+                    self.recorder.take(*item, senders[at // step % len(senders)])
                     if self.recorder.recording:
                         self.messages.append(item)
             self.now = at + 1
@@ -205,6 +205,28 @@ def test_streams_that_give_no_rows_together_are_refused(live):
     robot.run(2).refused(r"are stamped 3600\.\d s before those of the camera front")
     robot.make["joints /joints"] = "JointState", lambda at, i: states(-START, 0.0)
     robot.run(3).refused(r"the messages on /joints \(joints /joints\) have no stamp \(it is zero\)")
+
+
+def test_two_nodes_that_send_one_stream_are_refused_joints_may_be_shared(live):
+    robot = live()
+    robot.recorder.arrivals["actions"].nodes = {b"p": "/operator", b"q": "/operator"}
+    robot.run(2)
+    robot.run(2).run(1, senders=(b"p", b"q"))
+    robot.refused(
+        r"front \(/front\) comes from 2 nodes at once: end all but one; .*"
+        r"actions \(/command\) comes from 2 nodes at once \(/operator, /operator\): end all but one"
+    )
+    with pytest.raises(UserError) as error:
+        robot.start()
+    assert "joints" not in str(error.value)
+    robot.run(3)
+    robot.run(3, senders=(b"r",))  # it was started again
+    robot.start()
+    robot.run(1, senders=(b"r",))
+    robot.run(1, senders=(b"r", b"q"))
+    assert "actions: it came from 2 nodes at once (/operator), and the rows mix what they sent" in (
+        robot.recorder.stop().result(30)
+    )
 
 
 def test_a_slow_stream_is_measured_over_a_longer_time(tmp_path):

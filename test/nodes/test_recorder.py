@@ -266,6 +266,36 @@ def test_a_start_is_refused_with_the_streams_and_their_rates(robot_file, start_r
     assert "no episode was recorded, so it was not written" in ended(recorder)
 
 
+def test_a_start_is_refused_while_two_nodes_send_the_actions(robot_file, start_recorder, observer):
+    start_recorder(robot_file())
+    rig, answers = Rig(observer), []
+    second = observer.node.create_publisher(rig.kinds["/command/executed"], "/command/executed", 50)
+
+    def both():
+        second.publish(rig.messages()["/command/executed"])
+        rig.publish()
+
+    def refused():
+        answers.append(rig.command("start"))
+        if answers[-1][0]:
+            rig.command("discard")
+        return "nodes at once (" in answers[-1][1]
+
+    def told():
+        for _ in range(20):
+            observer.until(lambda end=rig.step + 5: rig.step >= end, again=both)
+            if refused():
+                return True
+        return False
+
+    assert told(), answers[-1]
+    assert (
+        "actions (/command/executed) comes from 2 nodes at once (/observer, /observer): end all but one"
+        in answers[-1][1]
+    )
+    rig.start()  # the other one is silent again
+
+
 def part_grows(folder):
     return any(file.stat().st_size > 50_000 for file in folder.glob("*.tmp"))
 

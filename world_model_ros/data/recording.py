@@ -56,8 +56,8 @@ class Recorder:
         """Whether a recording is in progress."""
         return self._ingest is not None
 
-    def take(self, stream: Stream, kind: str, message, received: int) -> None:
-        """Take a message of type ``kind`` (``Image`` ...) that was received at ``received``."""
+    def take(self, stream: Stream, kind: str, message, received: int, publisher: bytes = b"") -> None:
+        """Take a message of type ``kind`` (``Image`` ...) that came from ``publisher`` at ``received``."""
         arrivals = self.arrivals[stream.name]
         try:
             record = make_record(self.robot, stream, kind, message, received)
@@ -68,7 +68,7 @@ class Recorder:
                 self._ingest.reject(stream.name, str(error))
             return
         if record.content:
-            arrivals.arrived(received)
+            arrivals.arrived(received, b"" if stream.role == "joints" else publisher)  # who may share them
         if stream.role == "camera":
             self._frame_bytes[stream.name] = record.content[""].nbytes
         self._remember(received, record)
@@ -225,7 +225,14 @@ class Recorder:
         ingest, self._ingest = self._ingest, None
         self._recorded = self._recent[-1][0] if self._recent else 0
         self._hand_on(ingest.finish())
-        return self.writer.end(label, ingest.report())
+        report = [ingest.report()]
+        report += [
+            f"{name}: it came from {arrivals.who}, and the rows mix what they sent: delete the episode, "
+            "and end all but one"
+            for name, arrivals in self.arrivals.items()
+            if arrivals.mixed
+        ]
+        return self.writer.end(label, "\n".join(report))
 
     def close(self) -> str:
         """Keep the episode in progress, and make the one file; return where it is."""

@@ -141,6 +141,11 @@ class Stream(NamedTuple):
         """Name and topic, for people."""
         return self.name if self.topic in self.name else f"{self.name} ({self.topic})"
 
+    @property
+    def section(self) -> str:
+        """The part of the robot file that has its ``time``."""
+        return {"camera": f"cameras.{self.name}", "joints": "joints"}.get(self.role, "actions.source")
+
 
 @dataclass(frozen=True)
 class RobotFile:
