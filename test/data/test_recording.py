@@ -370,6 +370,7 @@ def test_the_last_seconds_are_kept_and_become_an_episode(live):
     with pytest.raises(UserError, match="nothing was recorded"):
         robot.recorder.keep_last().result(30)  # nothing twice
     robot.run(2)
+    assert "; the last 2.0 s are kept in 0 MB; ready" in robot.recorder.state(robot.clock)
     robot.start()
     with pytest.raises(UserError, match="its last seconds are in it"):
         robot.recorder.keep_last()
@@ -611,6 +612,19 @@ def test_the_table_has_a_line_for_each_stream(live):
     assert lines["wrist"][1] == "40"
     assert lines["actions"][5] == "-"
     assert robot.recorder.state(robot.clock).startswith("recording, 4.0 s; disk: ")
+
+
+def test_long_topics_push_no_number_off_a_terminal_of_80_columns(live):
+    topics = [f"/cell2/{part}/joint_states" for part in ("lower", "upper")]
+    robot = live(joints=ROBOT["joints"] | {"topics": topics})
+    names = [f"joints {topic}" for topic in topics]
+    robot.make |= dict.fromkeys(names, robot.make["joints /joints"])
+    robot.run(2, rates=RATES | dict.fromkeys(names, 100)).start()
+    head, *lines = robot.recorder.table(robot.clock)
+    assert {len(line) for line in lines} == {len(head)}
+    assert len(head) < 80
+    shown = ["joints …l2/lower/joint_states", "joints …l2/upper/joint_states"]
+    assert [line[:29].rstrip() for line in lines] == ["front", "wrist", *shown, "actions"]
 
 
 @pytest.mark.parametrize(
