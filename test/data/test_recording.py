@@ -1,5 +1,6 @@
 """What a recorder makes of live messages: when it begins, what it keeps, and what a fault costs."""
 
+import errno
 import re
 import resource
 import shutil
@@ -547,6 +548,19 @@ def test_no_other_verb_writes_a_file_that_a_recorder_has_open(live, tmp_path, ca
     robot.record(1)
     assert robot.recorder.close() == f"{file}: 3 episodes"
     assert lengths(file) == [20, 20, 20]
+
+
+def test_a_disk_without_locks_is_written_all_the_same(live, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    robot = live().run(2)
+    robot.record(1)
+    with pytest.raises(UserError, match="was not finished, its episodes are in"):
+        EpisodeFile(robot.path)
+    assert robot.recorder.close() == f"{robot.path}: 1 episode"
+    assert not robot.path.with_name("out.h5.parts").exists()
 
 
 def test_who_reads_a_file_is_told_that_a_recorder_has_it_open(live, tmp_path, capsys):

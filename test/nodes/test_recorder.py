@@ -7,6 +7,7 @@ WORLD_MODEL_ROS_RECORDER_SECONDS=600, frames of 640x480 at 30 Hz and joints at 1
 import os
 import pty
 import resource
+import shutil
 import subprocess
 import sys
 import termios
@@ -294,6 +295,33 @@ def test_a_start_is_refused_while_two_nodes_send_the_actions(robot_file, start_r
         in answers[-1][1]
     )
     rig.start()  # the other one is silent again
+
+
+def test_nobody_takes_the_episodes_of_a_running_recorder(
+    robot_file, start_recorder, observer, processes, tmp_path
+):
+    recorder, rig = start_recorder(robot_file()), Rig(observer)
+    rig.record()
+    out, parts = tmp_path / "a.h5", tmp_path / "a.h5.parts"
+    finish = processes.start("-m", "world_model_ros", "record", "--finish", "--out", str(out))
+    rig.until(lambda: finish.poll() is not None)
+    assert finish.returncode == 2
+    told = f"{out} is being written by a recorder (process {recorder.pid}): end that first"
+    assert told in finish.log.read_text()
+    rig.record()
+    rig.start()
+    rig.until(lambda: part_grows(parts))
+    shutil.rmtree(parts)
+    assert f"cannot be written: {parts} was removed or moved, with all in it" in rig.command("success")[1]
+    assert rig.command("start") == (
+        False,
+        f"not started: {parts}, where the episodes are until the end, was removed or moved: put it back, or "
+        "end the recorder and start it again.",
+    )
+    log = ended(recorder)
+    assert recorder.returncode == 2
+    assert f"2 episodes of {parts} are gone, somebody removed or moved them meanwhile: {out} was not" in log
+    assert "Traceback" not in log
 
 
 def part_grows(folder):

@@ -94,8 +94,10 @@ def _owner(folder: Path) -> str:
 def _flock(descriptor: int, kind: int) -> bool:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:  # a disk without locks, such as some of a network: nobody can have one
+        return True
     return True
 
 
