@@ -7,6 +7,7 @@ import pytest
 from world_model_ros.cli import main
 from world_model_ros.data import convert
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
+from world_model_ros.data.lock import WriteLock
 from world_model_ros.errors import UserError
 
 ATTRIBUTES = {
@@ -47,6 +48,15 @@ def test_a_data_set_becomes_an_episode_file(tmp_path, robomimic, capsys):
         for episode, (pixels, actions) in enumerate(held):
             np.testing.assert_array_equal(file.pixels(episode), pixels)
             np.testing.assert_array_equal(file.actions(episode)[:-1], actions[:-1])
+
+
+def test_a_file_that_a_recorder_has_open_is_not_written(tmp_path, robomimic, capsys):
+    out = tmp_path / "out.h5"
+    with WriteLock(out, "a recorder"):
+        assert main(["convert", str(robomimic[0]), "--out", str(out), *GIVEN]) == 2
+    assert f"{out} is being written by a recorder (process " in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["convert", str(robomimic[0]), "--out", str(out), *GIVEN]) == 0
 
 
 def test_what_it_does_not_say_is_asked_for(tmp_path, robomimic, capsys):

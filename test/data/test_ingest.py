@@ -275,7 +275,8 @@ def test_receive_times_and_messages_without_a_stamp(robot):
     ingest = Ingest(robot())
     assert rows_of(ingest, late) == []
     assert (
-        "the messages on /camera (front) have no stamp (it is zero): use the receive time" in ingest.problem()
+        "the messages on /camera (front) have no stamp (it is zero): write `time: receive` in cameras.front "
+        "of the robot file" in ingest.problem()
     )
     for records in (late, [r._replace(stamp=None) for r in recording(10)]):
         taken = robot().override("receive") if records is late else robot()
@@ -303,7 +304,13 @@ def test_what_is_missing_is_said_in_one_sentence(robot):
     apart = [r._replace(stamp=r.stamp + 3600_000 * MS) if r.stream == "actions" else r for r in everything]
     assert problem(apart) == (
         "the messages on /command (actions) are stamped 3600.0 s after those of the camera front, at no time "
-        "with them: synchronise the clocks, or use the receive time, with --time receive"
+        "with them: synchronise the clocks, or write `time: receive` in actions.source of the robot file"
+    )
+    received = [r._replace(stamp=None) if r.stream == "actions" else r for r in apart]
+    received = [r._replace(received=r.received + 3600_000 * MS) if r.stamp is None else r for r in received]
+    assert problem(received) == (
+        "the messages on /command (actions) came 3600.0 s after the stamps of the camera front, at no time "
+        "with them: synchronise the clocks, or write `time: receive` in cameras.front of the robot file"
     )
     ingest = Ingest(robot())
     ingest.reject("front", "its encoding is 'x'")
@@ -326,6 +333,67 @@ def test_clocks_that_are_apart_are_noted(robot):
     ingest = Ingest(robot())
     rows_of(ingest, recording(100))
     assert "older on arrival" not in ingest.report()
+    ingest = Ingest(robot(), time_option=True)
+    rows_of(ingest, records)
+    remedy = "if the clocks are apart, synchronise them, or use --time receive, or write `time: receive` in "
+    assert f"{remedy}actions.source of the robot file" in ingest.report()
+
+
+@pytest.mark.parametrize(("shift", "word"), [(-2000, "older than"), (2000, "ahead of")])
+def test_a_stream_that_takes_the_receive_time_has_no_stamps_that_could_be_apart(robot, shift, word):
+    def taken(change):
+        ingest = Ingest(robot())
+        rows_of(ingest, list(map(change, recording(100))))
+        return ingest.report()
+
+    def late(record):  # one message that was read while the machine hung
+        at = record.stamp - START
+        hung = record.stream != "actions" and at == 2000 * MS
+        record = record._replace(received=record.stamp - 1250 * MS) if hung else record
+        return record._replace(stamp=None) if record.stream == "actions" else record
+
+    said = taken(late)
+    assert "clocks are apart" not in said
+    assert "stamps are" not in said
+    said = taken(lambda r: r._replace(stamp=None if r.stream == "actions" else r.stamp + shift * MS))
+    assert (
+        f"front: stamps are 2.00 s {word} the arrival, which actions takes: if the clocks are apart" in said
+    )
+    assert "or write `time: receive` in cameras.front of the robot file" in said
+    assert "--time" not in said
+
+
+def test_why_a_recording_was_split_is_said(robot):
+    silent = {("actions", step) for step in range(40, 68)}
+    ingest = Ingest(robot())
+    rows_of(ingest, recording(120, without=silent))
+    assert len(ingest.lengths) == 2
+    assert (
+        "actions: silent for 1.45 s, longer than the split gap of 1 s: the episode was split there, after "
+        f"{ingest.lengths[0]} rows"
+    ) in ingest.report()
+    ingest = Ingest(robot())
+    rows_of(ingest, recording(120, without={("joints /gripper", step) for _, step in silent}))
+    assert "joints (b): silent for 1.45 s, longer than" in ingest.report()
+    ingest = Ingest(robot(cameras={"front": FILE["cameras"]["front"] | {"policy": "drop"}}))
+    rows_of(ingest, recording(120, without={("front", step) for step in (20, 50, 51, 80, 100)}))
+    rows = ", ".join(map(str, ingest.lengths[:3]))
+    assert (
+        "front: silent 4 times for up to 0.15 s, too long for its policy, drop: the episode was split there, "
+        f"after {rows} ... rows"
+    ) in ingest.report()
+    ingest = Ingest(robot())
+    rows_of(ingest, recording(100, without={("actions", step) for step in range(40, 100)}))
+    assert "split there" not in ingest.report(), "nothing comes after it"
+    ingest = Ingest(robot())
+    rows_of(ingest, recording(100, begin=1000) + recording(100))
+    assert "the clock was set back 1 time: the episode was split there" in ingest.report()
+
+
+def test_a_single_episode_is_told_as_one(robot):
+    ingest = Ingest(robot())
+    rows_of(ingest, recording(10))
+    assert ingest.report().splitlines()[-1] == "1 episode of 10 rows, 0.5 s"
 
 
 def test_a_robot_without_joints_has_no_proprio(robot):

@@ -1,5 +1,7 @@
 """What a recorder makes of live messages: when it begins, what it keeps, and what a fault costs."""
 
+import errno
+import re
 import resource
 import shutil
 import time
@@ -73,15 +75,15 @@ class Live:
             "actions": ("JointState", lambda at, i: states(at, np.sin(i))),
         }
 
-    def run(self, seconds, without=(), rates=RATES):
-        """Let messages come."""
+    def run(self, seconds, without=(), rates=RATES, senders=(b"p",)):
+        """Let messages come, of each stream from ``senders`` in turns."""
         for at in range(self.now, self.now + round(seconds * 1000)):
             for stream in self.robot.streams:
                 step = round(1000 / rates[stream.name])
                 if at % step == 0 and stream.name not in without:
                     kind, make = self.make[stream.name]
                     item = (stream, kind, make(at * MS, at // step), START + at * MS)
-                    self.recorder.take(*item)
+                    self.recorder.take(*item, senders[at // step % len(senders)])
                     if self.recorder.recording:
                         self.messages.append(item)
             self.now = at + 1
@@ -131,7 +133,7 @@ def test_what_came_between_start_and_stop_is_what_the_ingest_makes_of_it(live):
     assert robot.start() == "recording"
     robot.run(3)
     said = robot.recorder.stop().result(30)
-    assert robot.recorder.close() == f"{robot.path}: 1 episodes"
+    assert robot.recorder.close() == f"{robot.path}: 1 episode"
     ingest, rows = Ingest(robot.robot, robot.rules), []
     for stream, kind, message, received in robot.messages:
         rows += ingest.add(make_record(robot.robot, stream, kind, message, received))
@@ -206,6 +208,28 @@ def test_streams_that_give_no_rows_together_are_refused(live):
     robot.run(3).refused(r"the messages on /joints \(joints /joints\) have no stamp \(it is zero\)")
 
 
+def test_two_nodes_that_send_one_stream_are_refused_joints_may_be_shared(live):
+    robot = live()
+    robot.recorder.arrivals["actions"].nodes = {b"p": "/operator", b"q": "/operator"}
+    robot.run(2)
+    robot.run(2).run(1, senders=(b"p", b"q"))
+    robot.refused(
+        r"front \(/front\) comes from 2 nodes at once: end all but one; .*"
+        r"actions \(/command\) comes from 2 nodes at once \(/operator, /operator\): end all but one"
+    )
+    with pytest.raises(UserError) as error:
+        robot.start()
+    assert "joints" not in str(error.value)
+    robot.run(3)
+    robot.run(3, senders=(b"r",))  # it was started again
+    robot.start()
+    robot.run(1, senders=(b"r",))
+    robot.run(1, senders=(b"r", b"q"))
+    assert "actions: it came from 2 nodes at once (/operator), and the rows mix what they sent" in (
+        robot.recorder.stop().result(30)
+    )
+
+
 def test_a_slow_stream_is_measured_over_a_longer_time(tmp_path):
     stream = Message(where="slow (/slow)", rate=1.0)
     arrivals = Arrivals(stream, 1.0)
@@ -234,7 +258,7 @@ def test_discarded_and_deleted_episodes_leave_no_gap(live):
     robot = live().run(2)
     for seconds, end in ((1, "stop"), (1.5, "discard"), (2, "stop")):
         robot.record(seconds, end)
-    assert robot.recorder.delete_last().result(30) == "episode 1 is deleted, 1 are stored"
+    assert robot.recorder.delete_last().result(30) == "episode 1 is deleted, 1 is stored"
     assert robot.record(2.5).splitlines()[-1].startswith("episode 1: ")
     assert robot.record(3, "discard") == "discarded, 2 episodes are stored"
     robot.recorder.close()
@@ -248,7 +272,7 @@ def test_commands_that_make_no_sense_are_refused(live):
             getattr(robot.recorder, command)()
     with pytest.raises(UserError, match="no episode to label"):
         robot.recorder.success().result(30)
-    with pytest.raises(UserError, match="no episode was added"):
+    with pytest.raises(UserError, match="no further episode was added"):
         robot.recorder.delete_last().result(30)
     with pytest.raises(UserError, match="--keep-last SECONDS"):
         robot.recorder.keep_last()
@@ -347,6 +371,7 @@ def test_the_last_seconds_are_kept_and_become_an_episode(live):
     with pytest.raises(UserError, match="nothing was recorded"):
         robot.recorder.keep_last().result(30)  # nothing twice
     robot.run(2)
+    assert "; the last 2.0 s are kept in 0 MB; ready" in robot.recorder.state(robot.clock)
     robot.start()
     with pytest.raises(UserError, match="its last seconds are in it"):
         robot.recorder.keep_last()
@@ -401,14 +426,37 @@ def test_discarding_what_a_full_disk_has_cut_leaves_nothing_of_it(live, monkeypa
         time.sleep(0.01)
     assert "ZeroDivisionError" in writer.error
     assert writer.episodes == 2
-    assert robot.recorder.discard().result(30) == "discarded, 1 episodes are stored"
+    assert robot.recorder.discard().result(30) == "discarded, 1 episode is stored"
 
 
 def test_a_disk_that_is_gone_does_not_end_the_recorder(live):
     robot = live().run(2)
     shutil.rmtree(robot.recorder.writer.writer.parts)
-    assert "disk: 0 minutes" in robot.recorder.state(robot.clock)
-    robot.refused("the disk has room for 0 s")
+    gone = f"{robot.path}.parts, where the episodes are until the end, was removed or moved: put it back"
+    assert robot.recorder.state(robot.clock).startswith(f"not ready: {gone}")
+    robot.refused(gone)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_episodes_that_somebody_removed_are_not_counted(live, before):
+    robot = live().run(2)
+    if before:
+        robot.record(1)
+        robot.recorder.close()
+        robot = live().run(2)
+    robot.record(1)
+    robot.record(1)
+    robot.start()
+    robot.run(3)
+    robot.recorder.writer.label(0).exception(30)  # the open episode is being written
+    parts = robot.recorder.writer.writer.parts
+    shutil.rmtree(parts)
+    with pytest.raises(UserError, match=f"cannot be written: {parts} was removed or moved, with all in it"):
+        robot.recorder.stop().result(30)
+    held = f"holds {before} episode" if before else "was not written"
+    with pytest.raises(UserError, match=f"2 episodes of {parts} are gone, .* {robot.path} {held}"):
+        robot.recorder.close()
+    assert robot.path.exists() == bool(before)
 
 
 def test_a_disk_without_room_refuses_a_start(live, monkeypatch):
@@ -471,8 +519,73 @@ def test_what_never_changes_is_noted(live):
 
 def test_two_recorders_never_write_one_file(live):
     live()
-    with pytest.raises(UserError, match=r"out.h5.parts is being written by another recorder"):
+    with pytest.raises(UserError, match=r"out.h5 is being written by a recorder \(process \d+\): end that"):
         live()
+
+
+def test_no_other_verb_writes_a_file_that_a_recorder_has_open(live, tmp_path, capsys):
+    one = live().run(2)
+    one.record(1)
+    one.recorder.close()
+    shutil.copy(one.path, tmp_path / "other.h5")
+    file, other, new = str(one.path), str(tmp_path / "other.h5"), tmp_path / "new.h5"
+    robot = live().run(2)
+    robot.record(1)
+    live(path="new.h5")
+    writer = r"is being written by a recorder \(process \d+\): end that first"
+    for words in (
+        ["record", "--finish", "--out", file],
+        ["record", "--finish", "--out", str(new)],
+        ["episodes", "trim", file],
+        ["episodes", "drop", file, "0"],
+        ["episodes", "label", file, "0", "success"],
+        ["episodes", "merge", file, other, "--out", str(new)],
+        ["collect", "--task", "reach", "--episodes", "1", "--out", str(new)],
+    ):
+        assert cli.main(words) == 2
+        assert re.search(writer, capsys.readouterr().err), words
+    assert not new.exists()
+    robot.record(1)
+    assert robot.recorder.close() == f"{file}: 3 episodes"
+    assert lengths(file) == [20, 20, 20]
+
+
+def test_a_disk_without_locks_is_written_all_the_same(live, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    robot = live().run(2)
+    robot.record(1)
+    with pytest.raises(UserError, match="was not finished, its episodes are in"):
+        EpisodeFile(robot.path)
+    assert robot.recorder.close() == f"{robot.path}: 1 episode"
+    assert not robot.path.with_name("out.h5.parts").exists()
+
+
+def test_who_reads_a_file_is_told_that_a_recorder_has_it_open(live, tmp_path, capsys):
+    robot = live().run(2)
+    assert cli.main(["inspect", str(robot.path)]) == 2
+    assert re.search(
+        r"out.h5 is not there yet: a recorder \(process \d+\) makes it when", capsys.readouterr().err
+    )
+    robot.record(1)
+    robot.recorder.close()
+    robot = live().run(2)
+    (link := tmp_path / "link.h5").symlink_to(robot.path)
+    robot.record(1)
+    told = r"note: a recorder \(process \d+\) has it open: 1 more episode is in .*, and joined when it ends"
+    for words in (
+        ["inspect", str(robot.path)],
+        ["inspect", str(link)],
+        ["episodes", "list", str(robot.path)],
+    ):
+        assert cli.main(words) == 0
+        said = capsys.readouterr()
+        assert re.search(told, said.out + said.err)
+    robot.recorder.close()
+    assert cli.main(["inspect", str(robot.path)]) == 0
+    assert "has it open" not in capsys.readouterr().out
 
 
 def test_what_a_killed_recorder_leaves_is_finished_or_continued(live, tmp_path, capsys):
@@ -493,7 +606,7 @@ def test_what_a_killed_recorder_leaves_is_finished_or_continued(live, tmp_path, 
     assert lengths(killed) == [20]
     shutil.copytree(parts, tmp_path / "killed.h5.parts")
     with EpisodeFile(killed) as file:
-        assert file.notes == [f"1 more episodes are in {killed}.parts: `record --finish` joins them"]
+        assert file.notes == [f"1 more episode is in {killed}.parts: `record --finish` joins it"]
     again = live(path="again.h5")
     assert not list(again.recorder.writer.writer.parts.glob("*.tmp"))
     again.run(2).record(2)
@@ -513,6 +626,19 @@ def test_the_table_has_a_line_for_each_stream(live):
     assert lines["wrist"][1] == "40"
     assert lines["actions"][5] == "-"
     assert robot.recorder.state(robot.clock).startswith("recording, 4.0 s; disk: ")
+
+
+def test_long_topics_push_no_number_off_a_terminal_of_80_columns(live):
+    topics = [f"/cell2/{part}/joint_states" for part in ("lower", "upper")]
+    robot = live(joints=ROBOT["joints"] | {"topics": topics})
+    names = [f"joints {topic}" for topic in topics]
+    robot.make |= dict.fromkeys(names, robot.make["joints /joints"])
+    robot.run(2, rates=RATES | dict.fromkeys(names, 100)).start()
+    head, *lines = robot.recorder.table(robot.clock)
+    assert {len(line) for line in lines} == {len(head)}
+    assert len(head) < 80
+    shown = ["joints …l2/lower/joint_states", "joints …l2/upper/joint_states"]
+    assert [line[:29].rstrip() for line in lines] == ["front", "wrist", *shown, "actions"]
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,15 @@ def test_the_example_is_a_robot_file_and_each_of_its_options_is_known():
         ({"joints/names": ["a", "b", "b"]}, "joints.names has b twice: each once."),
         ({"joints/names": "a"}, "joints.names is 'a': give a list such as [a, b]."),
         ({"joints/names": ["a", 1]}, "joints.names has 1: each must be text."),
-        ({"joints/names": ["a", "bb"]}, "actions.names has 'b', which joints.names lack"),
+        (
+            {"joints/names": ["a", "bb"]},
+            "actions.names has 'b', which joints.names lack (joints.names have bb): correct actions.names or "
+            "joints.names.",
+        ),
+        (
+            {"joints/names": ["a", "x"]},
+            "lack (joints.names have a, x): correct actions.names or joints.names.",
+        ),
         ({"actions/low": [-1]}, "actions.low has 1 numbers for 2 names: give one for each."),
         ({"actions/high": [1, 1, 1]}, "actions.high has 3 numbers for 2 names: give one for each."),
         ({"actions/low": [-1, 2]}, "actions.low of b is 2, not below high 1.5: exchange or correct them."),

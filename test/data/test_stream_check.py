@@ -267,6 +267,26 @@ def test_teleoperation_of_another_type_frame_or_speed(robot):
     assert other.problems == [f"/joy publishes {TWIST}: set actions.source.type to Twist"]
 
 
+def test_two_teleoperations_are_a_fault_where_both_send(robot):
+    values = robot(ARM | {"actions": ARM["actions"] | EXECUTED})
+    both = watch(values, "actions", lambda stamp, i: (joints(stamp, velocity=[0.1, 0.1]), "pq"[i % 2]))
+    finding = found(both, nodes=("/operator", "/operator"))
+    assert finding.problems == ["2 nodes publish it at once (/operator, /operator): end all but one"]
+    one = watch(values, "actions", lambda stamp, i: (joints(stamp, velocity=[0.1, 0.1]), "p"))
+    finding = found(one, nodes=("/operator", "/command_node"))
+    assert finding.problems == []
+    assert finding.notes == [
+        "/command_node can publish it too and sent nothing: end it, or see that it stays silent"
+    ]
+    twice = [Endpoint("/operator", "j", "r"), Endpoint("/operator", "j", "r")]
+    command = command_finding(values, "/cmd", "j", twice, [Endpoint("/arm", "j", "r")], [], True)
+    assert "/operator, /operator publish it, the source of actions: stop them before" in command.notes[0]
+
+
+def test_stamps_that_a_simulated_clock_makes_a_little_newer_have_no_age(robot):
+    assert "age 0 ms" in found(watch(robot(), "joints", lambda stamp, i: joints(stamp), late=-0.008)).facts
+
+
 @pytest.mark.parametrize(
     ("publishers", "subscribers", "deaf", "recorded", "words"),
     [

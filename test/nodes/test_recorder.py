@@ -7,6 +7,7 @@ WORLD_MODEL_ROS_RECORDER_SECONDS=600, frames of 640x480 at 30 Hz and joints at 1
 import os
 import pty
 import resource
+import shutil
 import subprocess
 import sys
 import termios
@@ -21,6 +22,7 @@ import yaml
 from world_model_ros import cli
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.robot import SOURCES
+from world_model_ros.data.words import plural
 
 pytestmark = pytest.mark.ros
 ROUNDS = int(os.environ.get("WORLD_MODEL_ROS_RECORDER_ROUNDS", "1"))
@@ -265,6 +267,63 @@ def test_a_start_is_refused_with_the_streams_and_their_rates(robot_file, start_r
     assert "no episode was recorded, so it was not written" in ended(recorder)
 
 
+def test_a_start_is_refused_while_two_nodes_send_the_actions(robot_file, start_recorder, observer):
+    start_recorder(robot_file())
+    rig, answers = Rig(observer), []
+    second = observer.node.create_publisher(rig.kinds["/command/executed"], "/command/executed", 50)
+
+    def both():
+        second.publish(rig.messages()["/command/executed"])
+        rig.publish()
+
+    def refused():
+        answers.append(rig.command("start"))
+        if answers[-1][0]:
+            rig.command("discard")
+        return "nodes at once (" in answers[-1][1]
+
+    def told():
+        for _ in range(20):
+            observer.until(lambda end=rig.step + 5: rig.step >= end, again=both)
+            if refused():
+                return True
+        return False
+
+    assert told(), answers[-1]
+    assert (
+        "actions (/command/executed) comes from 2 nodes at once (/observer, /observer): end all but one"
+        in answers[-1][1]
+    )
+    rig.start()  # the other one is silent again
+
+
+def test_nobody_takes_the_episodes_of_a_running_recorder(
+    robot_file, start_recorder, observer, processes, tmp_path
+):
+    recorder, rig = start_recorder(robot_file()), Rig(observer)
+    rig.record()
+    out, parts = tmp_path / "a.h5", tmp_path / "a.h5.parts"
+    finish = processes.start("-m", "world_model_ros", "record", "--finish", "--out", str(out))
+    rig.until(lambda: finish.poll() is not None)
+    assert finish.returncode == 2
+    told = f"{out} is being written by a recorder (process {recorder.pid}): end that first"
+    assert told in finish.log.read_text()
+    rig.record()
+    rig.start()
+    rig.until(lambda: part_grows(parts))
+    shutil.rmtree(parts)
+    assert f"cannot be written: {parts} was removed or moved, with all in it" in rig.command("success")[1]
+    assert rig.command("start") == (
+        False,
+        f"not started: {parts}, where the episodes are until the end, was removed or moved: put it back, or "
+        "end the recorder and start it again.",
+    )
+    log = ended(recorder)
+    assert recorder.returncode == 2
+    assert f"2 episodes of {parts} are gone, somebody removed or moved them meanwhile: {out} was not" in log
+    assert "Traceback" not in log
+
+
 def part_grows(folder):
     return any(file.stat().st_size > 50_000 for file in folder.glob("*.tmp"))
 
@@ -337,7 +396,7 @@ def test_fault_while_recording_costs_the_open_episode_only(
     rig.start()  # it is there: one that has just begun would end at once
     assert rig.command("discard")[0]
     log = ended(recorder)
-    assert f"{tmp_path / 'a.h5'}: {len(finished)} episodes" in log
+    assert f"{tmp_path / 'a.h5'}: {plural(len(finished), 'episode')}" in log
     with EpisodeFile(tmp_path / "a.h5") as file:
         assert file.lengths.tolist() == finished
         assert all(len(file.pixels(e)) == n for e, n in enumerate(finished))
@@ -395,9 +454,9 @@ def test_the_keys_of_the_verb(robot_file, observer, processes, tmp_path):
         os.write(theirs, b"k")
         until("episode 1: ")
         os.write(theirs, b"x")
-        until("episode 1 is deleted, 1 are stored")
+        until("episode 1 is deleted, 1 is stored")
         os.write(theirs, b"q")
-        until(f"{tmp_path / 'a.h5'}: 1 episodes")
+        until(f"{tmp_path / 'a.h5'}: 1 episode")
         rig.until(lambda: look() or process.poll() is not None)
         assert process.returncode == 0
         assert termios.tcgetattr(theirs) == before

@@ -148,6 +148,23 @@ def test_a_robot_that_is_as_its_file_says(tmp_path, observer, system, check):
     assert "to /observer (reliable, volatile)" in found["command"]
 
 
+def test_two_nodes_that_send_actions_are_a_fault(tmp_path, observer, system, check):
+    from std_msgs.msg import Float64MultiArray
+
+    system.camera("/camera/image_raw")
+    system.joints(JOINTS[:2])
+    system.joints(JOINTS[2:])  # these may be shared
+    system.floats("/teleop", [0.1, 0.0, -0.5])
+    system.floats("/teleop", [0.0, 0.0, 0.0])
+    observer.collect(Float64MultiArray, "/arm/velocities")
+    code, text = check("--robot", describe(tmp_path, {"front": {"topic": "/camera/image_raw", "rate": 5}}))
+    assert code == 1, text
+    found = streams(text)
+    assert "-> 2 nodes publish it at once (/observer, /observer): end all but one" in found["actions"]
+    assert found["joints"].startswith("ok")
+    assert text.splitlines()[-1].startswith("1 fault: ")
+
+
 def test_relative_topics_are_in_the_namespace(tmp_path, observer, system, check):
     from std_msgs.msg import Float64MultiArray
 

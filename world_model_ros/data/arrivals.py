@@ -22,12 +22,16 @@ class Arrivals:
     def __init__(self, stream: Stream, patience: float):
         self.stream = stream
         self.newest: int | None = None
+        self.nodes: dict[bytes, str] = {}  # publisher -> its name, where that is known
         self.absent = ""  # why nothing can come, a phrase, such as that nobody publishes the topic
         rate = stream.rate
         self._window = round(max(WINDOW, FEW / rate if rate else 0) * SECOND)
         self._settled = max(SETTLED, (FEW - 1) / rate) if rate else 0.0
         self._pause = max(LEAST_PAUSE, PAUSE / rate) if rate else patience
         self._recent: deque[int] = deque()
+        self._senders: dict[bytes, int] = {}  # publisher -> when its newest message came
+        self._sender = b""  # of the newest message
+        self._mixed_at = 0
         self.restart()
 
     def restart(self) -> None:
@@ -35,19 +39,40 @@ class Arrivals:
         self.received = self.lost = self.rejected = 0
         self.largest_gap = 0  # ns
         self.reason = ""  # of the last rejection
+        self.mixed: set[bytes] = set()  # publishers whose messages came in turns
 
-    def arrived(self, received: int) -> None:
-        """Note a message that can be used."""
+    def arrived(self, received: int, publisher: bytes = b"") -> None:
+        """Note a message that can be used; ``publisher`` where a stream must have one at a time."""
         self.received += 1
         if self.newest is not None:
             if received < self.newest - self._window:  # the clock was set back
                 self._recent.clear()
+                self._senders.clear()
             elif self.received > 1:
                 self.largest_gap = max(self.largest_gap, received - self.newest)
         self.newest = received
         self._recent.append(received)
         while received - self._recent[0] > self._window:
             self._recent.popleft()
+        if publisher:
+            self._note_sender(received, publisher)
+
+    def _note_sender(self, received: int, publisher: bytes) -> None:
+        """Note who sent a message: one that was started again never takes turns with its former self."""
+        before = self._senders.get(publisher)
+        if publisher != self._sender and before is not None and received - before <= self._window:
+            self.mixed |= {publisher, self._sender}
+            self._mixed_at = received
+        self._senders[publisher] = received
+        self._sender = publisher
+
+    @property
+    def who(self) -> str:
+        """Return how many nodes send in turns, with their names where they are known, or ""."""
+        if not self.mixed:
+            return ""
+        names = sorted(self.nodes[sender] for sender in self.mixed if self.nodes.get(sender))
+        return f"{len(self.mixed)} nodes at once" + (f" ({', '.join(names)})" if names else "")
 
     def reject(self, reason: str) -> None:
         """Note a message that cannot be used, and why."""
@@ -75,6 +100,8 @@ class Arrivals:
         if self.age(now) > self._pause:
             why = f": {self.absent}" if self.absent else ""
             return f"{where} has not arrived for {self.age(now):.1f} s{needed}{why}"
+        if self.mixed and self.newest - self._mixed_at <= self._window:
+            return f"{where} comes from {self.who}: end all but one"
         if not stream.rate:
             return ""
         seen = (self._recent[-1] - self._recent[0]) / SECOND

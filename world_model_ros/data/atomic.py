@@ -1,6 +1,7 @@
 """Atomic writing of files: complete or absent, also on a full disk."""
 
 import contextlib
+import errno
 import io
 import os
 import tempfile
@@ -10,6 +11,8 @@ import h5py
 
 from world_model_ros.errors import UserError
 from world_model_ros.model.strict import json_text
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Sink(io.FileIO):
@@ -66,7 +69,7 @@ def written(path: Path, safe: str, backup: Path | None = None):
     except OSError as error:
         if sink is not None and sink.error is None and error.errno is None:  # not an error of the disk
             raise
-        raise _unwritable(path, (sink and sink.error) or error, safe) from None
+        raise unwritable(path, (sink and sink.error) or error, safe) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -92,8 +95,13 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _unwritable(path: Path, error: OSError, safe: str) -> UserError:
-    return UserError(f"{path} cannot be written ({error.strerror}): free some space there; {safe}.")
+def unwritable(path: Path, error: OSError, safe: str) -> UserError:
+    """Return what tells why a file cannot be written, with the remedy, and what is ``safe`` all the same."""
+    if not path.parent.is_dir():
+        return UserError(f"{path} cannot be written: {path.parent} was removed or moved, with all in it.")
+    full = error.errno in _FULL
+    remedy = "free some space there" if full else "see to the disk, and to the right to write there"
+    return UserError(f"{path} cannot be written ({error.strerror}): {remedy}; {safe}.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -105,7 +113,7 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise _unwritable(path, error, "nothing was stored") from None
+        raise unwritable(path, error, "nothing was stored") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -88,7 +88,7 @@ class BagSource:
 
     def report(self) -> str:
         """Read the bag once; return what came of each stream. UserError where no episode does."""
-        ingest = Ingest(self.robot, self.rules)
+        ingest = Ingest(self.robot, self.rules, time_option=True)
         for _ in self._rows(ingest, f"check {self.path.name}"):
             pass
         report = ingest.report()
@@ -113,7 +113,7 @@ class BagSource:
             current = next(numbers) if row.first else current
             return current
 
-        rows = self._rows(Ingest(self.robot, self.rules), f"convert {self.path.name}")
+        rows = self._rows(Ingest(self.robot, self.rules, time_option=True), f"convert {self.path.name}")
         for _, group in itertools.groupby(rows, episode):
             yield _columns(group)
 

@@ -16,6 +16,8 @@ from world_model_ros.data import bags, layouts, unstated
 from world_model_ros.data.atomic import check_target
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.data.export import export_lerobot
+from world_model_ros.data.lock import WriteLock
+from world_model_ros.data.words import plural
 from world_model_ros.errors import UserError
 
 
@@ -79,7 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print("nothing is written (--dry-run)")
         return 0
-    writer = EpisodeWriter(arguments.out, attributes)
+    with WriteLock(arguments.out, "`convert`"):
+        return _write(arguments.out, attributes, sources)
+
+
+def _write(out: Path, attributes: dict, sources: list[Source]) -> int:
+    writer = EpisodeWriter(out, attributes)
     episodes = (rows for source in sources for rows in source.episodes())
     for index, rows in enumerate(episodes):
         if index not in writer.done:  # else it was written before an interruption
@@ -87,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
                 for columns in rows:
                     add(columns)
     writer.finish()
-    print(f"{arguments.out}: {writer.episodes} episodes")
+    print(f"{out}: {plural(writer.episodes, 'episode')}")
     return 0
 
 
@@ -96,7 +103,7 @@ def _export(arguments: argparse.Namespace) -> int:
         raise UserError("--to lerobot takes one episode file and --out, the folder to write.")
     with EpisodeFile(arguments.paths[0], unstated.given(arguments)) as file:
         export_lerobot(file, arguments.out)
-        print(f"{arguments.out}: {len(file)} episodes as a LeRobot v3.0 folder")
+        print(f"{arguments.out}: {plural(len(file), 'episode')} as a LeRobot v3.0 folder")
     return 0
 
 

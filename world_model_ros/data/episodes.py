@@ -30,9 +30,11 @@ from world_model_ros.data.assembly import (
     sort_datasets,
 )
 from world_model_ros.data.atomic import write_text, written
+from world_model_ros.data.lock import parts_of, writer_of
 from world_model_ros.data.pixels import Pixels
 from world_model_ros.data.recognise import PUBLISHED, hint
 from world_model_ros.data.unstated import NEEDED, combine
+from world_model_ros.data.words import plural
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import ActionInterface
 
@@ -53,21 +55,20 @@ def _decode(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def parts_of(path: Path) -> Path:
-    """Return the folder in which the episodes of a file are until it is finished."""
-    return path.with_name(path.name + ".parts")
-
-
 def _open(path: Path, mode: str = "r") -> h5py.File:
     try:
         return h5py.File(path, mode)
     except FileNotFoundError:
+        if writer := writer_of(path):
+            raise UserError(f"{path} is not there yet: {writer} makes it when it ends.") from None
         if parts_of(path).is_dir():
             raise UserError(
                 f"{path} was not finished, its episodes are in {parts_of(path)}: join them with `record "
                 f"--finish --out {path}`, or continue what was interrupted."
             ) from None
-        raise UserError(f"no episode file at {path}: make one with `collect`, or check the path.") from None
+        raise UserError(
+            f"no episode file at {path}: make one with `record` or `collect`, or check the path."
+        ) from None
     except OSError as error:
         other = hint(path)
         raise UserError(other or f"{path} is not a readable HDF5 episode file ({error}).") from None
@@ -209,9 +210,17 @@ class EpisodeFile:
     @property
     def notes(self) -> list[str]:
         """What a person should know about how the file is read, a phrase each."""
-        left = len([f for f in parts_of(self.path).glob("*.h5") if _PART.fullmatch(f.name)])
-        waiting = f"{left} more episodes are in {parts_of(self.path)}: `record --finish` joins them"
-        return [*self._pixels.notes, *([waiting] if left else [])]
+        return [*self._pixels.notes, *filter(None, [self.waiting])]
+
+    @property
+    def waiting(self) -> str:
+        """Who writes the file at this moment, and which episodes are not in it yet, a phrase or ""."""
+        parts, writer = parts_of(self.path), writer_of(self.path)
+        left = len([f for f in parts.glob("*.h5") if _PART.fullmatch(f.name)])
+        more = f"{plural(left, 'more episode')} {'is' if left == 1 else 'are'} in {parts}"
+        if writer:
+            return f"{writer} has it open" + (f": {more}, and joined when it ends" if left else "")
+        return f"{more}: `record --finish` joins {'it' if left == 1 else 'them'}" if left else ""
 
     def actions(self, episode: int) -> np.ndarray:
         """Return its action rows, float32 (T, steps_per_row * dim), physical units, the last NaN."""
@@ -338,6 +347,11 @@ class EpisodeWriter:
         """Number of episodes that are safe on disk."""
         return len(self.done)
 
+    @property
+    def added(self) -> int:
+        """Number of those that are not in the file yet."""
+        return len(self._staged)
+
     def append(
         self,
         pixels,
@@ -408,7 +422,7 @@ class EpisodeWriter:
         """Delete the last episode that is not merged yet; return its index. UserError where there is none."""
         if not self._staged:
             raise UserError(
-                f"no episode was added to {self.path} since it was opened: delete older ones with "
+                f"no further episode was added to {self.path} since it was opened: delete older ones with "
                 "`episodes drop`."
             )
         last = max(self._staged)
@@ -432,15 +446,23 @@ class EpisodeWriter:
         """Merge everything stored into the one file and return its path.
 
         Parts that were damaged or deleted meanwhile are left out, and stderr says so. Raises UserError when
-        nothing was stored or the disk is full; what was stored stays stored.
+        nothing was stored, all of it was deleted or the disk is full; what was stored stays stored.
         """
         self._set_damaged_aside()
+        added = len(self._staged)
         self._close_gaps()
         if not self._staged:
+            if added:
+                raise self.lost(added)
             self._remove_parts()
             if not self._merged:
                 raise UserError(f"no episode was finished, so {self.path} was not written.")
             return self.path
+        if self._merged and not self.path.exists():
+            raise UserError(
+                f"{self.path} was removed while it was continued: `record --finish --out {self.path}` makes "
+                f"it of the {plural(len(self._staged), 'episode')} in {self.parts}."
+            )
         with written(self.path, f"all {self.episodes} episodes are safe, finish later") as (out, check):
             assembly = Assembly(out, check, compress=True)
             if self._merged:
@@ -456,6 +478,21 @@ class EpisodeWriter:
         self._merged, self._staged = len(assembly.lengths), set()
         self._remove_parts()
         return self.path
+
+    def lost(self, count: int | None = None) -> UserError:
+        """Return what tells that the added episodes are gone (all by default), and what the file holds."""
+        count = len(self._staged) if count is None else count
+        self._staged, self._merged = set(), 0
+        held = f"{self.path} was not written"
+        if self.path.exists():
+            with EpisodeFile(self.path) as file:
+                self._merged = len(file)
+            held = f"{self.path} holds {plural(self._merged, 'episode')}"
+        verb, them = ("is", "it") if count == 1 else ("are", "them")
+        return UserError(
+            f"{plural(count, 'episode')} of {self.parts} {verb} gone, somebody removed or moved {them} "
+            f"meanwhile: {held}."
+        )
 
     def part(self, index: int) -> Path:
         """Return the file of an episode that is not merged yet."""

@@ -19,11 +19,12 @@ import numpy as np
 
 from world_model_ros.data.records import Record
 from world_model_ros.data.robot import Policy, RobotFile, Stream
+from world_model_ros.data.words import between, plural
 from world_model_ros.errors import UserError
 
 SECOND = 1_000_000_000
 CLOCKS = ("rate", "camera")
-APART = SECOND // 2  # delays of two streams that differ by more are noted: their clocks may
+APART = 0.5  # seconds: delays of two streams that differ by more are noted: their clocks may
 MATCHING = 0.02  # by which a camera's period may differ from whole control steps
 LIMIT_NOISE = 1e-4  # of the limits' range: rounding is not outside
 
@@ -62,11 +63,17 @@ class Counts:
     reason: str = ""  # of the first rejection
     earliest: int | None = None
     latest: int | None = None
-    lag: int | None = None  # ns, the least between stamp and arrival
+    stamped: int = 0  # whose stamps are taken, not the receive time
+    lags: int = 0  # ns, between their stamps and their arrivals, all together
     largest_gap: int = 0
     newest: int | None = None  # that was taken, since time began
     gaps: int = 0
     passed: int = 0  # ns, in all gaps
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds from stamp to arrival, on average; None where the receive time is taken."""
+        return self.lags / self.stamped / SECOND if self.stamped else None
 
     @property
     def rate(self) -> float:
@@ -99,20 +106,20 @@ class _Group:
             return None
         return min(time for time, _ in self.current.values())
 
-    def silent(self, previous: int, until: int, gap: int) -> bool:
-        """Return whether a value in use, which the tick before had too, is followed by a pause over ``gap``.
+    def silent(self, previous: int, until: int, gap: int) -> str | None:
+        """Return the key of a value in use, which the tick before had too, before a pause over ``gap``.
 
-        ``previous`` is that tick, ``until`` the newest time of all.
+        ``previous`` is that tick, ``until`` the newest time of all; None where there is no such key.
         """
         open_keys = {key for key in self.keys if self.current[key][0] <= previous}
         for time, _, _, _, content in self.waiting:
             if not open_keys:
-                return False
+                return None
             for key in open_keys & content.keys():
                 if time - self.current[key][0] > gap:
-                    return True
+                    return key
                 open_keys.discard(key)
-        return any(until - self.current[key][0] > gap for key in open_keys)
+        return next((key for key in open_keys if until - self.current[key][0] > gap), None)
 
     def usable(self, tick: int, previous: int) -> bool:
         """Return whether the policy has a value for ``tick``; ``previous`` is the tick before."""
@@ -128,14 +135,27 @@ class _Group:
         return np.array([self.current[key][1] for key in self.keys], np.float64).T
 
 
+@dataclass
+class _Pause:
+    """Why an episode ended: a value that did not come in time."""
+
+    group: _Group
+    key: str
+    silent: bool  # for longer than the gap that splits; else the policy has no value
+    since: int
+    episode: int  # that ended, in ``Ingest.lengths``
+    until: int | None = None
+
+
 class Ingest:
     """Takes records one by one with ``add``, and returns the rows that are decided; ``finish`` ends it.
 
-    Raises UserError where the rules do not fit the robot.
+    ``time_option``: whether the person can choose the timeline with --time, too. Raises UserError where the
+    rules do not fit the robot.
     """
 
-    def __init__(self, robot: RobotFile, rules: Rules | None = None):
-        self.robot, self.rules = robot, rules or Rules()
+    def __init__(self, robot: RobotFile, rules: Rules | None = None, time_option: bool = False):
+        self.robot, self.rules, self._time_option = robot, rules or Rules(), time_option
         self.counts = {stream.name: Counts() for stream in robot.streams}
         self.steps = 0  # rows
         self.lengths: list[int] = []  # rows of each finished episode
@@ -163,6 +183,9 @@ class Ingest:
         self._number = 0
         self._blamed: list[_Group] = []  # why the tick ``_failed`` has no row
         self._failed = 0
+        self._pauses: list[_Pause] = []  # that ended an episode
+        self._open: list[_Pause] = []  # of those, the ones that go on
+        self._set_back = 0  # times that the clock was set back within an episode
         self._restart()
 
     def _restart(self) -> None:
@@ -175,6 +198,7 @@ class Ingest:
         self._done: int | None = None  # up to when everything is decided
         self._pending: tuple[int, dict] | None = None  # the newest row, whose action is not known yet
         self._length = 0  # rows of the episode that are out
+        self._open = []
         self._late: set[str] = set()  # streams that sent late messages since the last timely one
 
     @property
@@ -217,8 +241,9 @@ class Ingest:
             return []
         counts.messages += 1
         counts.earliest = time if counts.earliest is None else min(counts.earliest, time)
-        lag = record.received - time
-        counts.lag = lag if counts.lag is None else min(counts.lag, lag)
+        if header:
+            counts.stamped += 1
+            counts.lags += record.received - time
         counts.latest = time if counts.latest is None else max(counts.latest, time)
         over = self._done is not None and time <= self._done
         if over or (group.newest is not None and time < group.newest - self._reorder):
@@ -227,6 +252,7 @@ class Ingest:
             if self._late < set(self._streams):
                 return []
             rows = self.finish()  # every stream is late: the clock was set back
+            self._set_back += bool(rows)
             counts.late -= 1
         else:
             rows = []
@@ -294,16 +320,27 @@ class Ingest:
         self._blamed = [
             group
             for group in self._groups.values()
-            if not group.usable(tick, previous) or group.silent(previous, self._newest, self._gap)
+            if not group.usable(tick, previous) or group.silent(previous, self._newest, self._gap) is not None
         ]
         if self._blamed:
             self._failed = tick
+            if self._length:
+                self._open += (pauses := [self._pause(group, previous) for group in self._blamed])
+                self._pauses += pauses
             return self._end()
         for group in self._groups.values():
             group.held += group.oldest() <= previous
         rows = [] if before is None else [self._emit(action)]
         self._pending = tick, self._columns()
         return rows
+
+    def _pause(self, group: _Group, previous: int) -> _Pause:
+        """Return why ``group`` ends the episode in progress."""
+        key = group.silent(previous, self._newest, self._gap)
+        silent = key is not None
+        if not silent:
+            key = min(group.keys, key=lambda key: group.current[key][0])
+        return _Pause(group, key, silent, group.current[key][0], len(self.lengths))
 
     def _take(self, group: _Group, until: int) -> None:
         """Take the waiting values of a group up to and including ``until`` into use."""
@@ -321,6 +358,10 @@ class Ingest:
         counts.newest = time
         for key, value in content.items():
             group.current[key] = time, value
+        for pause in list(self._open):
+            if pause.group is group and pause.key in content:
+                pause.until = time
+                self._open.remove(pause)
 
     def _action(self, begin: int, end: int) -> np.ndarray:
         """Return the action row (steps_per_row * dim,) from one tick to the next, taking what was commanded.
@@ -402,8 +443,7 @@ class Ingest:
                 return f"no message on {where} can be used: {counts.reason}"
             if counts.unstamped:
                 return (
-                    f"the messages on {where} have no stamp (it is zero): use the receive time, with `time: "
-                    "receive` in the robot file or --time receive"
+                    f"the messages on {where} have no stamp (it is zero): {self._take_receive_time(stream)}"
                 )
             return f"there is no message on {where}: record it, or correct the robot file"
         for group in (self._joints, self._actions):
@@ -434,12 +474,69 @@ class Ingest:
                 continue
             if theirs.latest < ours.earliest or theirs.earliest > ours.latest:
                 apart = (theirs.earliest - ours.earliest) / SECOND
-                return (
-                    f"the messages on {stream.topic} ({stream.name}) are stamped {abs(apart):.1f} s "
-                    f"{'after' if apart > 0 else 'before'} those of the camera {self._clock.name}, at no "
-                    "time with them: synchronise the clocks, or use the receive time, with --time receive"
+                came = "are stamped" if theirs.stamped else "came"
+                those = "the stamps" if ours.stamped and not theirs.stamped else "those"
+                told = (
+                    f"the messages on {stream.topic} ({stream.name}) {came} {abs(apart):.1f} s "
+                    f"{'after' if apart > 0 else 'before'} {those} of the camera {self._clock.name}, at no "
+                    "time with them"
                 )
+                if not theirs.stamped and not ours.stamped:
+                    return f"{told}: record them together"
+                stamped = stream if theirs.stamped else self._streams[self._clock.name]
+                return f"{told}: synchronise the clocks, or {self._take_receive_time(stamped)}"
         return ""
+
+    def _take_receive_time(self, stream: Stream) -> str:
+        """Return how a person has the times of a stream's messages taken when they are received."""
+        option = "use --time receive, or " if self._time_option else ""
+        return f"{option}write `time: receive` in {stream.section} of the robot file"
+
+    def _lagging(self) -> str:
+        """Return whose stamps are far from those of others, or from the receive time of others, or ""."""
+        lags = {name: counts.lag for name, counts in self.counts.items() if counts.lag is not None}
+        if not lags:
+            return ""
+        old, new = max(lags, key=lags.get), min(lags, key=lags.get)
+        wrong = max(old, new, key=lambda name: abs(lags[name]))
+        received = [name for name, counts in self.counts.items() if counts.messages and not counts.stamped]
+        if lags[old] - lags[new] > APART:
+            told = f"{old}: stamps are {lags[old] - lags[new]:.2f} s older on arrival than those of {new}"
+        elif received and abs(lags[wrong]) > APART:
+            word = "older than" if lags[wrong] > 0 else "ahead of"
+            told = (
+                f"{wrong}: stamps are {abs(lags[wrong]):.2f} s {word} the arrival, which {received[0]} takes"
+            )
+        else:
+            return ""
+        remedy = self._take_receive_time(self._streams[wrong])
+        return f"{told}: if the clocks are apart, synchronise them, or {remedy}"
+
+    def _splits(self) -> list[str]:
+        """Return why episodes were split, a sentence for each cause."""
+        causes: dict[tuple, list[_Pause]] = {}
+        for pause in self._pauses:
+            if pause.until is not None and pause.episode + 1 < len(self.lengths):
+                causes.setdefault((pause.group.name, pause.key, pause.silent), []).append(pause)
+        found = []
+        for (name, key, silent), pauses in causes.items():
+            who = f"{name} ({key})" if name == "joints" else name
+            longest = max(pause.until - pause.since for pause in pauses) / SECOND
+            often = f"{len(pauses)} times for up to" if len(pauses) > 1 else "for"
+            why = (
+                f"longer than the split gap of {self.rules.split_gap:g} s"
+                if silent
+                else f"too long for its policy, {pauses[0].group.policy}"
+            )
+            rows = ", ".join(str(self.lengths[pause.episode]) for pause in pauses[:3])
+            where = f"after {rows}{' ...' if len(pauses) > 3 else ''} rows"
+            found.append(
+                f"{who}: silent {often} {longest:.2f} s, {why}: the episode was split there, {where}"
+            )
+        if self._set_back:
+            times = plural(self._set_back, "time")
+            found.append(f"the clock was set back {times}: the episode was split there")
+        return found
 
     def report(self) -> str:
         """Return what came and what became of it, a line for each stream, for people."""
@@ -466,18 +563,14 @@ class Ingest:
         for name, count in zip(self.robot.actions.names, self.outside, strict=True):
             if count:
                 notes.append(f"{name}: {count} control steps are outside the limits of the robot file")
-        lags = {name: counts.lag for name, counts in self.counts.items() if counts.lag is not None}
-        old, new = max(lags, key=lags.get, default=""), min(lags, key=lags.get, default="")
-        if lags and lags[old] - lags[new] > APART:
-            notes.append(
-                f"{old}: stamps are {(lags[old] - lags[new]) / SECOND:.2f} s older on arrival than those of "
-                f"{new}: if the clocks are apart, synchronise them, or use --time receive"
-            )
+        notes += [*filter(None, [self._lagging()]), *self._splits()]
         if self.too_short:
-            notes.append(f"{self.too_short} episodes of a single row were left out")
-        lengths = f" of {min(self.lengths)} to {max(self.lengths)} rows" if self.lengths else ""
+            were = "was" if self.too_short == 1 else "were"
+            notes.append(f"{plural(self.too_short, 'episode')} of a single row {were} left out")
+        lengths = f" of {between(min(self.lengths), max(self.lengths), 'row')}" if self.lengths else ""
         seconds = max(0, self.steps - len(self.lengths)) * self._row / SECOND
-        notes.append(f"{len(self.lengths)} episodes{lengths}, {self.steps} rows in all, {seconds:.1f} s")
+        in_all = f"{plural(self.steps, 'row')} in all, " if len(self.lengths) != 1 else ""
+        notes.append(f"{plural(len(self.lengths), 'episode')}{lengths}, {in_all}{seconds:.1f} s")
         return "\n".join(lines + notes)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from world_model_ros.data.assembly import FAILURE, NO_LABEL, SUCCESS
 from world_model_ros.data.curate.checks import coverage, file_warnings
 from world_model_ros.data.episodes import EpisodeFile
+from world_model_ros.data.lock import parts_of
 from world_model_ros.data.recognise import hint
+from world_model_ros.data.words import between, plural
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import CARD_NAME, read_spec
 
@@ -25,6 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     other = hint(arguments.path)
     if other:
         raise UserError(other)
+    if not arguments.path.exists() and not parts_of(arguments.path).is_dir():
+        raise UserError(
+            f"there is nothing at {arguments.path}, neither an episode file nor a checkpoint: check the path."
+        )
     print(describe_checkpoint(arguments.path) if arguments.path.is_dir() else describe_file(arguments.path))
     return 0
 
@@ -35,7 +41,7 @@ def describe_file(path: Path) -> str:
         attributes, lengths = file.attributes, file.lengths
         seconds = float((lengths - 1).sum()) * attributes["steps_per_row"] * attributes["period"]
         lines = [
-            f"{path}: {len(file)} episodes of {lengths.min()} to {lengths.max()} frames, "
+            f"{path}: {plural(len(file), 'episode')} of {between(lengths.min(), lengths.max(), 'frame')}, "
             f"{lengths.sum()} in all, {seconds / 60:.1f} minutes{_assumed(file, 'period')}",
             f"frames: {'x'.join(map(str, file.frame_shape))}",
         ]

@@ -14,6 +14,7 @@ from world_model_ros.data.assembly import FAILURE, NO_LABEL, SUCCESS
 from world_model_ros.data.ingest import Ingest, Rules
 from world_model_ros.data.records import make_record
 from world_model_ros.data.robot import RobotFile, Stream
+from world_model_ros.data.words import plural
 from world_model_ros.data.writer_thread import WriterThread
 from world_model_ros.errors import UserError
 
@@ -22,6 +23,9 @@ LEAST_ROOM = 10.0  # seconds that the disk must have room for
 MOST_WAITING = 512 << 20  # bytes that may wait for a slow disk
 FEW_ROWS = 6  # that the probe must have time for
 _TOGETHER = 16  # rows that are written at once
+_LEAST_NAME, _MOST_NAME = 21, 29  # characters of a stream's name in the table
+_HEAD_OF_NAME = 7  # of a long one: "joints "
+_ALL = 0.95  # of the seconds that are kept: more counts as all
 
 
 class Recorder:
@@ -56,8 +60,8 @@ class Recorder:
         """Whether a recording is in progress."""
         return self._ingest is not None
 
-    def take(self, stream: Stream, kind: str, message, received: int) -> None:
-        """Take a message of type ``kind`` (``Image`` ...) that was received at ``received``."""
+    def take(self, stream: Stream, kind: str, message, received: int, publisher: bytes = b"") -> None:
+        """Take a message of type ``kind`` (``Image`` ...) that came from ``publisher`` at ``received``."""
         arrivals = self.arrivals[stream.name]
         try:
             record = make_record(self.robot, stream, kind, message, received)
@@ -68,7 +72,7 @@ class Recorder:
                 self._ingest.reject(stream.name, str(error))
             return
         if record.content:
-            arrivals.arrived(received)
+            arrivals.arrived(received, b"" if stream.role == "joints" else publisher)  # who may share them
         if stream.role == "camera":
             self._frame_bytes[stream.name] = record.content[""].nbytes
         self._remember(received, record)
@@ -125,6 +129,8 @@ class Recorder:
         return "recording"
 
     def _check_room(self) -> None:
+        if removed := self.writer.removed:
+            raise UserError(f"not started: {removed}.")
         self._measure()
         if self.seconds_left < LEAST_ROOM:
             raise UserError(
@@ -223,7 +229,14 @@ class Recorder:
         ingest, self._ingest = self._ingest, None
         self._recorded = self._recent[-1][0] if self._recent else 0
         self._hand_on(ingest.finish())
-        return self.writer.end(label, ingest.report())
+        report = [ingest.report()]
+        report += [
+            f"{name}: it came from {arrivals.who}, and the rows mix what they sent: delete the episode, "
+            "and end all but one"
+            for name, arrivals in self.arrivals.items()
+            if arrivals.mixed
+        ]
+        return self.writer.end(label, "\n".join(report))
 
     def close(self) -> str:
         """Keep the episode in progress, and make the one file; return where it is."""
@@ -254,22 +267,26 @@ class Recorder:
 
     def table(self, now: int) -> list[str]:
         """Return a line for each stream: what was received and written, the rate, the largest gap."""
+        names = [_shortened(name) for name in self.arrivals]
+        width = max(_LEAST_NAME, *map(len, names)) + 1
         lines = [
-            f"{'stream':<22}{'received':>9}{'lost':>6}{'written':>9}{'Hz':>8}{'declared':>9}{'gap s':>8}"
+            f"{'stream':<{width}}{'received':>9}{'lost':>6}{'written':>9}{'Hz':>8}{'declared':>9}{'gap s':>8}"
         ]
-        for name, arrivals in self.arrivals.items():
+        for shown, (name, arrivals) in zip(names, self.arrivals.items(), strict=True):
             declared = f"{arrivals.stream.rate:g}" if arrivals.stream.rate else "-"
             rate = arrivals.rate if arrivals.age(now) < self._silence else 0.0
             written = self._ingest.taken(name) if self._ingest else "-"
             note = f"  {arrivals.reason or arrivals.absent}" if arrivals.rejected or arrivals.absent else ""
             lines.append(
-                f"{name:<22}{arrivals.received:>9}{arrivals.lost:>6}{written:>9}{rate:>8.1f}{declared:>9}"
+                f"{shown:<{width}}{arrivals.received:>9}{arrivals.lost:>6}{written:>9}{rate:>8.1f}{declared:>9}"
                 f"{arrivals.largest_gap / SECOND:>8.3f}{note}"
             )
         return lines
 
     def state(self, now: int) -> str:
         """Return in one line what is going on."""
+        if removed := self.writer.removed:
+            return f"not ready: {removed}"
         known = all(self._frame_bytes.values())
         room = f"disk: {f'{self.seconds_left / 60:.0f} minutes' if known else 'room known with the frames'}"
         if self.recording:
@@ -277,11 +294,27 @@ class Recorder:
         found = [p for arrivals in self.arrivals.values() if (p := arrivals.problem(now))]
         what = f"not ready: {found[0]}" if found else "ready"
         if self.seconds_kept:
-            room += f"; the last {self.seconds_kept:g} s are kept in {self.memory_kept / 1e6:.0f} MB"
-        return f"{self.writer.episodes} episodes; {room}; {what}"
+            kept = self.seconds_there
+            seconds = f"{self.seconds_kept:g}" if kept > _ALL * self.seconds_kept else f"{kept:.1f}"
+            room += f"; the last {seconds} s are kept in {self.memory_kept / 1e6:.0f} MB"
+        return f"{plural(self.writer.episodes, 'episode')}; {room}; {what}"
+
+    @property
+    def seconds_there(self) -> float:
+        """How many of the newest seconds keep_last would store: none that were in a recording."""
+        if not self._recent:
+            return 0.0
+        seconds = (self._recent[-1][0] - max(self._recent[0][0], self._recorded)) / SECOND
+        return min(max(0.0, seconds), self.seconds_kept)
 
     @property
     def memory_kept(self) -> int:
-        """Bytes of memory that the newest seconds take, as far as the cameras' frames are known."""
+        """Bytes of memory that the newest seconds take at most, as far as the cameras' frames are known."""
         frames = sum(c.rate * self._frame_bytes[c.name] for c in self.robot.cameras)
         return round(frames * max(self._judged, self.seconds_kept))
+
+
+def _shortened(name: str) -> str:
+    """Return a stream's name, of a long one both ends: the numbers beside it must fit on a terminal."""
+    tail = _MOST_NAME - _HEAD_OF_NAME - 1
+    return name if len(name) <= _MOST_NAME else f"{name[:_HEAD_OF_NAME]}…{name[-tail:]}"

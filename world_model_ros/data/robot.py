@@ -141,6 +141,11 @@ class Stream(NamedTuple):
         """Name and topic, for people."""
         return self.name if self.topic in self.name else f"{self.name} ({self.topic})"
 
+    @property
+    def section(self) -> str:
+        """The part of the robot file that has its ``time``."""
+        return {"camera": f"cameras.{self.name}", "joints": "joints"}.get(self.role, "actions.source")
+
 
 @dataclass(frozen=True)
 class RobotFile:
@@ -547,7 +552,12 @@ def _actions(section: _Section | None, joints: Joints | None) -> Actions:
             )
     if kind.startswith("joint") and joints is not None and joints.names:
         for name in (name for name in names if name not in joints.names):
-            section.wrong("names", f"has {name!r}, which joints.names lack{_nearest(name, joints.names)}")
+            near = difflib.get_close_matches(name, [n for n in joints.names if n not in names], 1, 0.5)
+            have = f"joints.names have {near[0] if near else ', '.join(joints.names)}"
+            section.wrong(
+                "names",
+                f"has {name!r}, which joints.names lack ({have}): correct actions.names or joints.names",
+            )
     s = section.section("source", required=False)
     source = Source()
     if s is not None:

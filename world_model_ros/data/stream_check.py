@@ -197,7 +197,21 @@ class StreamWatch:
         found.facts += [*policies, who]
         if stream.role == "camera" and len(publishers) > 1:
             found.problems.append(f"{len(publishers)} publishers send it: stop all but the camera")
+        if stream.role == "actions" and len(publishers) > 1:
+            self._judge_publishers(found, publishers)
         return found
+
+    def _judge_publishers(self, found: Finding, publishers: list[Endpoint]) -> None:
+        """Actions are one node's: those of two mix in the rows. One that is silent may be there."""
+        sending = {key[0] for key in self._series}
+        if len(sending) > 1:
+            who = ", ".join(sorted(str(p) for p in publishers if p.identity in sending))
+            found.problems.append(f"{len(sending)} nodes publish it at once ({who}): end all but one")
+        else:
+            who = ", ".join(sorted(str(p) for p in publishers if p.identity not in sending))
+            found.notes.append(
+                f"{who} can publish it too and sent nothing: end it, or see that it stays silent"
+            )
 
     def _nobody(self, found: Finding, elsewhere: list[str]) -> None:
         where = f"; topics of this type are {', '.join(elsewhere)}" if elsewhere else ""
@@ -319,10 +333,7 @@ class StreamWatch:
         ]
         if not ages:
             return
-        section = {"camera": f"cameras.{self.stream.name}", "joints": "joints"}.get(
-            self.stream.role, "actions.source"
-        )
-        remedy = f"write `time: receive` in {section}"
+        remedy = f"write `time: receive` in {self.stream.section}"
         if self._unstamped:
             found.problems.append(
                 f"{self._unstamped} of {self.count} messages have the stamp zero: let the driver stamp, "
@@ -330,7 +341,8 @@ class StreamWatch:
             )
             return
         age = float(np.median(ages))
-        found.facts.append(f"age {1e3 * age:.0f} ms" if abs(age) < 10 else f"age {age:.0f} s")
+        shown = 0.0 if -AHEAD <= age < 0 else age  # a simulated clock is heard a little late
+        found.facts.append(f"age {1e3 * shown:.0f} ms" if abs(age) < 10 else f"age {age:.0f} s")
         if age > UPTIME:
             found.problems.append(
                 "its stamps count from the start of a computer: let the driver stamp with the time of day, "
@@ -446,7 +458,9 @@ def command_finding(
         found.facts.append(f"from {', '.join(map(str, ours))}")
     who = ", ".join(map(str, others))
     if others and recorded:
-        found.notes.append(f"{who} publishes it, the source of actions: stop it before planning begins")
+        verb, it = ("publishes", "it") if len(others) == 1 else ("publish", "them")
+        found.notes.append(f"{who} {verb} it, the source of actions: stop {it} before planning begins")
     elif others:
-        found.problems.append(f"{who} publishes it too: stop it before command_node commands the robot")
+        verb, it = ("publishes", "it") if len(others) == 1 else ("publish", "them")
+        found.problems.append(f"{who} {verb} it too: stop {it} before command_node commands the robot")
     return found

@@ -3,9 +3,6 @@
 Each finished episode is read back and compared with what was given. All sentences are for people.
 """
 
-import contextlib
-import fcntl
-import os
 import queue
 import threading
 import zlib
@@ -16,8 +13,10 @@ import h5py
 import numpy as np
 
 from world_model_ros.data.assembly import FAILURE, NO_LABEL, SUCCESS
-from world_model_ros.data.episodes import EpisodeWriter, parts_of
+from world_model_ros.data.episodes import EpisodeWriter
 from world_model_ros.data.ingest import Row
+from world_model_ros.data.lock import RECORDER, WriteLock
+from world_model_ros.data.words import plural
 from world_model_ros.errors import UserError
 
 LABELS = {SUCCESS: "success", FAILURE: "failure", NO_LABEL: "no label"}
@@ -33,8 +32,12 @@ class WriterThread:
     """
 
     def __init__(self, path: Path, attributes: dict, period: float):
-        self._lock = _lock(parts_of(path))
-        self.writer = EpisodeWriter(path, attributes)
+        self._lock = WriteLock(path, RECORDER)
+        try:
+            self.writer = EpisodeWriter(path, attributes)
+        except BaseException:
+            self._lock.release()
+            raise
         for left in self.writer.parts.glob("*.tmp"):  # of a process that was killed
             left.unlink()
         self.error = ""  # why the recording in progress is lost
@@ -50,6 +53,16 @@ class WriterThread:
     def episodes(self) -> int:
         """Number of the episodes that are safe on disk."""
         return self.writer.episodes
+
+    @property
+    def removed(self) -> str:
+        """That the folder of the episodes is gone, a phrase with the remedy, or ""."""
+        if self._lock.held:
+            return ""
+        return (
+            f"{self.writer.parts}, where the episodes are until the end, was removed or moved: put it back, "
+            "or end the recorder and start it again"
+        )
 
     @property
     def waiting(self) -> int:
@@ -88,14 +101,14 @@ class WriterThread:
             self._part.abandon()
         try:
             if not self.writer.episodes:
-                with contextlib.suppress(OSError):  # it is gone, or holds something else
-                    self.writer.parts.joinpath("attributes.json").unlink(missing_ok=True)
-                    self.writer.parts.rmdir()
+                self.writer.parts.joinpath("attributes.json").unlink(missing_ok=True)
                 return f"{self.writer.path}: no episode was recorded, so it was not written"
+            if self.writer.added and not self._lock.held:  # another one's may be there now
+                raise self.writer.lost()
             self.writer.finish()
-            return f"{self.writer.path}: {self.writer.episodes} episodes"
+            return f"{self.writer.path}: {plural(self.writer.episodes, 'episode')}"
         finally:
-            os.close(self._lock)
+            self._lock.release()
 
     def _later(self, act) -> Future:
         future: Future = Future()
@@ -159,7 +172,8 @@ class WriterThread:
         while self._parts:
             self._parts.pop()
             self.writer.remove_last()
-        return f"discarded, {self.writer.episodes} episodes are stored"
+        stored = self.writer.episodes
+        return f"discarded, {plural(stored, 'episode')} {'is' if stored == 1 else 'are'} stored"
 
     def _label(self, label: int) -> str:
         if not self._parts:
@@ -171,7 +185,8 @@ class WriterThread:
     def _remove_last(self) -> str:
         index = self.writer.remove_last()
         self._parts = [part for part in self._parts if part.index != index]
-        return f"episode {index} is deleted, {self.writer.episodes} are stored"
+        stored = self.writer.episodes
+        return f"episode {index} is deleted, {stored} {'is' if stored == 1 else 'are'} stored"
 
 
 class _Part:
@@ -256,17 +271,3 @@ def _contents(file: h5py.File) -> list[str]:
 
 def _bytes(rows: list[Row]) -> int:
     return sum(values.nbytes for row in rows for values in row.columns.values())
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder for this process; UserError where another one has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise UserError(
-            f"{folder} is being written by another recorder: end it, or choose another file."
-        ) from None
-    return descriptor

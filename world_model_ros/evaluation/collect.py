@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from world_model_ros.data.episodes import EpisodeWriter
+from world_model_ros.data.lock import WriteLock
+from world_model_ros.data.words import plural
 from world_model_ros.errors import UserError
 from world_model_ros.evaluation.policies import PlannerPolicy
 from world_model_ros.evaluation.problems import Problem
@@ -78,10 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
         if warning := other_task(spec, arguments.task):
             print(f"{warning}: expect movements without a purpose.", file=sys.stderr)
     recipe = Recipe(arguments.task, arguments.seed, arguments.length, arguments.size, checkpoint)
+    with WriteLock(arguments.out, "`collect`"):
+        return _write(arguments, recipe, workers)
+
+
+def _write(arguments: argparse.Namespace, recipe: Recipe, workers: int) -> int:
     try:
         writer = EpisodeWriter(arguments.out, attributes_of(recipe))
         missing = sorted(set(range(arguments.episodes)) - writer.done)
-        make = planning_explorer if planned else scripted_explorer
+        make = planning_explorer if recipe.checkpoint else scripted_explorer
         seconds = collect(recipe, missing, workers, writer, make)
         writer.finish()
     except KeyboardInterrupt:
@@ -102,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         if missing
         else "all there"
     )
-    print(f"{arguments.out}: {writer.episodes:,} episodes, {frames:,} frames, {speed}")
+    print(f"{arguments.out}: {plural(writer.episodes, 'episode')}, {frames:,} frames, {speed}")
     return 0
 
 

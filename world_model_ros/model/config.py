@@ -509,8 +509,8 @@ def find_checkpoint(name: str | Path) -> Path:
     if str(name) in shipped:
         return shipped[str(name)]
     raise UserError(
-        f"no checkpoint at {str(name)!r}: give a checkpoint folder, or one of the shipped models "
-        f"({', '.join(sorted(shipped)) or 'none is installed'})."
+        f"no checkpoint at {str(name)!r}: give a checkpoint folder, or one of the models in models/ "
+        f"({', '.join(sorted(shipped)) or 'there is none'})."
     )
 
 

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 from world_model_ros.data.atomic import check_target
-from world_model_ros.data.episodes import EpisodeWriter, parts_of
+from world_model_ros.data.episodes import EpisodeWriter
 from world_model_ros.data.ingest import CLOCKS, Ingest, Rules
+from world_model_ros.data.lock import WriteLock, parts_of
 from world_model_ros.data.robot import read_robot
+from world_model_ros.data.words import plural
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.environment import check_name
 
@@ -95,7 +97,14 @@ def _quoted(path: Path) -> str:
 
 
 def finish(out: Path) -> int:
-    """Join what a killed recorder has left."""
+    """Join what a killed recorder has left; refused while one is running on it."""
+    if not parts_of(out).is_dir():
+        raise UserError(f"{parts_of(out)} has no episodes of an interrupted recording: check --out.")
+    with WriteLock(out, "`record --finish`"):
+        return _join(out)
+
+
+def _join(out: Path) -> int:
     try:
         attributes = json.loads((parts_of(out) / "attributes.json").read_text())
     except (OSError, ValueError):
@@ -104,7 +113,7 @@ def finish(out: Path) -> int:
         ) from None
     writer = EpisodeWriter(out, attributes)
     writer.finish()
-    print(f"{out}: {writer.episodes} episodes")
+    print(f"{out}: {plural(writer.episodes, 'episode')}")
     return 0
 
 

@@ -18,11 +18,12 @@ from world_model_ros.data.ingest import Rules
 from world_model_ros.data.recording import Recorder
 from world_model_ros.data.records import types_of
 from world_model_ros.data.robot import Stream, read_robot
+from world_model_ros.data.words import plural
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.messages import STREAMED
 from world_model_ros.nodes.polling import polled_subscription
-from world_model_ros.nodes.qos import GID, type_name
+from world_model_ros.nodes.qos import GID, endpoint_name, type_name
 from world_model_ros.nodes.record import KEYS, Keyboard, Screen
 from world_model_ros.nodes.running import ExecutorLoop
 
@@ -82,7 +83,7 @@ class Input:
         return f", of its type there are {', '.join(sorted(found)[:5])}" if found else ""
 
     def read(self) -> Iterator[tuple]:
-        """Yield (type, message, when it was received, how many before it were lost)."""
+        """Yield (type, message, when it was received, how many before it were lost, its publisher)."""
         if self._subscription is None:
             return
         handle, kind = self._subscription.handle, self._subscription.msg_type
@@ -91,16 +92,22 @@ class Input:
                 if (taken := handle.take_message(kind, False)) is None:
                     return
                 message, info = taken
-                yield kind.__name__, message, info.get("received_timestamp"), self._lost(info)
+                publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID]
+                lost = self._lost(info, publisher)
+                yield kind.__name__, message, info.get("received_timestamp"), lost, publisher
 
-    def _lost(self, info: dict) -> int:
+    def _lost(self, info: dict, publisher: bytes) -> int:
         number = info.get("publication_sequence_number")
-        publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID]
         if not number or not publisher:
             return 0
         before = self._numbers.get(publisher, number - 1)
         self._numbers[publisher] = max(number, before)
         return max(0, number - before - 1)
+
+    def nodes(self) -> dict[bytes, str]:
+        """Return the names of the nodes that publish the topic, by publisher."""
+        infos = self.node.get_publishers_info_by_topic(self._made[0]) if self._made else []
+        return {bytes(info.endpoint_gid)[:GID]: endpoint_name(info) for info in infos}
 
     def close(self) -> None:
         """End the subscription."""
@@ -146,6 +153,8 @@ class RecorderNode(Node):
         for entry in self.inputs:
             arrivals = self.recorder.arrivals[entry.stream.name]
             arrivals.absent = clock or entry.look(keep=self.recorder.recording)
+            if arrivals.mixed:
+                arrivals.nodes |= entry.nodes()  # also of those that are gone by now
         now = self.now()
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
@@ -199,11 +208,11 @@ class RecorderNode(Node):
         """Hand all messages that have come on to the recorder."""
         for entry in self.inputs:
             arrivals = self.recorder.arrivals[entry.stream.name]
-            for kind, message, received, lost in entry.read():
+            for kind, message, received, lost, publisher in entry.read():
                 arrivals.lost += lost
                 moment = self.now() if self.sim_time or not received else received
                 if moment:  # else there is no time yet
-                    self.recorder.take(entry.stream, kind, message, moment)
+                    self.recorder.take(entry.stream, kind, message, moment, publisher)
 
     def main_loop(self, loop: ExecutorLoop) -> int:
         """Run until a signal or the key q; return the exit code."""
@@ -256,8 +265,9 @@ class RecorderNode(Node):
             self.outcomes.append((self.recorder.stop(), lambda _, text: self.screen.say(text)))
         for future, tell in self.outcomes:
             tell(*_outcome(future))
-        if self.recorder.writer.episodes:
-            self.screen.say(f"joining {self.recorder.writer.episodes} episodes ...")
+        stored = self.recorder.writer.episodes
+        if stored and not self.recorder.writer.removed:
+            self.screen.say(f"joining {plural(stored, 'episode')} ...")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             self.screen.say(self.recorder.close())

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from world_model_ros import cli
 from world_model_ros.data.curate.checks import lag, sample_frames, summarise_actions
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.inspect import describe_file
@@ -164,3 +165,15 @@ def test_large_frames_are_sampled(tmp_path, write, monkeypatch):
     monkeypatch.setattr("world_model_ros.data.curate.checks._BYTES", 24 * 32 * 3 * 100)
     with EpisodeFile(path) as file:
         assert sum(len(s.change) + 1 for s in sample_frames(file)) <= 100
+
+
+def test_where_nothing_is_neither_a_file_nor_a_checkpoint_is_missed(tmp_path, capsys):
+    for words, said in (
+        (["inspect"], "there is nothing at {}, neither an episode file nor a checkpoint: check the path."),
+        (
+            ["episodes", "list"],
+            "no episode file at {}: make one with `record` or `collect`, or check the path.",
+        ),
+    ):
+        assert cli.main([*words, str(tmp_path / "cell2")]) == 2
+        assert said.format(tmp_path / "cell2") in capsys.readouterr().err

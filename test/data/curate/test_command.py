@@ -172,7 +172,7 @@ def test_a_recording_that_is_not_finished_is_left_alone(more, capsys):
     writer = EpisodeWriter(plain, attributes)
     writer.append(*columns)
     assert run("drop", plain, "0") == 2
-    assert "end the recording" in capsys.readouterr().err
+    assert f"or with `record --finish --out {plain}`" in capsys.readouterr().err
     writer.finish()
     assert run("drop", plain, "0") == 0
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from world_model_ros.data.atomic import check_target, written
 from world_model_ros.data.curate.checks import episode_warnings, idle_ends, seconds_of, summarise_actions
 from world_model_ros.data.curate.sheet import WORDS, say_written, write_sheet
 from world_model_ros.data.episodes import EpisodeFile, add_episodes
+from world_model_ros.data.lock import WriteLock, parts_of
 from world_model_ros.data.together import file_differences, layout_differences
+from world_model_ros.data.words import plural
 from world_model_ros.errors import UserError
 
 LABELS = {"success": SUCCESS, "failure": FAILURE, "none": NO_LABEL}
@@ -83,8 +86,26 @@ def parse_episodes(words: Iterable[str], file: EpisodeFile) -> list[int]:
     return sorted(found)
 
 
+def _opened(path: Path) -> EpisodeFile:
+    """Open a file to read it, and say which episodes are not in it yet."""
+    file = EpisodeFile(path)
+    if file.waiting:
+        print(f"note: {file.waiting}", file=sys.stderr)
+    return file
+
+
+@contextlib.contextmanager
+def _changing(arguments: argparse.Namespace):
+    """Open a file to change it; UserError while another program writes it."""
+    with (
+        EpisodeFile(arguments.file) as file,
+        WriteLock(arguments.file, f"`episodes {arguments.action}`"),
+    ):
+        yield file
+
+
 def _list(arguments: argparse.Namespace) -> None:
-    with EpisodeFile(arguments.file) as file:
+    with _opened(arguments.file) as file:
         actions, labels = summarise_actions(file), file.labels
         sources = _sources(file)
         width = max(len("source"), *map(len, sources))
@@ -113,20 +134,20 @@ def _sheet(arguments: argparse.Namespace) -> None:
     if not 1 <= arguments.frames <= 100 or not 8 <= arguments.height <= 1000:
         raise UserError("--frames is a number from 1 to 100, --height one from 8 to 1000.")
     check_target("--out", arguments.out)
-    with EpisodeFile(arguments.file) as file:
+    with _opened(arguments.file) as file:
         actions = summarise_actions(file)
         notes = {e: episode_warnings(file, actions, e) for e in range(len(file))}
         say_written(write_sheet(file, arguments.out, arguments.frames, arguments.height, notes))
 
 
 def _drop(arguments: argparse.Namespace) -> None:
-    with EpisodeFile(arguments.file) as file:
+    with _changing(arguments) as file:
         dropped = set(parse_episodes(arguments.episodes, file))
         kept = [e for e in range(len(file)) if e not in dropped]
         if not kept:
             raise UserError(f"these are all episodes of {file.path}: delete the file instead.")
         backup = _replace(file, kept)
-    print(f"{arguments.file}: {len(dropped)} dropped, {len(kept)} episodes left; before: {backup}")
+    print(f"{arguments.file}: {len(dropped)} dropped, {plural(len(kept), 'episode')} left; before: {backup}")
 
 
 def _trim(arguments: argparse.Namespace) -> None:
@@ -137,7 +158,7 @@ def _trim(arguments: argparse.Namespace) -> None:
         raise UserError("--first and --last cut off frames of the episodes that you name, such as 3 5 7-9.")
     if min(arguments.first or 0, arguments.last or 0, arguments.idle_speed or 0) < 0:
         raise UserError("--first, --last and --idle-speed must not be negative.")
-    with EpisodeFile(arguments.file) as file:
+    with _changing(arguments) as file:
         chosen = parse_episodes(arguments.episodes, file) or list(range(len(file)))
         actions = summarise_actions(file)
         cut, still = {}, []
@@ -172,7 +193,7 @@ def _trim(arguments: argparse.Namespace) -> None:
 
 
 def _label(arguments: argparse.Namespace) -> None:
-    with EpisodeFile(arguments.file) as file:
+    with _changing(arguments) as file:
         chosen = parse_episodes(arguments.episodes, file)
         labels = file.labels
         labels[chosen] = LABELS[arguments.label]
@@ -187,11 +208,11 @@ def _replace(file: EpisodeFile, kept: Iterable[int], cut: dict | None = None, la
     The new file replaces the old one when it is complete. Raises UserError where it cannot be written, and
     while a recording of this file is not finished.
     """
-    parts = file.path.with_name(file.path.name + ".parts")
+    parts = parts_of(file.path)
     if any(parts.glob("episode-*.h5")):
         raise UserError(
-            f"{parts} holds episodes that are not in {file.path} yet: end the recording, or finish it with "
-            "the command that began it."
+            f"{parts} holds episodes that are not in {file.path} yet: finish it with the command that began "
+            f"it, or with `record --finish --out {file.path}`."
         )
     path = file.path.resolve()  # of a link, the file and not the link is replaced
     backup = _backup_name(path)
@@ -237,10 +258,15 @@ def _merge(arguments: argparse.Namespace) -> None:
     check_target("--out", arguments.out)
     if arguments.out.exists():
         raise UserError(f"--out {arguments.out} exists: choose another name, or delete it.")
+    with WriteLock(arguments.out, "`episodes merge`"):
+        _write_merged(arguments)
+
+
+def _write_merged(arguments: argparse.Namespace) -> None:
     files: list[EpisodeFile] = []
     try:
         for path in arguments.files:
-            files.append(EpisodeFile(path))
+            files.append(_opened(path))
         _check_mergeable(files)
         with _readable(arguments.out), written(arguments.out, "all files are as they were") as (out, check):
             assembly = Assembly(out, check)

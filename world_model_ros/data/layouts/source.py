@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from world_model_ros.data import unstated
+from world_model_ros.data.words import between, plural
 from world_model_ros.errors import UserError
 
 _RENAMED = ("action_names", "action_kind", "action_unit")  # words: an option may replace the data set's
@@ -112,11 +113,12 @@ class Source(ABC):
         names, period = self.stated.get("action_names"), self.stated.get("period")
         steps = self.stated.get("steps_per_row", 1)
         lengths = self.lengths or [0]
+        each = between(min(lengths), max(lengths), "frame")
         cameras = [f"{camera} ({height}x{width})" for camera, (height, width) in self.cameras.items()]
         missing = [option for name, (option, _) in unstated.NEEDED.items() if name not in self.stated]
         lines = [
-            f"{self.path}: {self.name}, {len(self.lengths)} episodes of {min(lengths)} to {max(lengths)} "
-            f"frames, {sum(self.lengths)} in all",
+            f"{self.path}: {self.name}, {plural(len(self.lengths), 'episode')} of {each}, "
+            f"{sum(self.lengths)} in all",
             f"cameras: {', '.join(cameras) or 'none'}",
             f"actions: {self.action_width} numbers, {', '.join(names) if names else 'not named'}",
             f"rate: {1 / (period * steps):g} Hz" if period else "rate: not stated",
