@@ -52,6 +52,78 @@ class Camera:
         self.images.publish(message)
 
 
+class Status:
+    """Publishes ``status`` as command_node does: the newest one stays."""
+
+    def __init__(self, observer, text):
+        from std_msgs.msg import String
+
+        from world_model_ros.nodes.qos import LATCHED
+
+        self.kind = String
+        self.out = observer.node.create_publisher(String, "status", LATCHED)
+        self.say(text)
+
+    def say(self, text):
+        self.out.publish(self.kind(data=text))
+
+
+@pytest.fixture
+def far_checkpoint(checkpoint, tmp_path):
+    """Return a checkpoint by which no goal is ever reached."""
+    folder = shutil.copytree(checkpoint, tmp_path / "far")
+    config = json.loads((folder / "config.json").read_text())
+    config["thresholds"] |= {"goal_reached": 1e-9}
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+@pytest.mark.fault
+def test_a_robot_that_is_stopped_gets_no_further_goals(processes, far_checkpoint, pictures, observer):
+    camera = Camera(observer)
+    for node in ("encoder_node", "planner_node"):
+        processes.node(node, config=False, checkpoint=far_checkpoint)
+    old = "RUNNING: the goal is reached: standing still until the robot is away from it"
+    status = Status(observer, old)
+    process = processes.start("-m", "world_model_ros", "goal", pictures["a"], pictures["b"])
+    observer.until(lambda: "taken, planning" in process.log.read_text(), again=camera)
+    status.say("HOLD: of this goal")
+    observer.until(lambda: "  HOLD: of this goal" in process.log.read_text(), again=camera)
+    status.say("FAULT: emergency stop: call command/reset to go on")
+    observer.until(lambda: process.poll() is not None, again=camera)
+    text = process.log.read_text()
+    assert process.returncode == 1
+    assert "goal 1/2 given up: FAULT: emergency stop: call command/reset to go on" in text
+    assert "goal 2/2" not in text
+    assert old not in text  # of the goal before
+    for told in ("FAULT: emergency stop: call command/reset", "RELEASED: command/release was called"):
+        status.say(told)
+        process = processes.start("-m", "world_model_ros", "goal", pictures["a"], pictures["b"])
+        observer.until(lambda: process.poll() is not None, again=camera)  # noqa: B023
+        assert process.returncode == 1
+        assert process.log.read_text().strip() == f"goal 1/2, a.png: not sent: {told}"
+    # A goal to go on with, before the reset, can be sent.
+    process = processes.start("-m", "world_model_ros", "goal", "--no-wait", pictures["a"])
+    observer.until(lambda: process.poll() is not None, again=camera)
+    assert process.returncode == 0
+
+
+@pytest.mark.fault
+def test_what_still_holds_the_robot_up_is_said_a_moment_after_the_goal_was_taken(
+    processes, far_checkpoint, pictures, observer
+):
+    camera = Camera(observer)
+    for node in ("encoder_node", "planner_node"):
+        processes.node(node, config=False, checkpoint=far_checkpoint)
+    told = "READY: waiting for the first plan: planner_node is not enabled: call planner/enable"
+    status = Status(observer, told)
+    process = processes.start("-m", "world_model_ros", "goal", "--timeout", "3", pictures["a"])
+    observer.until(lambda: process.poll() is not None, again=camera)
+    assert status
+    assert process.returncode == 1
+    assert f"  {told}\ngoal 1 not reached within 3 s (distance " in process.log.read_text()
+
+
 def test_goals_are_sent_one_after_another_and_what_becomes_of_them_is_said(
     processes, near_checkpoint, pictures, observer
 ):
