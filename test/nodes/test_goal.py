@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from world_model_ros.data.episodes import EpisodeWriter
+
 pytestmark = pytest.mark.ros
 
 
@@ -122,6 +124,42 @@ def test_what_still_holds_the_robot_up_is_said_a_moment_after_the_goal_was_taken
     assert status
     assert process.returncode == 1
     assert f"  {told}\ngoal 1 not reached within 3 s (distance " in process.log.read_text()
+
+
+@pytest.mark.fault
+def test_a_frame_of_another_robot_is_refused_with_both_sides(processes, checkpoint, observer, tmp_path):
+    paths = {"own": ["linear_x", "linear_y"], "others": ["lbr_iiwa_joint_1", "lbr_iiwa_joint_4"]}
+    rng = np.random.default_rng(0)
+    for name, names in paths.items():
+        attributes = {
+            "action_names": names,
+            "action_kind": "twist",
+            "action_unit": "m/s",
+            "action_low": [-1.0, -1.0],
+            "action_high": [1.0, 1.0],
+            "period": 0.05,
+            "block": 5,
+            "steps_per_row": 1,
+            "source": "test",
+        }
+        with EpisodeWriter(tmp_path / f"{name}.h5", attributes) as writer:
+            frames = rng.integers(0, 255, (4, 64, 64, 3), np.uint8)
+            writer.append(frames, np.zeros((4, 2), np.float32))
+            paths[name] = str(writer.finish())
+    camera = Camera(observer)
+    for node in ("encoder_node", "planner_node"):
+        processes.node(node, config=False, checkpoint=checkpoint)
+    process = processes.start(
+        "-m", "world_model_ros", "goal", "--timeout", "1", paths["others"], paths["own"]
+    )
+    observer.until(lambda: process.poll() is not None, again=camera)
+    text = process.log.read_text()
+    assert process.returncode == 1
+    refused = f"refused: it was not recorded for what planner_node plans with, {checkpoint}: "
+    assert f"others.h5, episode 0, step 3: {refused}" in text
+    sides = "actions lbr_iiwa_joint_1, lbr_iiwa_joint_4 in the file and linear_x, linear_y in the checkpoint"
+    assert sides in text
+    assert "own.h5, episode 0, step 3: taken, planning" in text
 
 
 def test_goals_are_sent_one_after_another_and_what_becomes_of_them_is_said(

@@ -1,12 +1,14 @@
 """Publishes goals and follows what encoder_node and planner_node report of them."""
 
 import array
+import contextlib
 import itertools
 import signal
 import time
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -16,12 +18,14 @@ from std_srvs.srv import Trigger
 
 from world_model_ros.data.goals import Goal
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import CheckpointSpec, find_checkpoint, read_spec
 from world_model_ros.nodes.managed import HEALTH
 from world_model_ros.nodes.messages import set_stamp
 from world_model_ros.nodes.qos import LATCHED
 from world_model_ros.safety.health import ENCODER, PLANNER
 
 ANSWER = 10.0  # seconds for the nodes to be found, and to answer
+ASK_AGAIN = 3.0  # seconds: the first answer of a service can be lost
 STATUS = 2.0  # seconds for the status to be heard; goals can be sent without a command_node, too
 SETTLED = 1.0  # seconds after a goal was taken, in which a state that came before is that of the goal before
 SPIN = 0.05  # seconds until a signal is noticed at the latest
@@ -50,6 +54,9 @@ class GoalClient:
         self.reports: dict[str, tuple[str, dict]] = {}  # node -> its sentence and values
         self.status = self.shown = ""  # of command_node, and what was printed of it
         self.statuses = 0  # that were heard
+        self.checkpoint: tuple[str, CheckpointSpec] | None = (
+            None  # that is planned with, where it can be read
+        )
         self.before: tuple[str, int] = "", 0  # what was told when the goal was taken
         self.taken = 0.0  # when that was, in seconds of steady time
         for name in (ENCODER, PLANNER):
@@ -104,8 +111,34 @@ class GoalClient:
             self.node.set_parameters([Parameter("use_sim_time", value=True)])
             self.until(lambda: self.node.get_clock().now().nanoseconds > 0, ANSWER)
 
+    def find_checkpoint(self) -> None:
+        """Ask planner_node which checkpoint it plans with, and read what it is for, where that can be."""
+        client = self.node.create_client(GetParameters, f"{PLANNER}/get_parameters")
+        end = time.monotonic() + ANSWER
+        asked = None
+        while time.monotonic() < end and (asked is None or not asked.done()):
+            if self.until(client.service_is_ready, ASK_AGAIN):
+                asked = client.call_async(GetParameters.Request(names=["checkpoint"]))
+                self.until(asked.done, ASK_AGAIN)
+        values = asked.result().values if asked is not None and asked.done() else []
+        with contextlib.suppress(UserError):  # it is on another computer
+            folder = find_checkpoint(values[0].string_value if values else "")
+            self.checkpoint = str(folder), read_spec(folder)
+
+    def check(self, goal: Goal) -> None:
+        """Raise GoalRefusedError, both sides in it, for a frame of another robot, task or other actions."""
+        if goal.origin is None or self.checkpoint is None:
+            return
+        folder, spec = self.checkpoint
+        if differing := goal.origin.differences(spec):
+            raise GoalRefusedError(
+                f"it was not recorded for what planner_node plans with, {folder}: {'; '.join(differing)}; "
+                "give a frame of this robot's own recordings"
+            )
+
     def send(self, goal: Goal) -> str:
         """Send a goal, wait until it is taken, return its stamp. Raises GoalRefusedError with the reason."""
+        self.check(goal)
         if goal.pixels is None:
             return self.send_view()
         height, width = goal.pixels.shape[:2]
@@ -197,6 +230,8 @@ def send_goals(goals: list[Goal], namespace: str, loop: bool, wait: bool, timeou
     failed = 0
     try:
         client.find_nodes()
+        if any(goal.origin for goal in goals):
+            client.find_checkpoint()
         for number, goal in enumerate(itertools.cycle(goals) if loop else goals, start=1):
             began = time.monotonic()
             of = f"goal {number}" if loop or len(goals) == 1 else f"goal {number}/{len(goals)}"
