@@ -10,7 +10,7 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
 from world_model_ros.cli import VERBS, verb_parser  # noqa: E402
-from world_model_ros.nodes import parameters, starter  # noqa: E402
+from world_model_ros.nodes import deploy, parameters, starter  # noqa: E402
 
 PAGE = DOCS / "reference.md"
 CHECKPOINT = ("checkpoint", "the task", "checkpoint folder, or the name of a shipped one")  # of sim.launch.py
@@ -28,7 +28,9 @@ def launch_arguments() -> dict[str, list[tuple[str, str, str]]]:
             ),
             None,
         )
-        if declared is None:  # it has the options of the verb sim
+        if path.name == "robot.launch.py":  # it has the options of the verb deploy
+            found[path.name] = [(name, value, words) for name, value, _, words in deploy.ARGUMENTS]
+        elif declared is None:  # it has the options of the verb sim
             every = (*starter.ARGUMENTS, *starter.VIEW_ARGUMENTS)
             found[path.name] = [*((name, value, words) for name, value, _, words in every), CHECKPOINT]
         else:

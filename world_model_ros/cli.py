@@ -13,6 +13,8 @@ from world_model_ros.errors import UserError
 # verb -> (module with add_arguments(parser) and run(arguments) -> exit code, one line of help)
 VERBS = {
     "sim": ("world_model_ros.nodes.starter", "start the simulated robot and the nodes, reach goals"),
+    "deploy": ("world_model_ros.nodes.deploy", "start a robot's nodes, and again those that die"),
+    "call": ("world_model_ros.nodes.call", "call a service of running nodes, such as planner/enable true"),
     "view": ("world_model_ros.nodes.view.command", "serve a page that shows the robot, with buttons"),
     "goal": ("world_model_ros.nodes.goal", "send goal pictures to running nodes, one after another"),
     "collect": ("world_model_ros.evaluation.collect", "let an explorer or the planner fill an episode file"),

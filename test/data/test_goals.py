@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from world_model_ros.data.episodes import EpisodeWriter
-from world_model_ros.data.goals import read_goals
+from world_model_ros.data.goals import Origin, read_goals
 from world_model_ros.errors import UserError
 
 
@@ -39,6 +39,29 @@ def episodes(tmp_path):
             frames = np.tile(levels[:, None, None, None], (1, 8, 8, 3)).astype(np.uint8)
             writer.append(frames, np.zeros((4, 1), np.float32))
         return writer.finish()
+
+
+def test_a_frame_knows_where_it_comes_from_and_what_contradicts_a_checkpoint(episodes, picture, checkpoint):
+    from dataclasses import replace
+
+    from world_model_ros.model.config import RobotSpec, read_spec
+
+    assert read_goals([str(picture)])[0].origin is None
+    (goal,) = read_goals([str(episodes)])
+    assert goal.origin == Origin("", "", ("x",))
+    spec = read_spec(checkpoint)  # of linear_x and linear_y
+    assert goal.origin.differences(spec) == ["actions x in the file and linear_x, linear_y in the checkpoint"]
+    spec = replace(spec, robot=RobotSpec("cell2"), training={"task": "push"})
+    assert Origin("cell1", "reach", spec.action.names).differences(spec) == [
+        "robot cell1 in the file and cell2 in the checkpoint",
+        "task reach in the file and push in the checkpoint",
+    ]
+    for fits in (
+        Origin("cell2", "push", spec.action.names),
+        Origin("", "", ()),
+        Origin("", "", ("linear_y", "linear_x", "linear_z")),  # trained on two of three
+    ):
+        assert fits.differences(spec) == []
 
 
 def test_goals_are_pictures_frames_and_the_camera_in_order(picture, episodes):

@@ -26,7 +26,6 @@ EPISODES, SECONDS, STEPS = 30, 10, 500  # recorded, of each of them, of training
 GOALS, NEAR, APART = 10, 0.04, 0.12  # goal pictures; m from the tool to where it is in the picture
 PATIENCE = 20.0  # s for a goal
 BAR = 30 * 60  # s from the empty folder to the first plan
-NODES = ("encoder_node", "planner_node", "monitor_node", "command_node")
 
 
 class Walk:
@@ -99,26 +98,14 @@ class Walk:
         return np.array([point.x, point.y, point.z])
 
     def deploy(self, checkpoint):
-        """Start what robot.launch.py starts: by it where launch_ros is here, else the same processes."""
+        """Start the nodes: by robot.launch.py where launch_ros is here, else by the verb deploy."""
         words = f"robot:={ROBOT}", f"checkpoint:={checkpoint}", "imagination:=false", "use_sim_time:=true"
         if importlib.util.find_spec("launch_ros"):
             from test.launch.test_robot_launch import RUN
 
             return [self.processes.start("-c", RUN, str(ROOT / "launch" / "robot.launch.py"), *words)]
-        robot = read_robot(ROBOT)
-        topics = {
-            "camera/image_raw": robot.cameras[0].topic,
-            "joint_states": robot.joints.topics[0],
-            "command/velocities": robot.command.topic,
-        }
-        started = []
-        for name in NODES:
-            line = ["-m", "world_model_ros.nodes", name, "--ros-args", "-r", f"__node:={name}"]
-            line += ["-p", f"checkpoint:={checkpoint}", "-p", f"robot:={ROBOT}", "-p", "use_sim_time:=true"]
-            for ours, theirs in topics.items():
-                line += ["-r", f"{ours}:={theirs}"]
-            started.append(self.processes.start(*line))
-        return started
+        words = "--robot", str(ROBOT), "--checkpoint", str(checkpoint), "--no-imagination", "--use-sim-time"
+        return [self.processes.start("-m", "world_model_ros", "deploy", *words)]
 
 
 @pytest.fixture
@@ -147,6 +134,31 @@ def test_its_description_fits_the_running_robot_and_is_recorded(walk, tmp_path):
     assert np.nanmax(np.abs(actions)) <= 0.8
 
 
+def test_its_nodes_are_started_find_its_streams_and_wait_to_be_enabled(walk, tmp_path):
+    from std_msgs.msg import String
+
+    from world_model_ros.model.checkpoint import save_checkpoint
+    from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
+    from world_model_ros.model.lewm import LeWorldModel
+    from world_model_ros.nodes.qos import LATCHED
+
+    robot = read_robot(ROBOT)
+    like = robot.action_interface
+    model = LeWorldModel(ModelConfig.small(action_dim=2 * like.block))  # that has learned nothing
+    action = ActionSpec(like.names, like.kind, like.unit, (0.0,) * 2, (0.2,) * 2, like.low, like.high)
+    spec = CheckpointSpec(model.config, ImageSpec(size=64), action, like.period, like.block, robot=robot.spec)
+    folder = save_checkpoint(tmp_path / "cell2", model, spec)
+    status = walk.observer.collect(String, "status", LATCHED)
+    (nodes, *_) = walk.deploy(folder)
+    lacking = "planner_node is not enabled: call planner/enable"
+    walk.observer.until(lambda: status and status[-1].data.startswith("READY") and lacking in status[-1].data)
+    told = walk.wm("call", "planner/enable", "true")
+    assert "enabled: waiting for a goal" in told
+    walk.observer.until(lambda: lacking not in status[-1].data)
+    nodes.send_signal(signal.SIGINT)
+    walk.wait(nodes)
+
+
 def choose_goals(path):
     """Return the longest episode of a file, rows of it whose tool places lie apart, and these (N, 3)."""
     kuka, rows, places = Kuka(), [], []
@@ -167,7 +179,6 @@ def choose_goals(path):
 @pytest.mark.timeout(2 * BAR)
 def test_from_an_empty_folder_to_planning(walk, tmp_path):
     from std_msgs.msg import String
-    from std_srvs.srv import SetBool
 
     from world_model_ros.nodes.qos import LATCHED
 
@@ -194,7 +205,7 @@ def test_from_an_empty_folder_to_planning(walk, tmp_path):
     status = walk.observer.collect(String, "status", LATCHED)
     nodes = walk.deploy(model)
     walk.observer.until(lambda: status and status[-1].data.startswith("READY"))
-    walk.observer.call(SetBool, "planner/enable", SetBool.Request(data=True))
+    walk.wm("call", "planner/enable", "true")
     walk.took["total"] = time.monotonic() - began
     episode, rows, places = choose_goals(goals)
     assert len(rows) == GOALS

@@ -4,6 +4,7 @@ The pure twin of test/nodes/test_safety_machine.py: the same causes, on clocks o
 """
 
 import math
+import re
 
 import numpy as np
 from hypothesis import strategies as st
@@ -252,6 +253,23 @@ class CommanderMachine(RuleBasedStateMachine):
                 self.tick()
                 self.pass_period()
 
+    @rule(joint=st.integers(0, 1), high=st.booleans(), steps=st.sampled_from([10, 50]), other=smooth)
+    def press_against_an_end(self, joint, high, steps, other):
+        """The goal lies beyond the range of a joint: it is held there, and that is no fault."""
+        self.everybody_is_well_again()
+        self.reset()
+        self.pose = np.zeros(2)
+        self.pose[joint] = ENDS[high][joint] - (0.01 if high else -0.01)
+        action = np.full(2, other if self.ended else 0.0)
+        action[joint] = 0.09 if high else -0.09
+        for _ in range(steps):
+            before = self.commander.counts["faults"]
+            self.run_smoothly(1, tuple(action))
+            if self.ended:
+                assert (self.pose >= ENDS[0] - 1e-6).all()
+                assert (self.pose <= ENDS[1] + 1e-6).all()
+            assert self.commander.counts["faults"] == before or "outside the limits" not in self.last[1]
+
     @rule(leap=st.one_of(st.integers(-(10**7), -1), st.integers(-(10**12), -1), st.integers(0, 10**12)))
     def set_clock(self, leap):
         self.now = max(1, self.now + leap)
@@ -494,6 +512,10 @@ class CommanderMachine(RuleBasedStateMachine):
             assert self.stopped
         elif "3 times within" in reason:
             assert self.monitor_holds >= 2  # and the one that this is
+        elif "were outside the limits" in reason:
+            assert re.search(r"limits\.(low|high|max_step)", reason), "to be held at an end is no fault"
+        elif "outside of its range" in reason:
+            assert self.ended
         if state is State.READY and "no goal" in reason:
             assert not self.goal
 
@@ -510,6 +532,7 @@ class CommanderMachine(RuleBasedStateMachine):
             "after the reset": lambda: self.age - self.overridden <= self.rules.override_time * SECOND,
             "not reported since": lambda: bool(self.clear),
             "/joy": lambda: self.not_held,
+            "held at": lambda: self.ended and (self.commander.positions(self.steady) is not None),
         }
         for words, condition in true.items():
             assert words not in reason or condition(), reason
@@ -590,6 +613,9 @@ class CommanderMachine(RuleBasedStateMachine):
                 assert action[i] >= 0 or reached[i] >= low - slack
                 room = np.minimum(high - positions[i], positions[i] - low)
                 at_the_end = at_the_end or room < 0.4 * PERIOD / SECOND
+                if "held at" in self.last[1] and NAMES[i] in self.last[1]:
+                    slack = max(LEASH * max(HIGH[i], -LOW[i]), 0.05) + 1e-9
+                    assert abs(room) <= slack, "it stands at its end"
         if self.stepped and not at_the_end:
             assert (np.abs(action - self.sent) <= MAX_STEP + 1e-12).all()
 

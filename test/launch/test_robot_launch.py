@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from world_model_ros.nodes import environment, starter
+from world_model_ros.nodes import deploy, environment, starter
 from world_model_ros.nodes.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,8 +71,7 @@ def test_launch_and_parameter_files_are_installed():
 
 def test_what_the_page_on_deployment_names_is_there():
     page = (ROOT / "docs" / "deploy.md").read_text()
-    text = (ROOT / "launch" / "robot.launch.py").read_text()
-    known = set(re.findall(r'^    \(\s*"(\w+)",', text, re.M))
+    known = {name for name, *_ in deploy.ARGUMENTS}
     assert {"checkpoint", "namespace", "camera", "log_level"} <= known
     assert set(re.findall(r"(\w+):=", page)) <= known
     source = "".join(path.read_text() for path in (ROOT / "world_model_ros" / "nodes").glob("*.py"))

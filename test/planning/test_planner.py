@@ -635,7 +635,10 @@ def test_a_goal_is_reached_and_left_only_after_several_steps_in_a_row():
     ]
     assert [arrival.step(d) for d in (far, near, far, between, far, far)] == [True] * 5 + [False]
     arrival.step(near)
+    within = "within it for 1 of the 2 model steps that it must stay there"
+    assert str(arrival) == f"distance 0.90, threshold 1.00: {within}"
     arrival.reset()
+    assert str(arrival) == "no distance yet, threshold 1.00"
     assert [arrival.step(near) for _ in range(2)] == [False, True]
     for never in (Arrival(None, 2), Arrival(1.0, 0)):
         assert not never.known

@@ -227,6 +227,69 @@ def test_fault_14_a_step_above_the_largest_one_is_clamped(make_bench):
     assert bench.commander.counts["clamped"] > 3
 
 
+def end_stop_bench(make_bench, positions, max_step=None):
+    """Return a commander of two joints with ends at 2 rad, measured at ``positions``."""
+    limits = Limits(
+        NAMES, (-0.8, -0.8), (0.8, 0.8), max_step, position_low=(-2.0, -2.0), position_high=(2.0, 2.0)
+    )
+    bench = make_bench(limits)
+    bench.positions = np.array(positions)
+    return bench
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("measured", [-2.0, -1.99, -2.02])
+@pytest.mark.parametrize("max_step", [None, (0.4, 0.4)])
+def test_fault_14_a_joint_pressed_against_its_end_is_held_there_for_ever_and_named(
+    make_bench, measured, max_step
+):
+    bench = end_stop_bench(make_bench, (0.0, measured), max_step)
+    for _ in range(200):  # the other joint goes on
+        decision = bench.tick(plan=(0.1, -0.6))
+        if decision.moving:
+            assert -0.2 - 1e-9 <= decision.action[1] <= 0
+            assert bench.positions[1] + 0.05 * decision.action[1] >= min(measured, -2.0) - 1e-9
+    assert decision.state is State.RUNNING
+    assert decision.action[0] == 0.1
+    assert decision.reason == "held at limits.position_low of linear_y: the goal may lie beyond it"
+    assert bench.commander.counts["faults"] == 0
+    bench.positions = np.array([0.0, -1.0])  # away from its end, and free again
+    decision = bench.ticks(3, plan=(0.1, -0.6))[-1]
+    assert decision.reason == "playing the plan"
+    assert decision.action[1] == -0.6
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("positions", "plans", "words"),
+    [
+        ((0.0, -2.0), [(0.1, -9.0)], "were outside the limits (limits.low)"),
+        ((0.0, -2.0), [(9.0, -0.1)], "were outside the limits (limits.high)"),
+        ((0.0, -2.0), [(0.1, -0.6), (0.1, 0.6)], "were outside the limits (limits.max_step)"),
+        ((0.0, -2.5), [(0.1, -0.1)], "ask a joint that is outside of its range to go on"),
+    ],
+)
+def test_fault_14_wrong_actions_are_a_fault_also_where_a_joint_is_at_its_end(
+    make_bench, positions, plans, words
+):
+    bench = end_stop_bench(make_bench, positions, (0.4, 0.4))
+    bench.ticks(3)
+    for number in range(60):
+        decision = bench.tick(plan=plans[number % len(plans)])
+        assert decision.moving == (number < 39)
+    assert decision.state is State.FAULT
+    assert still(decision)
+    assert words in decision.reason
+
+
+def test_a_reached_goal_at_the_end_of_a_joint_is_said_to_be_reached(make_bench):
+    bench = end_stop_bench(make_bench, (0.0, -2.0))
+    bench.report("planner_node", reached="false")
+    bench.ticks(10, plan=(0.0, -0.3))
+    bench.report("planner_node", reached="true")
+    assert bench.ticks(3, plan=0.0)[-1].reason.startswith("the goal is reached")
+
+
 def test_clamping_now_and_then_is_no_fault(bench):
     bench.ticks(3)
     for _ in range(5):

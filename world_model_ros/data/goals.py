@@ -8,10 +8,31 @@ import numpy as np
 from world_model_ros.camera.images import ImageRejectedError, decode_compressed
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import CheckpointSpec
 
 EPISODES = (".h5", ".hdf5")  # what is read as an episode file; everything else is an image
 CAMERA = "camera"  # instead of a file: what the camera sees now
 LARGEST = 256 << 20  # bytes of an image file
+
+
+class Origin(NamedTuple):
+    """What an episode file says of where its frames come from; empty where it says nothing."""
+
+    robot: str
+    task: str
+    actions: tuple[str, ...]  # their names
+
+    def differences(self, spec: CheckpointSpec) -> list[str]:
+        """Return what contradicts a checkpoint, a phrase each with both sides.
+
+        A checkpoint may have been trained on some of the actions of its files.
+        """
+        theirs = Origin(spec.robot.name, str(spec.training.get("task", "")), spec.action.names)
+        return [
+            f"{word} {_words(ours)} in the file and {_words(other)} in the checkpoint"
+            for word, ours, other in zip(("robot", "task", "actions"), self, theirs, strict=True)
+            if ours and other and ours != other and not (word == "actions" and set(other) <= set(ours))
+        ]
 
 
 class Goal(NamedTuple):
@@ -19,6 +40,7 @@ class Goal(NamedTuple):
 
     name: str
     pixels: np.ndarray | None
+    origin: Origin | None = None  # of the frame of an episode file
 
 
 def read_goals(sources: list[str], episode: int = 0, steps: list[int] | None = None) -> list[Goal]:
@@ -41,6 +63,10 @@ def read_goals(sources: list[str], episode: int = 0, steps: list[int] | None = N
     if (episode or steps) and not any(Path(source).suffix.lower() in EPISODES for source in sources):
         raise UserError("--episode and --step choose a frame of an episode file (.h5), and none is given.")
     return goals
+
+
+def _words(value: str | tuple[str, ...]) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else value
 
 
 def _image(path: Path) -> np.ndarray:
@@ -70,4 +96,7 @@ def _frames(path: Path, episode: int, steps: list[int]) -> list[Goal]:
                 )
         name = f"{path.name}, episode {episode}, step"
         rows = [step % count for step in steps]
-        return [Goal(f"{name} {row}", file.pixels(episode, slice(row, row + 1))[0]) for row in rows]
+        stated = () if "action_names" in file.assumed else map(str, file.attributes["action_names"])
+        robot, task = (str(file.attributes.get(key, "")) for key in ("robot", "task"))
+        origin = Origin(robot, task, tuple(stated))
+        return [Goal(f"{name} {row}", file.pixels(episode, slice(row, row + 1))[0], origin) for row in rows]

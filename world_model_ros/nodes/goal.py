@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-wait", action="store_true", help="end when the goal is taken, not when it is reached"
     )
     parser.add_argument(
-        "--timeout", type=float, default=0.0, help="seconds for each goal, then the next one; 0: no limit"
+        "--timeout",
+        type=float,
+        default=0.0,
+        help="seconds of real time for each goal, then the next one; 0: no limit",
     )
     parser.add_argument("--namespace", default="", help="namespace of the nodes")
 

@@ -1,12 +1,14 @@
 """Publishes goals and follows what encoder_node and planner_node report of them."""
 
 import array
+import contextlib
 import itertools
 import signal
 import time
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -16,14 +18,19 @@ from std_srvs.srv import Trigger
 
 from world_model_ros.data.goals import Goal
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import CheckpointSpec, find_checkpoint, read_spec
 from world_model_ros.nodes.managed import HEALTH
 from world_model_ros.nodes.messages import set_stamp
 from world_model_ros.nodes.qos import LATCHED
 from world_model_ros.safety.health import ENCODER, PLANNER
 
 ANSWER = 10.0  # seconds for the nodes to be found, and to answer
+ASK_AGAIN = 3.0  # seconds: the first answer of a service can be lost
+STATUS = 2.0  # seconds for the status to be heard; goals can be sent without a command_node, too
+SETTLED = 1.0  # seconds after a goal was taken, in which a state that came before is that of the goal before
 SPIN = 0.05  # seconds until a signal is noticed at the latest
 GOING = ("fine", "")  # what a node says of itself that needs no word
+STOPPED = ("FAULT", "RELEASED")  # states of command_node that no goal ends
 
 
 class InterruptedByUserError(Exception):
@@ -46,9 +53,15 @@ class GoalClient:
         self.stopping = False
         self.reports: dict[str, tuple[str, dict]] = {}  # node -> its sentence and values
         self.status = self.shown = ""  # of command_node, and what was printed of it
+        self.statuses = 0  # that were heard
+        self.checkpoint: tuple[str, CheckpointSpec] | None = (
+            None  # that is planned with, where it can be read
+        )
+        self.before: tuple[str, int] = "", 0  # what was told when the goal was taken
+        self.taken = 0.0  # when that was, in seconds of steady time
         for name in (ENCODER, PLANNER):
             self.node.create_subscription(DiagnosticStatus, f"{name}/health", self.hearer(name), HEALTH)
-        self.node.create_subscription(String, "status", lambda m: setattr(self, "status", m.data), LATCHED)
+        self.node.create_subscription(String, "status", self.hear_status, LATCHED)
         self.images = self.node.create_publisher(Image, "goal/image", LATCHED)
         self.camera = self.node.create_client(Trigger, "planner/goal_from_camera")
 
@@ -59,6 +72,14 @@ class GoalClient:
             self.reports[name] = message.message, {pair.key: pair.value for pair in message.values}
 
         return hear
+
+    def hear_status(self, message: String) -> None:
+        """Keep the newest status of command_node."""
+        self.status, self.statuses = message.data, self.statuses + 1
+
+    def stopped(self) -> str:
+        """Return the status where no goal moves the robot until a person does something, or ""."""
+        return self.status if self.status.partition(":")[0] in STOPPED else ""
 
     def value(self, name: str, key: str) -> str:
         """Return a value of a node's newest report, or ""."""
@@ -85,12 +106,39 @@ class GoalClient:
                 raise UserError(
                     f"{name} is not active in {self.node.get_namespace()}: start it, or give its --namespace."
                 )
+        self.until(lambda: self.status, STATUS)
         if self.node.count_publishers("/clock"):
             self.node.set_parameters([Parameter("use_sim_time", value=True)])
             self.until(lambda: self.node.get_clock().now().nanoseconds > 0, ANSWER)
 
+    def find_checkpoint(self) -> None:
+        """Ask planner_node which checkpoint it plans with, and read what it is for, where that can be."""
+        client = self.node.create_client(GetParameters, f"{PLANNER}/get_parameters")
+        end = time.monotonic() + ANSWER
+        asked = None
+        while time.monotonic() < end and (asked is None or not asked.done()):
+            if self.until(client.service_is_ready, ASK_AGAIN):
+                asked = client.call_async(GetParameters.Request(names=["checkpoint"]))
+                self.until(asked.done, ASK_AGAIN)
+        values = asked.result().values if asked is not None and asked.done() else []
+        with contextlib.suppress(UserError):  # it is on another computer
+            folder = find_checkpoint(values[0].string_value if values else "")
+            self.checkpoint = str(folder), read_spec(folder)
+
+    def check(self, goal: Goal) -> None:
+        """Raise GoalRefusedError, both sides in it, for a frame of another robot, task or other actions."""
+        if goal.origin is None or self.checkpoint is None:
+            return
+        folder, spec = self.checkpoint
+        if differing := goal.origin.differences(spec):
+            raise GoalRefusedError(
+                f"it was not recorded for what planner_node plans with, {folder}: {'; '.join(differing)}; "
+                "give a frame of this robot's own recordings"
+            )
+
     def send(self, goal: Goal) -> str:
         """Send a goal, wait until it is taken, return its stamp. Raises GoalRefusedError with the reason."""
+        self.check(goal)
         if goal.pixels is None:
             return self.send_view()
         height, width = goal.pixels.shape[:2]
@@ -124,12 +172,19 @@ class GoalClient:
     def follow(self, stamp: str, timeout: float) -> str:
         """Wait until the goal is reached and return ""; or else why it is not waited for any longer."""
 
+        self.before, self.taken = self.told(), time.monotonic()
+
         def ended() -> bool:
+            if self.stopped():
+                return True
             self.show_status()
             known = self.value(PLANNER, "reached")
             return known in ("true", "unknown") or self.value(PLANNER, "goal_stamp") != stamp
 
-        if not self.until(ended, timeout):
+        in_time = self.until(ended, timeout)
+        if told := self.stopped():
+            return f"given up: {told}"
+        if not in_time:
             return f"not reached within {timeout:g} s ({self.distance()})"
         if self.value(PLANNER, "goal_stamp") != stamp:
             return "another goal has replaced it"
@@ -137,10 +192,16 @@ class GoalClient:
             return "planner_node cannot tell when it is reached: the checkpoint has no threshold for it"
         return ""
 
+    def told(self) -> tuple[str, int]:
+        """Return what the planner or else command_node says, and which of its messages that is."""
+        sentence = self.reports[PLANNER][0]
+        return (f"planner_node: {sentence}", 0) if sentence not in GOING else (self.status, self.statuses)
+
     def show_status(self) -> None:
         """Print what holds the robot or the planner up, once for each change."""
-        sentence = self.reports[PLANNER][0]
-        told = f"planner_node: {sentence}" if sentence not in GOING else self.status
+        if self.told() == self.before and time.monotonic() - self.taken < SETTLED:
+            return
+        told = self.told()[0]
         if told != self.shown:
             self.shown = told
             if told and not told.startswith("RUNNING: playing"):
@@ -169,9 +230,14 @@ def send_goals(goals: list[Goal], namespace: str, loop: bool, wait: bool, timeou
     failed = 0
     try:
         client.find_nodes()
+        if any(goal.origin for goal in goals):
+            client.find_checkpoint()
         for number, goal in enumerate(itertools.cycle(goals) if loop else goals, start=1):
             began = time.monotonic()
             of = f"goal {number}" if loop or len(goals) == 1 else f"goal {number}/{len(goals)}"
+            if wait and (told := client.stopped()):
+                print(f"{of}, {goal.name}: not sent: {told}", flush=True)
+                return 1
             print(f"{of}, {goal.name}: ", end="", flush=True)
             try:
                 stamp = client.send(goal)
@@ -188,6 +254,8 @@ def send_goals(goals: list[Goal], namespace: str, loop: bool, wait: bool, timeou
             failed = failed + 1 if problem else 0 if loop else failed
             took = time.monotonic() - began
             print(f"{of} {problem or f'reached after {took:.1f} s ({client.distance()})'}", flush=True)
+            if client.stopped():
+                return 1
         return 1 if failed else 0
     except InterruptedByUserError:
         print(flush=True)

@@ -306,7 +306,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "clamped_steps",
             40,
-            "Consecutive actions outside the limits that are a fault.",
+            "Consecutive actions outside the limits that are a fault; to be held at a joint's end is none.",
             low=1,
             high=100000,
             changeable=True,

@@ -244,9 +244,16 @@ class PlannerNode(ManagedNode):
             "goal": str(self.goal.latent is not None).lower(),
             "goal_stamp": str(self.goal_stamp),
             "reached": self.reached,
-            "arrival": str(self.planner.arrival) if self.active else "",
+            "arrival": self.arrival() if self.active else "",
             "doing": self.doing(),
         }
+
+    def arrival(self) -> str:
+        """Return how far from the goal the robot is, in words."""
+        planned = self._planned
+        if planned is None or planned[1] is not self.goal.latent:
+            return "no distance to it yet"  # the planner's is that to the goal before
+        return str(self.planner.arrival)
 
     def on_goal_from_camera(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Make what the camera sees now the goal."""

@@ -126,11 +126,7 @@ def check(values: dict[str, str]) -> None:
     folder = find_checkpoint(values["checkpoint"])
     check_world(read_spec(folder), values["task"])
     values["checkpoint"] = str(Path(folder).resolve())
-    unused = [name for name in ("view_host", "view_port") if values[name] != DEFAULTS[name]]
-    if unused and values["view"] != "true":
-        raise UserError(f"{unused[0]} is of the page, which is not asked for: add --view, or view:=true.")
-    if values["view"] == "true":
-        check_page(values["view_host"], int(values["view_port"]))
+    check_view(values)
 
 
 def warning(values: dict[str, str]) -> str:
@@ -140,6 +136,15 @@ def warning(values: dict[str, str]) -> str:
 
     text = other_task(read_spec(values["checkpoint"]), values["task"])
     return f"{text}: expect the robot to be held, since nothing looks as in training." if text else ""
+
+
+def check_view(values: dict[str, str]) -> None:
+    """Raise UserError for what VIEW_ARGUMENTS ask for and cannot be had."""
+    unused = [name for name in ("view_host", "view_port") if values[name] != DEFAULTS[name]]
+    if unused and values["view"] != "true":
+        raise UserError(f"{unused[0]} is of the page, which is not asked for: add --view, or view:=true.")
+    if values["view"] == "true":
+        check_page(values["view_host"], int(values["view_port"]))
 
 
 def check_page(host: str, port: int) -> None:

@@ -83,13 +83,17 @@ class Arrival:
 
     def __init__(self, threshold: float | None, steps: int):
         self.threshold, self.steps = threshold, steps
-        self.distance = math.nan  # the newest one
         self.reset()
 
     def __str__(self) -> str:
         if not self.known:
             return "the checkpoint has no threshold, or reached_steps is 0"
-        return f"distance {self.distance:.2f}, threshold {self.threshold:.2f}"
+        if math.isnan(self.distance):
+            return f"no distance yet, threshold {self.threshold:.2f}"
+        text = f"distance {self.distance:.2f}, threshold {self.threshold:.2f}"
+        if self.reached or self.distance > self.threshold:
+            return text
+        return f"{text}: within it for {self._count} of the {self.steps} model steps that it must stay there"
 
     @property
     def known(self) -> bool:
@@ -99,6 +103,7 @@ class Arrival:
     def reset(self) -> None:
         """Begin with a new goal."""
         self.reached, self._count = False, 0
+        self.distance = math.nan  # the newest one
 
     def step(self, distance: float) -> bool:
         """Take the distance of one more model step, and return whether the goal is reached."""

@@ -14,12 +14,13 @@ from world_model_ros.safety.dead_man import DeadMan
 from world_model_ros.safety.health import ENCODER, MONITOR, PLANNER, AnomalyHolds, Health
 from world_model_ros.safety.inputs import Inputs
 from world_model_ros.safety.joints import JointCollector
-from world_model_ros.safety.limits import ActionLimiter, Limits
+from world_model_ros.safety.limits import ENDS, ActionLimiter, Limits
 from world_model_ros.safety.release import Ramp, Release
 from world_model_ros.safety.watchdogs import SECOND, ClockWatch, set_by
 
 STALLED = 1.0  # seconds of real time between two control steps after which messages may have been lost
 AHEAD = 2.0  # seconds that a plan may begin ahead of the clock; its sender has another one where it is more
+PLAYING = "playing the plan"
 AT_GOAL = "the goal is reached: standing still until the robot is away from it, or another goal comes"
 SIMULATED_LEAP = 1.9  # model steps by which a simulated clock jumps ahead where the simulation begins anew
 CLOCK_HOLD = 1.0  # seconds of standing still after the clock was set: plans on the way are for the old time
@@ -60,7 +61,7 @@ class Rules:
     joint_timeout: float = 0.5  # since the newest position of each joint
     pose_timeout: float = 0.5  # of real time, for which a measured pose may be held
     fresh_frames: int = 3  # that end a HOLD for missing frames
-    clamped_steps: int = 40  # outside the limits in a row that are a fault
+    clamped_steps: int = 40  # outside the limits in a row that are a fault; held at a joint's end is none
     step: float = 0.25  # of the model
     frame_interval: float = 0.1  # the longest one between two frames off the grid of model steps
     lease: float = 0.25  # of real time without a heartbeat, until a node is missed
@@ -271,15 +272,13 @@ class Commander:
             self._played, self._rested_since, silent = True, None, False
             if self._fault:
                 state, reason = State.FAULT, self._fault
-        else:
-            self.limiter.clamped_in_a_row = 0
         if state is not State.RUNNING:
+            self.limiter.stand_still()
             action, silent = self._standstill(state)
         if silent and state is State.FAULT:
             reason += " (released: nothing is sent)"
         self._moving, self._stop_due = state is State.RUNNING, False
         self.ever_moved = self.ever_moved or self._moving
-        self.limiter.previous = np.zeros(len(self.limits.names)) if action is None else action
         return self._decide(action, state, reason, silent)
 
     def _next_state(self, now: int) -> tuple[State, str, np.ndarray | None]:
@@ -346,16 +345,28 @@ class Commander:
         share = self._ramp.share(self.inputs.age, self.buffer.period)
         if self._holds.overridden(self.inputs.age):
             share = min(share, self.rules.override_speed)
-        action, by = self.limiter.limit(planned, share, self.positions(), self.rules.clamped_steps)
+        limited = self.limiter.limit(planned, share, self.positions(), self.rules.clamped_steps)
         if self.limiter.cut:
             reason += f", cut to stay within the limits ({', '.join(self.limiter.cut)})"
-        self.counts["clamped"] += bool(by)
-        if self.limiter.clamped_in_a_row >= self.rules.clamped_steps:
+        if self.limiter.held and not reason.startswith(AT_GOAL):
+            held = f"held at {', '.join(self.limiter.held)}: the goal may lie beyond it"
+            reason = held if reason == PLAYING else f"{held}; {reason}"
+        self.counts["clamped"] += bool(limited.by)
+        if self.limiter.wrong_in_a_row >= self.rules.clamped_steps:
             self._enter_fault(
-                f"{self.limiter.clamped_in_a_row} actions in a row were outside the limits "
-                f"({', '.join(by)}): check that the checkpoint is for this robot, then call command/reset"
+                f"{self.limiter.wrong_in_a_row} actions in a row {self._what_is_wrong(limited.wrong)}, then "
+                "call command/reset"
             )
-        return action, reason
+        return limited.action, reason
+
+    @staticmethod
+    def _what_is_wrong(by: tuple[str, ...]) -> str:
+        if set(by) <= set(ENDS):
+            return (
+                f"ask a joint that is outside of its range to go on ({', '.join(by)}): move it back inside, "
+                "and check the position limits"
+            )
+        return f"were outside the limits ({', '.join(by)}): check that the checkpoint is for this robot"
 
     def _standstill(self, state: State) -> tuple[np.ndarray | None, bool]:
         """Return zeros (dim,), or None to send nothing, and whether that is because the robot is released.
@@ -399,11 +410,9 @@ class Commander:
     def _running_reason(self, overridden: bool, moves: bool) -> str:
         if not overridden:
             at_goal = not moves and self.sources.values(PLANNER).get("reached") == "true"
-            return AT_GOAL if at_goal else "playing the plan"
+            return AT_GOAL if at_goal else PLAYING
         trouble = self.sources.trouble(MONITOR)
-        return f"playing the plan {self._slowly()} after the reset" + (
-            f", in spite of {trouble}" if trouble else ""
-        )
+        return f"{PLAYING} {self._slowly()} after the reset" + (f", in spite of {trouble}" if trouble else "")
 
     def _planner_lacks(self) -> str:
         """Return what planner_node needs before it plans, or ""."""

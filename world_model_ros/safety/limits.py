@@ -16,6 +16,7 @@ from world_model_ros.model.config import ActionSpec
 # command a few control steps late, and led from where they are measured they would never come to full speed.
 LEASH = 0.2
 DRIFT = 0.05  # rad at most that a held joint may sink before the lower place is held
+ENDS = ("limits.position_low", "limits.position_high")
 
 
 def narrowed(action: ActionSpec, low, high) -> ActionSpec:
@@ -38,6 +39,7 @@ class Clamped:
 
     action: np.ndarray  # (dim,)
     by: tuple[str, ...]  # the limits by their parameters, such as limits.high or limits.max_step
+    ends: tuple[tuple[str, int], ...] = ()  # which of ENDS, and of which joint
 
 
 class Limits:
@@ -103,7 +105,7 @@ class Limits:
             raise ValueError(f"an action has shape {self.low.shape}, this one {action.shape}")
         if not np.isfinite(action).all():
             raise ValueError("the action is not finite")
-        by = []
+        by, ends = [], ()
         ranges = [("low", "high", self.low, self.high)]
         if self.max_step is not None and previous is not None:
             ranges.append(("max_step", "max_step", previous - self.max_step, previous + self.max_step))
@@ -119,8 +121,11 @@ class Limits:
                 by.append(f"limits.{below}")
             if (action > highest).any() and f"limits.{above}" not in by:
                 by.append(f"limits.{above}")
+            if below == "position_low":
+                beyond = zip(ENDS, (action < lowest, action > highest), strict=True)
+                ends = tuple((limit, int(i)) for limit, joints in beyond for i in np.flatnonzero(joints))
             action = np.clip(action, lowest, highest)
-        return Clamped(action, tuple(by))
+        return Clamped(action, tuple(by), ends)
 
     def describe(self, unit: str) -> str:
         """Return all limits in a line, for people."""
@@ -144,42 +149,82 @@ class Limits:
         return np.clip(place, np.minimum(low, measured), np.maximum(high, measured))
 
 
+@dataclass(frozen=True)
+class Limited:
+    """What is sent of a planned action, and why not all of it."""
+
+    action: np.ndarray  # (dim,)
+    by: tuple[str, ...]  # the limits that changed it
+    wrong: tuple[str, ...]  # those of them that make it a wrong one
+
+
 class ActionLimiter:
-    """Limits the planned actions of one control step after the other, each ``period`` seconds long."""
+    """Limits the planned actions of one control step after the other, each ``period`` seconds long.
+
+    An action that is cut is a wrong one, of another robot or unit, but for this: a joint that stands at the
+    end of its range is held there when it is asked to go on, as it is where the goal lies beyond. Then what
+    the other limits would have cut, had the joints no ends, tells whether the action is wrong.
+    """
 
     def __init__(self, limits: Limits, period: float):
         self.limits, self.period = limits, period
+        speed = np.maximum(-limits.low, limits.high)
+        self._near = np.maximum(speed * max(LEASH, period), DRIFT)  # (dim,) rad: a joint stands at an end
         self.reset()
 
     def reset(self) -> None:
         """Start from standing still."""
-        self.previous = np.zeros(len(self.limits.names))  # what was sent in the control step before
-        self.clamped_in_a_row = 0  # control steps
         self._cut: dict[str, int] = {}  # limit -> control steps since it changed an action
+        self._held: dict[tuple[str, int], int] = {}  # the same of an end that holds a joint
+        self.stand_still()
 
-    def limit(
-        self, planned: np.ndarray, share: float, positions: np.ndarray | None, keep: int
-    ) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Return the action (dim,) to send, and the limits that have changed it in this control step.
+    def stand_still(self) -> None:
+        """Note that the robot is told to stand still in this control step."""
+        self.previous = np.zeros(len(self.limits.names))  # what was sent in the control step before
+        self._endless = self.previous  # the same, had the joints no ends
+        self.wrong_in_a_row = 0  # control steps
 
-        planned (dim,): the plan's action. share: of it that is sent. positions (dim,): the joints', where
-        known. keep: for how many control steps ``cut`` names a limit.
+    def limit(self, planned: np.ndarray, share: float, positions: np.ndarray | None, keep: int) -> Limited:
+        """Return what to send of the plan's action (dim,), and note it as sent.
+
+        share: of it that is sent. positions (dim,): the joints', where known. keep: for how many control
+        steps ``cut`` and ``held`` name a limit.
         """
         by = ()
         if share < 1.0:  # of what would be sent, so that a plan beyond the limits begins slowly too
             allowed = self.limits.clamp(planned)
             planned, by = allowed.action * share, allowed.by
         clamped = self.limits.clamp(planned, self.previous, positions, self.period)
-        by = tuple(dict.fromkeys((*by, *clamped.by)))
+        endless = self.limits.clamp(planned, self._endless)
+        there = self._at_ends(positions)
+        outside = {limit for limit, i in clamped.ends if (limit, i) not in there}
+        cut = tuple(dict.fromkeys((*by, *clamped.by)))
+        # After a joint was held, the step to the next action is no jump of the plan.
+        wrong = tuple(dict.fromkeys((*by, *endless.by, *sorted(outside)))) if cut else ()
         self._cut = {limit: steps + 1 for limit, steps in self._cut.items() if steps < keep}
-        self._cut |= dict.fromkeys(by, 0)
-        self.clamped_in_a_row = self.clamped_in_a_row + 1 if by else 0
-        return clamped.action, by
+        self._cut |= dict.fromkeys(wrong, 0)
+        self._held = {end: n + 1 for end, n in self._held.items() if n < keep and end in there}
+        self._held |= {end: 0 for end in clamped.ends if end in there}
+        self.wrong_in_a_row = self.wrong_in_a_row + 1 if wrong else 0
+        self.previous, self._endless = clamped.action, endless.action
+        return Limited(clamped.action, cut, wrong)
+
+    def _at_ends(self, positions: np.ndarray | None) -> set[tuple[str, int]]:
+        """Return the ends at which joints stand, each with its joint, a little inside or outside."""
+        if positions is None or self.limits.positions is None:
+            return set()
+        near = (np.abs(positions - end) <= self._near for end in self.limits.positions)
+        return {(limit, int(i)) for limit, at in zip(ENDS, near, strict=True) for i in np.flatnonzero(at)}
 
     @property
     def cut(self) -> list[str]:
         """The limits that changed an action lately: the status must not flicker between two such actions."""
         return sorted(self._cut)
+
+    @property
+    def held(self) -> list[str]:
+        """The ends that held a joint lately which still stands there: limits.position_low of joint_4."""
+        return [f"{limit} of {self.limits.names[i]}" for limit, i in sorted(self._held)]
 
 
 INTERFACES = {"twist": ("twist", "twist_unstamped"), "joint_velocity": ("velocities", "joint_trajectory")}
