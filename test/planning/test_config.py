@@ -8,6 +8,7 @@ import pytest
 from world_model_ros.errors import UserError
 from world_model_ros.planning.config import (
     DEFAULTS,
+    DEFAULTS_WITH_ENSEMBLE,
     DEFAULTS_WITHOUT_PROPOSALS,
     OPTIONS,
     PRECISIONS,
@@ -38,16 +39,25 @@ def test_the_choices_are_what_planning_has():
 @pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("temporal", [False, True])
 @pytest.mark.parametrize("inverse", [False, True])
-def test_the_defaults_leave_nothing_open_and_are_in_range(temporal, inverse, moved):
-    config = PlannerConfig().resolved(temporal, inverse, moved)
+@pytest.mark.parametrize("members", [0, 1])
+def test_the_defaults_leave_nothing_open_and_are_in_range(temporal, inverse, moved, members):
+    config = PlannerConfig().resolved(temporal, inverse, moved, members)
     assert "auto" not in (config.solver, config.objective, config.proposal)
     assert [f.name for f in fields(config) if getattr(config, f.name) is None] == ["deadline"]
     assert config.make_solver().samples == config.samples
 
 
 def test_defaults_name_options_only():
-    for values in (*DEFAULTS.values(), *DEFAULTS_WITHOUT_PROPOSALS.values()):
+    tables = DEFAULTS, DEFAULTS_WITHOUT_PROPOSALS, DEFAULTS_WITH_ENSEMBLE
+    for values in (values for table in tables for values in table.values()):
         assert values.keys() <= OPTIONS.keys()
+
+
+def test_an_ensemble_that_is_used_gets_more_samples():
+    assert PlannerConfig().resolved(True, True, True, 1).samples == 96
+    assert PlannerConfig(samples=10, elites=4).resolved(True, True, True, 1).samples == 10
+    for alone in (PlannerConfig().resolved(True, True, True), PlannerConfig(ensemble=0).resolved(*4 * [1])):
+        assert alone.samples == DEFAULTS["object"]["samples"]
 
 
 def test_a_given_value_is_kept_where_the_objective_has_a_default():

@@ -165,6 +165,7 @@ def _settings_of(
             temporal=heads.temporal_hidden > 0,
             inverse=heads.inverse_hidden > 0,
             moved=heads.object_hidden > 0,
+            members=heads.ensemble,
         ),
     )
 

@@ -123,7 +123,10 @@ def film(file: Path, task: str, checkpoint: str, goals: int, seed: int, quality:
     check_world(spec, task)
     heads = spec.model
     config = PlannerConfig().resolved(
-        temporal=heads.temporal_hidden > 0, inverse=heads.inverse_hidden > 0, moved=heads.object_hidden > 0
+        temporal=heads.temporal_hidden > 0,
+        inverse=heads.inverse_hidden > 0,
+        moved=heads.object_hidden > 0,
+        members=heads.ensemble,
     )
     policy = ImaginingPlanner(model, spec, config)
     budget = find_task(task).goal_budget

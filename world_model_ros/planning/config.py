@@ -78,6 +78,9 @@ DEFAULTS_WITHOUT_PROPOSALS = {
     "temporal": _WIDE,
     "object": _WIDE,
 }
+# One predictor alone is deceived the more, the more candidates it is asked about: of 80 goals of push in a row
+# 70 were reached with 48 samples, 69 with 128; with an ensemble 146 of 160 with 48 and 153 with 96.
+DEFAULTS_WITH_ENSEMBLE = {"squared": {}, "temporal": {}, "object": {"samples": 96, "elites": 8}}
 
 
 @dataclass(frozen=True)
@@ -215,17 +218,23 @@ class PlannerConfig:
                 f"elites must lie between 2 and samples, they are {self.elites} of {self.samples}."
             )
 
-    def resolved(self, temporal: bool, inverse: bool, moved: bool = False) -> "PlannerConfig":
+    def resolved(
+        self, temporal: bool, inverse: bool, moved: bool = False, members: int = 0
+    ) -> "PlannerConfig":
         """Return these options with every default filled in, for a checkpoint with these heads or without.
 
-        ``moved`` is whether it has an object-distance head.
+        ``moved`` is whether it has an object-distance head, members how many further predictors it has.
         """
         objective, proposal = self.objective, self.proposal
         if objective == "auto":
             objective = "object" if moved else "temporal" if temporal else "squared"
         if proposal == "auto":
             proposal = "inverse_dynamics" if inverse else "none"
-        defaults = DEFAULTS[objective] | (DEFAULTS_WITHOUT_PROPOSALS[objective] if proposal == "none" else {})
+        defaults = DEFAULTS[objective]
+        if proposal == "none":
+            defaults = defaults | DEFAULTS_WITHOUT_PROPOSALS[objective]
+        elif members and self.ensemble:
+            defaults = defaults | DEFAULTS_WITH_ENSEMBLE[objective]
         unset = {k: v for k, v in defaults.items() if getattr(self, k) in (None, "auto")}
         return replace(self, objective=objective, proposal=proposal, **unset)
 

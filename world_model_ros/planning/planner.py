@@ -132,7 +132,8 @@ class RecedingHorizonPlanner:
         heads = {name: getattr(model, name, None) for name in ("temporal", "object")}
         self.inverse = getattr(model, "inverse", None)
         there = (head is not None for head in (heads["temporal"], self.inverse, heads["object"]))
-        self.config = (config or PlannerConfig()).resolved(*there)
+        members = list(getattr(model, "ensemble", ()))
+        self.config = (config or PlannerConfig()).resolved(*there, len(members))
         if self.config.proposal == "inverse_dynamics" and self.inverse is None:
             raise UserError(
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
@@ -159,10 +160,9 @@ class RecedingHorizonPlanner:
             moved = shifts(self.config.risk_variants, *self.shape).to(self.device)
             weight = RISK_SHARE * self.config.risk_penalty
             self.variants = RiskOfVariants(risk, weight, moved, self.limits, self.still)
-        members = list(getattr(model, "ensemble", ()))[: self.config.ensemble]
         self.model, *self.ensemble = (
             for_planning(part, self.config.precision) if isinstance(part, Predicting) else part
-            for part in (model, *members)
+            for part in (model, *members[: self.config.ensemble])
         )
         self.runner = SolveRunner(
             self.solve, self.config.make_solver(), self.config.first_solve_multiplier, spec.block, self.device
