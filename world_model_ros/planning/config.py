@@ -79,7 +79,7 @@ DEFAULTS_WITHOUT_PROPOSALS = {
     "object": _WIDE,
 }
 # The more candidates one predictor is asked about, the more of the cheapest it is wrong about: of 80 goals of
-# push in a row 70 were reached with 48 samples, 69 with 128; with an ensemble 146 of 160, with 96 of them 153.
+# push in a row 70 were reached with 48 samples, 69 with 128; with an ensemble 146 of 160, with 96 of it 153.
 DEFAULTS_WITH_ENSEMBLE = {"squared": {}, "temporal": {}, "object": {"samples": 96, "elites": 8}}
 
 
