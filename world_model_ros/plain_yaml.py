@@ -6,6 +6,7 @@ import yaml
 
 LONGEST = 1 << 20  # bytes of a file, unless a caller says less
 LONGEST_NUMBER = 1000  # characters; much longer ones take minutes to compute, or cannot be printed
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class NotPlainError(ValueError):
@@ -29,26 +30,30 @@ class PlainLoader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
-    def construct_yaml_int(self, node):
-        """Return the number; MarkedYAMLError for one that is too long."""
-        self._check_length(node)
-        return super().construct_yaml_int(node)
+    def construct_object(self, node, deep=False):
+        """Return what a node stands for; MarkedYAMLError for one that its kind cannot be made of.
 
-    def construct_yaml_float(self, node):
-        """Return the number; MarkedYAMLError for one that is too long."""
-        self._check_length(node)
-        return super().construct_yaml_float(node)
+        PyYAML looks for a digit in an empty number and for a year in any text that is called a time.
+        """
+        try:
+            return super().construct_object(node, deep)
+        except (TypeError, ValueError, OverflowError) as error:  # which say what is wrong
+            problem = " ".join(str(error).split())
+        except (LookupError, AttributeError):
+            problem = f"{node.value!r:.50} is no {node.tag.rpartition(':')[2]}"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
-    @staticmethod
-    def _check_length(node) -> None:
-        if len(node.value) > LONGEST_NUMBER:
-            raise yaml.MarkedYAMLError(
-                problem=f"a number of {len(node.value)} characters is too long", problem_mark=node.start_mark
-            )
-
-
-for _kind in ("int", "float"):
-    PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", getattr(PlainLoader, f"construct_yaml_{_kind}"))
+    def construct_scalar(self, node):
+        """Return the text of a node; MarkedYAMLError for a number that is too long, or half a character."""
+        value = super().construct_scalar(node)
+        problem = ""
+        if node.tag in _NUMBERS and len(value) > LONGEST_NUMBER:
+            problem = f"a number of {len(value)} characters is too long"
+        elif not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            problem = "half of a character cannot be printed"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return value
 
 
 def parse(text: str, loader: type[PlainLoader] = PlainLoader):
@@ -61,7 +66,7 @@ def parse(text: str, loader: type[PlainLoader] = PlainLoader):
         raise NotPlainError(what, mark.line + 1 if mark else None) from None
     except RecursionError:
         raise NotPlainError("it is nested too deeply") from None
-    except (TypeError, ValueError, OverflowError) as error:  # of a date or a number that cannot be
+    except (TypeError, ValueError, OverflowError) as error:  # of a key or a character that cannot be
         raise NotPlainError(" ".join(str(error).split())) from None
 
 

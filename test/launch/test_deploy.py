@@ -117,7 +117,7 @@ def run_lines(monkeypatch, tmp_path):
     return run
 
 
-STAYS = "import time; time.sleep(60)"
+STAYS = "import signal; signal.pause()"
 
 
 def test_a_node_that_ends_is_started_again_and_a_viewer_that_refuses_stays_away(run_lines, capsys):
