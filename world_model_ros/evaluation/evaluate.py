@@ -152,7 +152,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _settings_of(
     arguments: argparse.Namespace, checkpoint: str, budget: int, waits: bool, horizon: int | None = None
 ) -> Settings:
-    heads = read_spec(checkpoint).model
     planner = _planner(arguments)
     if planner.horizon is None:
         planner = dataclasses.replace(planner, horizon=horizon)
@@ -161,12 +160,7 @@ def _settings_of(
         checkpoint=checkpoint,
         budget=budget,
         pipelined=arguments.pipelined or not (arguments.blocking or waits),
-        planner=planner.resolved(
-            temporal=heads.temporal_hidden > 0,
-            inverse=heads.inverse_hidden > 0,
-            moved=heads.object_hidden > 0,
-            members=heads.ensemble,
-        ),
+        planner=planner.for_checkpoint(read_spec(checkpoint).model),
     )
 
 

@@ -121,14 +121,7 @@ def film(file: Path, task: str, checkpoint: str, goals: int, seed: int, quality:
     folder = str(find_checkpoint(checkpoint))
     model, spec = load_checkpoint(folder)
     check_world(spec, task)
-    heads = spec.model
-    config = PlannerConfig().resolved(
-        temporal=heads.temporal_hidden > 0,
-        inverse=heads.inverse_hidden > 0,
-        moved=heads.object_hidden > 0,
-        members=heads.ensemble,
-    )
-    policy = ImaginingPlanner(model, spec, config)
+    policy = ImaginingPlanner(model, spec, PlannerConfig().for_checkpoint(spec.model))
     budget = find_task(task).goal_budget
     with (
         contextlib.closing(make_world(task)) as world,

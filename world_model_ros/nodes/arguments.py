@@ -42,6 +42,11 @@ def usage(node: str) -> str:
     return "\n".join(lines)
 
 
+def quoted(value: str | Path) -> str:
+    """Return a text as YAML for `-p NAME:=...`, which else may take it for a number or a list."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
 def check(node: str, words: list[str]) -> None:
     """Raise UserError for command line ``words`` that ``node``, such as command_node, cannot use."""
     options = _ros_options(words)

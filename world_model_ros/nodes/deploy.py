@@ -15,7 +15,8 @@ from typing import NamedTuple
 from world_model_ros.data.robot import RobotFile, read_robot
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import find_checkpoint, read_spec
-from world_model_ros.nodes import arguments, environment, starter
+from world_model_ros.nodes import environment, starter
+from world_model_ros.nodes.arguments import check_file, check_log_level, quoted
 
 NODES = ("encoder_node", "planner_node", "command_node", "monitor_node")
 VIEWER = starter.VIEWER  # optional: the others go on without it
@@ -100,17 +101,13 @@ class Deployment(NamedTuple):
         for file in self.files:
             words += ["--params-file", file]
         for parameter, (value, kind) in self.parameters(node).items():
-            words += ["-p", f"{parameter}:={_quoted(value) if kind is str else value}"]
+            words += ["-p", f"{parameter}:={quoted(value) if kind is str else value}"]
         return [sys.executable, "-m", "world_model_ros.nodes", node, "--ros-args", *words]
 
     def page(self, host: str, port: int) -> list[str]:
         """Return what starts the page in the browser."""
         line = self._replace(files=()).command_line(PAGE)
-        return [*line, "-p", f"host:={_quoted(host)}", "-p", f"port:={port}"]
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+        return [*line, "-p", f"host:={quoted(host)}", "-p", f"port:={port}"]
 
 
 def deployment(given: dict[str, str]) -> Deployment:
@@ -135,8 +132,8 @@ def deployment(given: dict[str, str]) -> Deployment:
     for file in files:
         if not file.is_file():
             raise UserError(f"there is no params_file {file}: give a copy of config/robot_arm.yaml.")
-        arguments.check_file(file, {name: f"/{namespace}/{name}".replace("//", "/") for name in started})
-    arguments.check_log_level(given["log_level"])
+        check_file(file, {name: f"/{namespace}/{name}".replace("//", "/") for name in started})
+    check_log_level(given["log_level"])
     given["camera"] = given["camera"] or "camera/image_raw"
     remappings = [
         ("camera/image_raw", given["camera"]),

@@ -16,6 +16,7 @@ from world_model_ros.data.lock import WriteLock, parts_of
 from world_model_ros.data.robot import read_robot
 from world_model_ros.data.words import plural
 from world_model_ros.errors import UserError
+from world_model_ros.nodes.arguments import quoted
 from world_model_ros.nodes.environment import check_name
 
 # key -> command; the commands but quit are the services recorder/<command>, too
@@ -76,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_name("--namespace", arguments.namespace)
     Ingest(read_robot(arguments.robot), Rules(arguments.clock, arguments.split_gap))
     values = {
-        "robot": _quoted(arguments.robot),
-        "out": _quoted(arguments.out),
+        "robot": quoted(arguments.robot.expanduser().resolve()),
+        "out": quoted(arguments.out.expanduser().resolve()),
         "keep_last": arguments.keep_last,
         "clock": arguments.clock,
         "split_gap": arguments.split_gap,
@@ -90,10 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "world_model_ros.nodes", "recorder_node", "--ros-args", *words]
     sys.stdout.flush()
     os.execv(sys.executable, command)
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path.expanduser().resolve()).replace("'", "''") + "'"
 
 
 def finish(out: Path) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from world_model_ros.errors import UserError
 from world_model_ros.nodes import environment
+from world_model_ros.nodes.arguments import quoted
 from world_model_ros.nodes.view.access import listen
 from world_model_ros.sim.tasks import DEFAULT_TASK, check_world, find_task, task_names
 
@@ -185,7 +186,7 @@ def commands(values: dict[str, str]) -> dict[str, list[str]]:
 
 
 def _yaml(name: str, value: str) -> str:
-    return "'" + value.replace("'", "''") + "'" if name in ("task", "checkpoint", "view_host") else value
+    return quoted(value) if name in ("task", "checkpoint", "view_host") else value
 
 
 def start_processes(lines: dict[str, list[str]]) -> int:

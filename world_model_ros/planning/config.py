@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from world_model_ros.errors import UserError
 
 if TYPE_CHECKING:
+    from world_model_ros.model.config import ModelConfig
     from world_model_ros.planning.cem import CEM
 
 SOLVERS = ("auto", "cem", "icem", "mppi", "gradient")
@@ -237,6 +238,12 @@ class PlannerConfig:
             defaults = defaults | DEFAULTS_WITH_ENSEMBLE[objective]
         unset = {k: v for k, v in defaults.items() if getattr(self, k) in (None, "auto")}
         return replace(self, objective=objective, proposal=proposal, **unset)
+
+    def for_checkpoint(self, model: "ModelConfig") -> "PlannerConfig":
+        """Return these options with every default filled in, for the heads and predictors of a checkpoint."""
+        return self.resolved(
+            model.temporal_hidden > 0, model.inverse_hidden > 0, model.object_hidden > 0, model.ensemble
+        )
 
     def make_solver(self) -> "CEM":
         """Return the solver with these options; the defaults are those of the squared distance."""

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from world_model_ros.errors import UserError
+from world_model_ros.nodes.arguments import quoted
 from world_model_ros.nodes.environment import check_name
 from world_model_ros.nodes.parameters import PARAMETERS
 
@@ -27,8 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"{problem}.")
     for option in ("namespace", "camera"):
         check_name(f"--{option}", getattr(arguments, option))
-    host = arguments.host.replace("'", "''")
-    words = ["--ros-args", "-p", f"host:='{host}'", "-p", f"port:={arguments.port}"]
+    words = ["--ros-args", "-p", f"host:={quoted(arguments.host)}", "-p", f"port:={arguments.port}"]
     if arguments.namespace:
         words += ["-r", f"__ns:=/{arguments.namespace.strip('/')}"]
     if arguments.camera:
