@@ -3,8 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from world_model_ros.cli import main
 from world_model_ros.errors import UserError
+from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.heads import HORIZON
 from world_model_ros.training.heads import (
@@ -291,3 +294,22 @@ def test_a_second_predictor_takes_episodes_of_any_length_but_not_too_short_ones(
             fit_member(SMALL, latents, blocks, np.array([12]), 1), 3, latents, blocks, np.array([3, 3])
         )
     )
+
+
+def test_a_second_predictor_comes_later_and_changes_nothing_else(data, tmp_path, tiny, command):
+    assert main(command(data, tmp_path, steps=4)) == 0
+    bare, later = tmp_path / "out", tmp_path / "later"
+    words = ["train-heads", "--data", str(data), "--checkpoint", str(bare), "--out", str(later)]
+    assert main([*words, "--ensemble-steps", "3"]) == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (bare, later))
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"ensemble"}
+    _, spec = load_checkpoint(later)
+    card = (later / "card.md").read_text()
+    assert card.startswith((bare / "card.md").read_text().rstrip())
+    assert "## Ensemble, trained afterwards" in card
+    assert spec.training["ensemble"]["command"].endswith("--ensemble-steps 3")
+    assert spec.training["ensemble"]["command"] in card
+    again = command(data, tmp_path / "again", steps=4, start=later)
+    assert main(again) == 0
+    assert not load_checkpoint(tmp_path / "again" / "out")[0].ensemble

@@ -50,14 +50,16 @@ def _decoder_row(metrics: dict) -> str:
     return f"| decoder, mean PSNR of the pictures | {metrics['decoder_psnr']:.1f} dB |\n"
 
 
-_SECTIONS = {name: f"\n## {name.capitalize()}, trained afterwards\n" for name in ("heads", "decoder")}
+_SECTIONS = {
+    name: f"\n## {name.capitalize()}, trained afterwards\n" for name in ("heads", "ensemble", "decoder")
+}
 
 
 def with_heads(card: str, part: str, note: dict, metrics: dict) -> str:
-    """Return a card's text with a section on heads, or on a decoder alone, that were trained later.
+    """Return a card's text with a section on heads, or on a decoder or an ensemble alone, trained later.
 
-    It takes the place of an earlier section on the same ``part``; all other sections stay. A decoder that
-    came with heads is in their section.
+    It takes the place of an earlier section on the same ``part``; all other sections stay. A decoder or an
+    ensemble that came with heads is in their section.
     """
     rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics) + _ensemble_row(metrics)
     rows += _reached_row(metrics)
@@ -72,9 +74,10 @@ commit {note["commit"] or "unknown"}; all other weights are as they were. On hel
 | | |
 |---|---|
 {rows}"""
-    if part == "heads" and "decoder_psnr" in metrics:
-        before, _, after = _around(card, "decoder")
-        card = before + after
+    for own, metric in (("decoder", "decoder_psnr"), ("ensemble", "ensemble_prediction")):
+        if part == "heads" and metric in metrics:
+            before, _, after = _around(card, own)
+            card = before + after
     before, found, after = _around(card, part)
     return f"{before.rstrip()}\n{section}{after}" if found else f"{card.rstrip()}\n{section}"
 

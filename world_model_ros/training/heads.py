@@ -93,7 +93,7 @@ def add_step_arguments(parser: argparse.ArgumentParser) -> None:
         const=STEPS,
         metavar="STEPS",
         help=f"fit a decoder, which shows latents as pictures, for so many steps ({STEPS} where no number is "
-        "given); `train-heads --decoder` fits nothing else",
+        "given)",
     )
 
     parser.add_argument(
@@ -117,16 +117,10 @@ def steps_of(arguments: argparse.Namespace) -> dict[str, int]:
         name: getattr(arguments, f"{name}_steps")
         for name in ("temporal", "inverse", "object", "ensemble", "risk", "decoder")
     }
-    alone = (
-        steps["decoder"]
-        and not steps["object"]
-        and not steps["ensemble"]
-        and not steps["risk"]
-        and steps["temporal"] is steps["inverse"] is None
-    )
+    other = any(steps[name] for name in ("object", "ensemble", "risk", "decoder"))
     for name, usual in (("temporal", TEMPORAL_STEPS), ("inverse", INVERSE_STEPS)):
-        if steps[name] is None:
-            steps[name] = 0 if alone else usual
+        if steps[name] is None:  # of train-heads, which adds what it is asked for
+            steps[name] = 0 if other else usual
     if min(steps.values()) < 0:
         raise UserError(f"{', '.join(f'--{name}-steps' for name in steps)} must not be negative.")
     described = (bool(arguments.risk), bool(arguments.risk_name))

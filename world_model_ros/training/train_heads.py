@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     add_step_arguments(parser)
-    parser.set_defaults(temporal_steps=None, inverse_steps=None)  # 0 where only a decoder is asked for
+    parser.set_defaults(temporal_steps=None, inverse_steps=None)  # 0 where something else is asked for
     for name, kind, value, what in (
         ("--val", float, HELD_OUT_SHARE, "share of the episodes held out"),
         ("--seed", int, SEED, "seed of the heads and of the choice of held-out episodes"),
@@ -111,8 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
     noted = {**noted, "validation": {**noted.get("validation", {}), **metrics, **judged}}
     if completed is not spec:
         noted["measured"] = made
-    if any(steps.values()):
-        part = "decoder" if steps["decoder"] and sum(map(bool, steps.values())) == 1 else "heads"
+    if asked := [name for name, count in steps.items() if count]:
+        part = asked[0] if asked in (["decoder"], ["ensemble"]) else "heads"
         noted[part] = made
         card = None if card is None else with_heads(card, part, made, judged)
     save_checkpoint(arguments.out, model, dataclasses.replace(with_all, training=noted), card, dtype=STORED)
