@@ -1,7 +1,5 @@
 """What a recorder makes of live messages: when it begins, what it keeps, and what a fault costs."""
 
-import errno
-import re
 import resource
 import shutil
 import time
@@ -12,120 +10,13 @@ import numpy as np
 import pytest
 import yaml
 
+from test.data.conftest import MS, RATES, ROBOT, START, image, lengths, states
 from world_model_ros import cli
 from world_model_ros.data.arrivals import Arrivals
 from world_model_ros.data.episodes import EpisodeFile
-from world_model_ros.data.ingest import Ingest, Rules
-from world_model_ros.data.recording import Recorder
+from world_model_ros.data.ingest import Ingest
 from world_model_ros.data.records import make_record
-from world_model_ros.data.robot import read_robot
 from world_model_ros.errors import UserError
-
-MS = 1_000_000
-START = 1_700_000_000_000 * MS
-ROBOT = {
-    "name": "arm",
-    "period": 0.05,
-    "block": 2,
-    "cameras": {"front": {"topic": "/front", "rate": 20}, "wrist": {"topic": "/wrist", "rate": 10}},
-    "model_camera": "front",
-    "joints": {"names": ["a", "b"], "topics": ["/joints"], "rate": 100},
-    "actions": {
-        "names": ["a", "b"],
-        "kind": "joint_velocity",
-        "unit": "rad/s",
-        "low": [-1, -1],
-        "high": [1, 1],
-        "source": {"topic": "/command"},
-    },
-}
-RATES = {"front": 20, "wrist": 10, "joints /joints": 100, "actions": 20}
-
-
-def stamped(at, **fields):
-    stamp = Message(sec=(START + at) // 10**9, nanosec=(START + at) % 10**9)
-    return Message(header=Message(stamp=stamp, frame_id=""), **fields)
-
-
-def image(at, seed, side=8):
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
-    fields = {"width": side, "height": side, "encoding": "rgb8", "step": 3 * side, "is_bigendian": 0}
-    return stamped(at, **fields, data=pixels.reshape(-1))
-
-
-def states(at, value, names=("a", "b")):
-    return stamped(at, name=list(names), position=[value, -value], velocity=[value, 0.1], effort=[])
-
-
-class Live:
-    """A robot whose messages a recorder takes as they come, on a clock of its own."""
-
-    def __init__(self, folder, robot=None, rules=None, keep_last=0.0, path="out.h5", **changes):
-        (folder / "robot.yaml").write_text(yaml.safe_dump((robot or ROBOT) | changes))
-        self.robot = read_robot(folder / "robot.yaml")
-        self.rules = rules or Rules()
-        self.path = folder / path
-        self.recorder = Recorder(self.robot, self.rules, self.path, keep_last)
-        self.now = 0
-        self.messages = []  # that were taken while it recorded
-        self.make = {
-            "front": ("Image", image),
-            "wrist": ("Image", image),
-            "joints /joints": ("JointState", lambda at, i: states(at, i / 1000)),
-            "actions": ("JointState", lambda at, i: states(at, np.sin(i))),
-        }
-
-    def run(self, seconds, without=(), rates=RATES, senders=(b"p",)):
-        """Let messages come, of each stream from ``senders`` in turns."""
-        for at in range(self.now, self.now + round(seconds * 1000)):
-            for stream in self.robot.streams:
-                step = round(1000 / rates[stream.name])
-                if at % step == 0 and stream.name not in without:
-                    kind, make = self.make[stream.name]
-                    item = (stream, kind, make(at * MS, at // step), START + at * MS)
-                    self.recorder.take(*item, senders[at // step % len(senders)])
-                    if self.recorder.recording:
-                        self.messages.append(item)
-            self.now = at + 1
-        return self
-
-    @property
-    def clock(self):
-        return START + self.now * MS
-
-    def start(self):
-        return self.recorder.start(self.clock)
-
-    def record(self, seconds, end="stop"):
-        """Record an episode; return what is said of it."""
-        self.start()
-        self.run(seconds)
-        return getattr(self.recorder, end)().result(30)
-
-    def refused(self, match):
-        with pytest.raises(UserError, match=match) as error:
-            self.start()
-        assert str(error.value).startswith("not started: ")
-        assert not self.recorder.recording
-
-
-@pytest.fixture
-def live(tmp_path):
-    made = []
-
-    def function(**options):
-        made.append(Live(tmp_path, **options))
-        return made[-1]
-
-    yield function
-    for one in made:
-        if one.recorder.writer._thread.is_alive():
-            one.recorder.close()
-
-
-def lengths(path):
-    with EpisodeFile(path) as file:
-        return file.lengths.tolist()
 
 
 def test_what_came_between_start_and_stop_is_what_the_ingest_makes_of_it(live):
@@ -515,103 +406,6 @@ def test_what_never_changes_is_noted(live):
     assert "\n  pixels never changes: is the camera frozen" in said
     assert "pixels_wrist never" not in said
     assert "the actions never change: was the robot moved?" in said
-
-
-def test_two_recorders_never_write_one_file(live):
-    live()
-    with pytest.raises(UserError, match=r"out.h5 is being written by a recorder \(process \d+\): end that"):
-        live()
-
-
-def test_no_other_verb_writes_a_file_that_a_recorder_has_open(live, tmp_path, capsys):
-    one = live().run(2)
-    one.record(1)
-    one.recorder.close()
-    shutil.copy(one.path, tmp_path / "other.h5")
-    file, other, new = str(one.path), str(tmp_path / "other.h5"), tmp_path / "new.h5"
-    robot = live().run(2)
-    robot.record(1)
-    live(path="new.h5")
-    writer = r"is being written by a recorder \(process \d+\): end that first"
-    for words in (
-        ["record", "--finish", "--out", file],
-        ["record", "--finish", "--out", str(new)],
-        ["episodes", "trim", file],
-        ["episodes", "drop", file, "0"],
-        ["episodes", "label", file, "0", "success"],
-        ["episodes", "merge", file, other, "--out", str(new)],
-        ["collect", "--task", "reach", "--episodes", "1", "--out", str(new)],
-    ):
-        assert cli.main(words) == 2
-        assert re.search(writer, capsys.readouterr().err), words
-    assert not new.exists()
-    robot.record(1)
-    assert robot.recorder.close() == f"{file}: 3 episodes"
-    assert lengths(file) == [20, 20, 20]
-
-
-def test_a_disk_without_locks_is_written_all_the_same(live, monkeypatch):
-    def flock(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    robot = live().run(2)
-    robot.record(1)
-    with pytest.raises(UserError, match="was not finished, its episodes are in"):
-        EpisodeFile(robot.path)
-    assert robot.recorder.close() == f"{robot.path}: 1 episode"
-    assert not robot.path.with_name("out.h5.parts").exists()
-
-
-def test_who_reads_a_file_is_told_that_a_recorder_has_it_open(live, tmp_path, capsys):
-    robot = live().run(2)
-    assert cli.main(["inspect", str(robot.path)]) == 2
-    assert re.search(
-        r"out.h5 is not there yet: a recorder \(process \d+\) makes it when", capsys.readouterr().err
-    )
-    robot.record(1)
-    robot.recorder.close()
-    robot = live().run(2)
-    (link := tmp_path / "link.h5").symlink_to(robot.path)
-    robot.record(1)
-    told = r"note: a recorder \(process \d+\) has it open: 1 more episode is in .*, and joined when it ends"
-    for words in (
-        ["inspect", str(robot.path)],
-        ["inspect", str(link)],
-        ["episodes", "list", str(robot.path)],
-    ):
-        assert cli.main(words) == 0
-        said = capsys.readouterr()
-        assert re.search(told, said.out + said.err)
-    robot.recorder.close()
-    assert cli.main(["inspect", str(robot.path)]) == 0
-    assert "has it open" not in capsys.readouterr().out
-
-
-def test_what_a_killed_recorder_leaves_is_finished_or_continued(live, tmp_path, capsys):
-    robot = live().run(2)
-    robot.record(1)
-    robot.start()
-    robot.run(3)
-    end = time.monotonic() + 30
-    parts = robot.recorder.writer.writer.parts
-    while not list(parts.glob("*.tmp")):
-        assert time.monotonic() < end
-    killed = tmp_path / "killed.h5"
-    shutil.copytree(parts, tmp_path / "killed.h5.parts")
-    assert cli.main(["inspect", str(killed)]) == 2
-    assert f"join them with `record --finish --out {killed}`" in capsys.readouterr().err
-    shutil.copytree(parts, tmp_path / "again.h5.parts")
-    assert cli.main(["record", "--finish", "--out", str(killed)]) == 0
-    assert lengths(killed) == [20]
-    shutil.copytree(parts, tmp_path / "killed.h5.parts")
-    with EpisodeFile(killed) as file:
-        assert file.notes == [f"1 more episode is in {killed}.parts: `record --finish` joins it"]
-    again = live(path="again.h5")
-    assert not list(again.recorder.writer.writer.parts.glob("*.tmp"))
-    again.run(2).record(2)
-    again.recorder.close()
-    assert [round(n / 20) for n in lengths(again.path)] == [1, 2]
 
 
 def test_the_table_has_a_line_for_each_stream(live):
