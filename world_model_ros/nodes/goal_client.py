@@ -54,9 +54,8 @@ class GoalClient:
         self.reports: dict[str, tuple[str, dict]] = {}  # node -> its sentence and values
         self.status = self.shown = ""  # of command_node, and what was printed of it
         self.statuses = 0  # that were heard
-        self.checkpoint: tuple[str, CheckpointSpec] | None = (
-            None  # that is planned with, where it can be read
-        )
+        # What is planned with, where it can be read here.
+        self.checkpoint: tuple[str, CheckpointSpec] | None = None
         self.before: tuple[str, int] = "", 0  # what was told when the goal was taken
         self.taken = 0.0  # when that was, in seconds of steady time
         for name in (ENCODER, PLANNER):
