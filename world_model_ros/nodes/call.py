@@ -1,6 +1,7 @@
 """The ``call`` verb: calls a service of running nodes, where ``ros2 service call`` is not at hand."""
 
 import argparse
+import contextlib
 import time
 
 from world_model_ros.errors import UserError
@@ -9,8 +10,9 @@ from world_model_ros.nodes import environment
 FOUND = 10.0  # seconds for the service to be found
 ANSWER = 10.0  # seconds for its answer
 ASK_AGAIN = 3.0  # seconds without one: the first answer of a service can be lost
-# What may be asked again without a person: a reset that comes late could end a stop that came in between.
-AGAIN = ("command/emergency_stop", "command/release")
+# (service, value) of what only stops: asked at once, and again without an answer. All else is asked once, as
+# a reset that comes late could end a stop that came in between.
+STOPS = (("command/emergency_stop", None), ("command/release", None), ("planner/enable", "false"))
 SPIN = 0.05  # seconds
 KINDS = {"std_srvs/srv/SetBool": True, "std_srvs/srv/Trigger": False}  # type -> whether it takes a value
 
@@ -30,62 +32,123 @@ def run(arguments: argparse.Namespace) -> int:
     environment.check_name("the service", arguments.service)
     environment.prepare()
     try:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.signals import SignalHandlerOptions
+        caller = Caller(arguments.namespace)
     except ModuleNotFoundError as error:
         raise UserError(f"this needs ROS 2 ({error}): source it, or run `make setup`.") from None
-    context = rclpy.Context()
-    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node("call_client", namespace=arguments.namespace, context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
     try:
-        answer = ask(node, executor, arguments.service, arguments.value)
+        answer = caller.ask(arguments.service, arguments.value)
     finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown(context=context)
+        caller.close()
     print(answer.message)
     return 0 if answer.success else 1
 
 
-def ask(node, executor, service: str, value: str | None):
-    """Return the answer of a service. Raises UserError where there is none, or the value does not fit it."""
-    from std_srvs.srv import SetBool, Trigger
+class Caller:
+    """A node that calls services."""
 
-    def until(condition, seconds):
+    def __init__(self, namespace: str):
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("call_client", namespace=namespace, context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def until(self, condition, seconds: float) -> bool:
+        """Hear messages until ``condition()``; return whether that was within ``seconds``."""
         end = time.monotonic() + seconds
         while not condition() and time.monotonic() < end:
-            executor.spin_once(timeout_sec=SPIN)
-        return condition()
+            self.executor.spin_once(timeout_sec=SPIN)
+        return bool(condition())
 
-    # Before there is a client: its own type would be found, too.
-    name = node.resolve_service_name(service)
-    if not until(lambda: name in _known(node), FOUND):
-        others = ", ".join(sorted(_known(node))) or "none"
-        raise UserError(f"nobody offers {name}: start its node, or give its --namespace; there are {others}.")
-    takes_value = KINDS[_known(node)[name]]
-    if takes_value and value is None:
-        raise UserError(f"{name} takes a value: add true or false.")
-    if not takes_value and value is not None:
-        raise UserError(f"{name} takes no value: leave {value} out.")
-    client = node.create_client(SetBool if takes_value else Trigger, service)
-    if not until(client.service_is_ready, FOUND):
-        raise UserError(f"nobody offers {name}: start its node.")
-    request = SetBool.Request(data=value == "true") if takes_value else Trigger.Request()
-    asked, end = [], time.monotonic() + ANSWER
-    while time.monotonic() < end:
-        if not asked or name.endswith(AGAIN):
-            asked.append(client.call_async(request))
-        if until(lambda: any(future.done() for future in asked), ASK_AGAIN):
-            return next(future.result() for future in asked if future.done())
-    raise UserError(
-        f"{name} has not answered for {ANSWER:g} s, and may have done it all the same: look at the status."
-    )
+    def ask(self, service: str, value: str | None):
+        """Return the answer of a service. Raises UserError where there is none, or the value does not fit."""
+        from std_srvs.srv import SetBool, Trigger
 
+        # Before there is a client: its own type would be found, too.
+        name = self.node.resolve_service_name(service)
+        if not self.until(lambda: name in self.known(), FOUND):
+            others = ", ".join(sorted(self.known())) or "none"
+            raise UserError(
+                f"nobody offers {name}: start its node, or give its --namespace; there are {others}."
+            )
+        takes_value = KINDS[self.known()[name]]
+        if takes_value and value is None:
+            raise UserError(f"{name} takes a value: add true or false.")
+        if not takes_value and value is not None:
+            raise UserError(f"{name} takes no value: leave {value} out.")
+        client = self.node.create_client(SetBool if takes_value else Trigger, service)
+        if not self.until(client.service_is_ready, FOUND):
+            raise UserError(f"nobody offers {name}: start its node.")
+        request = SetBool.Request(data=value == "true") if takes_value else Trigger.Request()
+        stops = any(name.endswith(stop) and value == how for stop, how in STOPS)
+        if not stops:
+            self.wait_for_answers(name)
+        answer = self.request(client, request, again=stops)
+        if answer is None:
+            raise UserError(
+                f"{name} has not answered for {ANSWER:g} s, and may have done it all the same: look at the "
+                "status."
+            )
+        return answer
 
-def _known(node) -> dict[str, str]:
-    """Return name -> type of the services of KINDS that somebody offers, or calls."""
-    found = node.get_service_names_and_types()
-    return {name: kind for name, kinds in found for kind in kinds if kind in KINDS}
+    def request(self, client, request, again: bool):
+        """Return the answer within ANSWER, or None; without one, ask ``again`` every ASK_AGAIN."""
+        asked, end = [], time.monotonic() + ANSWER
+        while time.monotonic() < end:
+            if again or not asked:
+                asked.append(client.call_async(request))
+            if self.until(lambda: any(future.done() for future in asked), ASK_AGAIN):
+                return next(future.result() for future in asked if future.done())
+        return None
+
+    def wait_for_answers(self, name: str) -> None:
+        """Wait until the node that offers the service ``name`` would answer this one.
+
+        A node cannot answer before it has discovered the client, and the client cannot see when that is. A
+        node discovers what another one has made in the order of its making: where it answers for its
+        parameters, to a client made later, it knows the client made before. Raises UserError where it does
+        not: then nothing was asked, and nothing happens later.
+        """
+        from rcl_interfaces.srv import GetParameters
+
+        if not self.until(lambda: self.owner(name), FOUND):
+            raise UserError(f"nobody offers {name}: start its node.")
+        owner, offered = self.owner(name)
+        if f"{owner}/get_parameters" not in offered:
+            return  # other software
+        parameters = self.node.create_client(GetParameters, f"{owner}/get_parameters")
+        if (
+            not self.until(parameters.service_is_ready, FOUND)
+            or self.request(parameters, GetParameters.Request(), again=True) is None
+        ):
+            raise UserError(
+                f"{owner} has not answered for {ANSWER:g} s, so {name} was not called: see what its log "
+                "says, and whether the computer is overloaded."
+            )
+
+    def owner(self, name: str) -> tuple[str, set[str]] | None:
+        """Return the full name of the node that offers the service ``name``, and all that it offers."""
+        from rclpy.node import NodeNameNonExistentError
+
+        for node, namespace in self.node.get_node_names_and_namespaces():
+            with contextlib.suppress(NodeNameNonExistentError):  # it has just gone
+                found = self.node.get_service_names_and_types_by_node(node, namespace)
+                offered = {service for service, _ in found}
+                if name in offered:
+                    return f"{namespace.rstrip('/')}/{node}", offered
+        return None
+
+    def known(self) -> dict[str, str]:
+        """Return name -> type of the services of KINDS that somebody offers, or calls."""
+        found = self.node.get_service_names_and_types()
+        return {name: kind for name, kinds in found for kind in kinds if kind in KINDS}
