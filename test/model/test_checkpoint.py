@@ -220,6 +220,16 @@ def test_fault_25_a_configuration_that_contradicts_itself_is_refused(folder, edi
         load_checkpoint(edited(folder, edit))
 
 
+def test_a_loaded_model_stays_as_it_is_when_its_file_is_written_over(folder):
+    model, _ = load_checkpoint(folder)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    path = folder / WEIGHTS
+    with path.open("r+b") as file:
+        file.write(b"\0" * path.stat().st_size)
+    after = model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.", "module._orig_mod."])
 def test_prefixes_of_compilers_and_trainers_are_removed(folder, prefix):
     model, _ = load_checkpoint(folder)

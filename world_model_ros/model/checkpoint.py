@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from world_model_ros.errors import UserError
@@ -101,7 +101,8 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> tuple[LeWorldMod
         size = path.stat().st_size
         if size > _largest_file(spec.model):
             raise UserError(f"{path} does not fit its config: {size} bytes are too many; copy both again.")
-        tensors = load_file(path)
+        # load_file maps the file: copying another over it would change the model of a running robot.
+        tensors = load(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} is missing: copy the whole checkpoint folder.") from None
     except UserError:
