@@ -1,11 +1,12 @@
 import math
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from world_model_ros.errors import UserError
+from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
 from world_model_ros.planning.config import (
     DEFAULTS,
     DEFAULTS_WITH_ENSEMBLE,
@@ -51,6 +52,24 @@ def test_defaults_name_options_only():
     tables = DEFAULTS, DEFAULTS_WITHOUT_PROPOSALS, DEFAULTS_WITH_ENSEMBLE
     for values in (values for table in tables for values in table.values()):
         assert values.keys() <= OPTIONS.keys()
+
+
+@pytest.mark.parametrize(
+    ("training", "proposal"),
+    [
+        ({"validation": {"inverse_5": -0.1}}, "none"),
+        ({"validation": {"inverse_5": 0.1}}, "inverse_dynamics"),
+        ({"validation": {}}, "inverse_dynamics"),
+        ({"validation": "unknown"}, "inverse_dynamics"),
+        ({}, "inverse_dynamics"),
+    ],
+)
+def test_an_inverse_head_that_tells_nothing_of_held_out_actions_is_not_asked(training, proposal):
+    action = ActionSpec(("x", "y"), "twist", "m/s", (0.0,) * 2, (0.2,) * 2, (-1.0,) * 2, (1.0,) * 2)
+    model = replace(ModelConfig.small(10), inverse_hidden=8)
+    spec = CheckpointSpec(model, ImageSpec(64), action, 0.05, 5, training=training)
+    assert PlannerConfig().for_checkpoint(spec).proposal == proposal
+    assert PlannerConfig(proposal="inverse_dynamics").for_checkpoint(spec).proposal == "inverse_dynamics"
 
 
 def test_an_ensemble_that_is_used_gets_more_samples():

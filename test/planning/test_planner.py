@@ -213,6 +213,18 @@ def test_a_bad_proposal_is_not_taken():
     assert np.linalg.norm(path[-1] - [0.2, 0.15]) < 0.02
 
 
+def test_proposals_that_tell_nothing_of_held_out_actions_are_not_asked_for():
+    class Judged(PointMass):
+        def inverse(self, starts, goals, arrivals):
+            raise AssertionError("asked")
+
+    spec = dataclasses.replace(SPEC, training={"validation": {"inverse_5": -0.1}})
+    planner = RecedingHorizonPlanner(Judged(), spec)
+    planner.set_goal(latent(0.2, 0.15))
+    assert planner.plan(latent(0.0, 0.0), None, None).actions.any()
+    assert planner.config == PlannerConfig().resolved(temporal=False, inverse=False)
+
+
 def test_a_proposal_without_a_head_is_refused():
     with pytest.raises(UserError, match="no inverse-dynamics head"):
         RecedingHorizonPlanner(PointMass(), SPEC, PlannerConfig(proposal="inverse_dynamics"))

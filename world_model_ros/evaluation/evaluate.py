@@ -160,7 +160,7 @@ def _settings_of(
         checkpoint=checkpoint,
         budget=budget,
         pipelined=arguments.pipelined or not (arguments.blocking or waits),
-        planner=planner.for_checkpoint(read_spec(checkpoint).model),
+        planner=planner.for_checkpoint(read_spec(checkpoint)),
     )
 
 

@@ -121,7 +121,7 @@ def film(file: Path, task: str, checkpoint: str, goals: int, seed: int, quality:
     folder = str(find_checkpoint(checkpoint))
     model, spec = load_checkpoint(folder)
     check_world(spec, task)
-    policy = ImaginingPlanner(model, spec, PlannerConfig().for_checkpoint(spec.model))
+    policy = ImaginingPlanner(model, spec, PlannerConfig().for_checkpoint(spec))
     budget = find_task(task).goal_budget
     with (
         contextlib.closing(make_world(task)) as world,

@@ -19,7 +19,7 @@ from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.heads import HORIZON
 from world_model_ros.model.lewm import Predicting
 from world_model_ros.planning.cem import CEM, Solution
-from world_model_ros.planning.config import PlannerConfig
+from world_model_ros.planning.config import PlannerConfig, proposes
 from world_model_ros.planning.cuda_graph import SolveRunner
 from world_model_ros.planning.fast_rollout import for_planning
 from world_model_ros.planning.objective import (
@@ -131,9 +131,13 @@ class RecedingHorizonPlanner:
     def __init__(self, model: WorldModel, spec: CheckpointSpec, config: PlannerConfig | None = None):
         heads = {name: getattr(model, name, None) for name in ("temporal", "object")}
         self.inverse = getattr(model, "inverse", None)
-        there = (head is not None for head in (heads["temporal"], self.inverse, heads["object"]))
         members = list(getattr(model, "ensemble", ()))
-        self.config = (config or PlannerConfig()).resolved(*there, len(members))
+        self.config = (config or PlannerConfig()).resolved(
+            heads["temporal"] is not None,
+            self.inverse is not None and proposes(spec),
+            heads["object"] is not None,
+            len(members),
+        )
         if self.config.proposal == "inverse_dynamics" and self.inverse is None:
             raise UserError(
                 "the checkpoint has no inverse-dynamics head: train it with one, or plan with proposal none."
