@@ -34,7 +34,7 @@ def test_the_choices_are_what_planning_has():
     from world_model_ros.planning import fast_rollout
 
     assert set(SOLVERS) == {"auto", *solver_classes()}
-    assert set(PRECISIONS) == set(fast_rollout.PRECISIONS)
+    assert set(PRECISIONS) == {"auto", *fast_rollout.PRECISIONS}
 
 
 @pytest.mark.parametrize("moved", [False, True])
@@ -43,7 +43,7 @@ def test_the_choices_are_what_planning_has():
 @pytest.mark.parametrize("members", [0, 1])
 def test_the_defaults_leave_nothing_open_and_are_in_range(temporal, inverse, moved, members):
     config = PlannerConfig().resolved(temporal, inverse, moved, members)
-    assert "auto" not in (config.solver, config.objective, config.proposal)
+    assert "auto" not in (config.solver, config.objective, config.proposal, config.precision)
     assert [f.name for f in fields(config) if getattr(config, f.name) is None] == ["deadline"]
     assert config.make_solver().samples == config.samples
 
@@ -70,6 +70,19 @@ def test_an_inverse_head_that_tells_nothing_of_held_out_actions_is_not_asked(tra
     spec = CheckpointSpec(model, ImageSpec(64), action, 0.05, 5, training=training)
     assert PlannerConfig().for_checkpoint(spec).proposal == proposal
     assert PlannerConfig(proposal="inverse_dynamics").for_checkpoint(spec).proposal == "inverse_dynamics"
+
+
+def test_bf16_is_for_an_ensemble_on_a_processor_that_multiplies_in_it():
+    heads = [True] * 3
+    assert PlannerConfig().resolved(*heads, members=1, bf16=True).precision == "bf16"
+    for config, members, bf16 in (
+        (PlannerConfig(ensemble=0), 1, True),
+        (PlannerConfig(), 0, True),
+        (PlannerConfig(), 1, False),
+    ):
+        assert config.resolved(*heads, members=members, bf16=bf16).precision == "fp32"
+    assert PlannerConfig(precision="fp32").resolved(*heads, members=1, bf16=True).precision == "fp32"
+    assert PlannerConfig(precision="bf16").resolved(*heads).precision == "bf16"
 
 
 def test_an_ensemble_that_is_used_gets_more_samples():

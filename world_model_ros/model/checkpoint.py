@@ -231,3 +231,9 @@ def choose_device(name: str, option: str = "--device") -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{option} cuda: torch sees no GPU here; use {option} cpu.")
     return torch.device(name)
+
+
+def multiplies_in_bf16() -> bool:
+    """Return whether this CPU has instructions for products in bf16."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))

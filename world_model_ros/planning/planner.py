@@ -15,6 +15,7 @@ from torch import Tensor
 
 from world_model_ros.data.normalisation import denormalise, normalise
 from world_model_ros.errors import NoPlanError, UserError
+from world_model_ros.model.checkpoint import multiplies_in_bf16
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.heads import HORIZON
 from world_model_ros.model.lewm import Predicting
@@ -131,12 +132,15 @@ class RecedingHorizonPlanner:
     def __init__(self, model: WorldModel, spec: CheckpointSpec, config: PlannerConfig | None = None):
         heads = {name: getattr(model, name, None) for name in ("temporal", "object")}
         self.inverse = getattr(model, "inverse", None)
+        parameter = next(iter(getattr(model, "parameters", tuple)()), None)
+        self.device = torch.device("cpu") if parameter is None else parameter.device
         members = list(getattr(model, "ensemble", ()))
         self.config = (config or PlannerConfig()).resolved(
             heads["temporal"] is not None,
             self.inverse is not None and proposes(spec),
             heads["object"] is not None,
             len(members),
+            self.device.type == "cpu" and multiplies_in_bf16(),
         )
         if self.config.proposal == "inverse_dynamics" and self.inverse is None:
             raise UserError(
@@ -152,8 +156,6 @@ class RecedingHorizonPlanner:
             self.arrival = Arrival(thresholds.object_reached, steps)
         else:
             self._goal_distance, self.arrival = squared_distance, Arrival(thresholds.goal_reached, steps)
-        parameter = next(iter(getattr(model, "parameters", tuple)()), None)
-        self.device = torch.device("cpu") if parameter is None else parameter.device
         rows = spec.action.low, spec.action.high, np.zeros(spec.action.dim)
         low, high, self.still = (
             torch.from_numpy(normalise(np.tile(row, spec.block), spec.action)).to(self.device) for row in rows

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from world_model_ros.data.clips import Clips
+from world_model_ros.model.checkpoint import multiplies_in_bf16
 from world_model_ros.model.config import ImageSpec
 from world_model_ros.model.decoder import Decoder
 from world_model_ros.model.frames import resize_frame
@@ -52,7 +53,8 @@ def fit_decoder(
         decoder = Decoder(latents.shape[1], size, WIDTH)
     decoder.background.data = torch.logit(median.cpu().clamp(_DARKEST, 1 - _DARKEST))
     decoder = decoder.to(device).train()
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=_fast_in_bf16(device.type))
+    fast = device.type == "cuda" or multiplies_in_bf16()
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=fast)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     with Progress("decoder", steps) as progress:
         for step in range(steps):
@@ -115,12 +117,6 @@ def targets(frames: np.ndarray, size: int) -> Tensor:
     if frames.shape[1:3] != (size, size):
         frames = np.stack([resize_frame(frame, size) for frame in frames])
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-
-
-def _fast_in_bf16(device: str) -> bool:
-    """Return whether this machine multiplies faster in bf16."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return device == "cuda" or any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def _both(weight: Tensor, dim: int) -> Tensor:
