@@ -60,6 +60,7 @@ class PlannerNode(ManagedNode):
         self.progress = Progress(0.0)
         self.worker: Worker | None = None
         self.enabled, self.enable_calls, self.goal = False, 0, GoalInUse()
+        self.elsewhere = False  # the last plan was to move elsewhere
         self.reached, self.goal_stamp = "unknown", 0  # true, false or unknown; ns, of the newest goal taken
         super().__init__("planner_node")
         self.changed()
@@ -67,7 +68,7 @@ class PlannerNode(ManagedNode):
         self.epoch = 0
         self.enabled = self.values["enabled"]
         self.milliseconds = Percentiles()
-        self.counts = dict.fromkeys(("plans", "discarded", "failures"), 0)
+        self.counts = dict.fromkeys(("plans", "discarded", "failures", "moves_elsewhere"), 0)
 
     def changed(self) -> None:
         """Watch progress by the new timeout."""
@@ -309,6 +310,7 @@ class PlannerNode(ManagedNode):
                 self.milliseconds.add(plan.milliseconds)
             self.counts["plans"] += 1
             self.take_reached(plan)
+            self.take_elsewhere(plan)
             # With the lock held: a later report of the executor's thread must not be overwritten.
             self.hung = False
             self.publish_health(Health.HOLD if stuck else Health.FINE, stuck)
@@ -328,6 +330,16 @@ class PlannerNode(ManagedNode):
         told = str(self.planner.arrival)
         self.get_logger().info(f"the goal is {'reached' if plan.reached else 'left again'}: {told}")
         self.report_due = True
+
+    def take_elsewhere(self, plan: Plan) -> None:
+        """Count, and log, that the robot begins to move elsewhere because the goal came no nearer."""
+        if plan.elsewhere and not self.elsewhere:
+            self.counts["moves_elsewhere"] += 1
+            steps = self.planner.config.impasse_steps
+            self.get_logger().info(
+                f"the goal has come no nearer for {steps} model steps: moving elsewhere before planning on"
+            )
+        self.elsewhere = plan.elsewhere
 
     def failed(self, error: Exception, text: str) -> None:
         """Report why there is no plan; runs in the worker thread."""

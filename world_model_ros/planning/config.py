@@ -202,6 +202,14 @@ class PlannerConfig:
         1000,
         default=4,
     )
+    impasse_steps: int = _number(
+        "Model steps in a row in which the object distance did not become smaller by more than "
+        "stand_still_margin, after which the robot moves elsewhere before it plans on; only where a second "
+        "predictor judges plans too. 0: never.",
+        0,
+        1000,
+        default=8,
+    )
     precision: str = _choice(
         "Number format of the predictions; auto: bf16 where a second predictor judges plans too and the "
         "processor multiplies in bf16, else fp32.",

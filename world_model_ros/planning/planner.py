@@ -23,6 +23,7 @@ from world_model_ros.planning.cem import CEM, Solution
 from world_model_ros.planning.config import PlannerConfig, proposes
 from world_model_ros.planning.cuda_graph import SolveRunner
 from world_model_ros.planning.fast_rollout import for_planning
+from world_model_ros.planning.impasse import SAMPLES, Impasse, moves_elsewhere
 from world_model_ros.planning.objective import (
     RISK_SHARE,
     GoalDistance,
@@ -54,6 +55,7 @@ class Plan:
     cost_now: float = math.nan
     costs: np.ndarray | None = None
     reached: bool = False  # the goal is reached: the robot stands still, and nothing was solved
+    elsewhere: bool = False  # the goal has come no nearer: the robot moves elsewhere first, see impasse.py
 
 
 class History:
@@ -173,6 +175,8 @@ class RecedingHorizonPlanner:
         self.runner = SolveRunner(
             self.solve, self.config.make_solver(), self.config.first_solve_multiplier, spec.block, self.device
         )
+        moves = bool(self.ensemble) and self.config.objective == "object"
+        self.impasse = Impasse(self.config.impasse_steps * moves, self.config.stand_still_margin)
         self._goal: Tensor | None = None
         self.reset()
 
@@ -181,18 +185,22 @@ class RecedingHorizonPlanner:
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
         self.history = History(self.spec.history)
         self.arrival.reset()
+        self.impasse.reset()
         self._clear_plan()
 
     def _clear_plan(self) -> None:
         self._rest: Tensor | None = None  # the blocks (H, A) that are left of the previous plan
         self._expected_cost = math.inf  # of the previous plan
         self._at_goal = False  # whether it was to stand still there
+        self._stands_still = False  # whether it was to stand still, wherever
         self._sample: Tensor | None = None  # candidates (S, H, A) of the last solve
+        self._elsewhere: Tensor | None = None  # blocks (H, A) that are left of a move elsewhere
 
     def set_goal(self, latent: np.ndarray | None) -> None:
         """Take the goal's latent (D,), encoded once; the history stays, the previous plan is dropped."""
         self._goal = None if latent is None else self._latent(latent)
         self.arrival.reset()
+        self.impasse.reset()
         self._clear_plan()
 
     @property
@@ -224,11 +232,47 @@ class RecedingHorizonPlanner:
         self._remember(latent, executed)
         if self.arrival.step(self._distance_now(self._goal_distance)):
             return self._rest_at_goal(start)
+        obeyed = executed is not None and (np.any(executed) or self._stands_still)
         self._advance_previous_plan(passed)
         context = self._after_running_block(running)
+        if self.impasse.step(self._distance_now(self.metric), obeyed) or self._elsewhere is not None:
+            return self._move_elsewhere(context, start)
         solution = self._keep_or_choose_arrival(context, deadline)
         self._keep_plan(solution)
         return self._physical_plan(solution, start)
+
+    @torch.inference_mode()
+    def _move_elsewhere(self, context: History, start: float) -> Plan:
+        """Return the blocks that are left of a move elsewhere, or begin one."""
+        latents, past = context.batched(len(self.still))
+        blocks, count = self._elsewhere, 0
+        if blocks is None:
+            models, margin = [self.model, *self.ensemble], self.impasse.least
+            setting = (
+                latents,
+                past,
+                self._goal,
+                self.metric,
+                margin,
+                self.limits,
+                self.shape[0],
+                self.generator,
+            )
+            blocks, count = moves_elsewhere(models, *setting), SAMPLES * len(models)
+        imagined = self.model.rollout(latents, past, blocks[None, None])[:, 0]
+        distances = self.metric(imagined, self._goal)
+        self._clear_plan()  # what follows is chosen anew
+        self._elsewhere = blocks
+        solution = Solution(
+            blocks[None].cpu(),
+            torch.zeros_like(blocks)[None],
+            blocks[None].cpu(),
+            distances[:, -1],
+            latents=imagined,
+            distances=distances,
+            candidates=count,
+        )
+        return replace(self._physical_plan(solution, start), elsewhere=True)
 
     @torch.inference_mode()
     def _distance_now(self, metric: Metric) -> float:
@@ -260,6 +304,8 @@ class RecedingHorizonPlanner:
         """Drop the blocks whose time has passed, also where this step gets no plan."""
         left = None if self._rest is None else self._rest[passed:]
         self._rest = None if left is None or not len(left) else left
+        left = None if self._elsewhere is None else self._elsewhere[passed:]
+        self._elsewhere = None if left is None or not len(left) else left
 
     @torch.inference_mode()
     def _after_running_block(self, running: np.ndarray | None) -> History:
@@ -395,6 +441,7 @@ class RecedingHorizonPlanner:
         self._sample = None if solution.sample is None else solution.sample[0]
         # At the goal, the arrival is chosen in every step, and standing still is what is chosen. There
         # squared_distance_weight still adds up to half of itself.
+        self._stands_still = solution.stands_still
         near = self.config.replan_tolerance + self.config.squared_distance_weight / 2
         self._at_goal = solution.stands_still and self._expected_cost <= near
 
