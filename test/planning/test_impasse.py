@@ -1,5 +1,6 @@
 """A goal that comes no nearer, though each plan promises it."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from test.planning.test_planner import SPEC, STILL, PointMass, latent
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.impasse import AWAY, Impasse, moves_elsewhere
-from world_model_ros.planning.planner import RecedingHorizonPlanner
+from world_model_ros.planning.planner import LEFT, RecedingHorizonPlanner
 
 LIMITS = torch.full((10,), -2.0), torch.full((10,), 2.0)
 STEPS = PlannerConfig().impasse_steps
@@ -129,6 +130,14 @@ def test_otherwise_it_never_does(world, options):
 
 def test_nor_where_somebody_keeps_the_robot_still():
     assert not any(follow(RecedingHorizonPlanner(believer(), SPEC), 30, obeys=False))
+
+
+@pytest.mark.parametrize(("reached", "goes"), [(0.4 / LEFT + 0.01, False), (0.4 / LEFT - 0.01, True)])
+def test_nor_near_the_goal(reached, goes):
+    thresholds = dataclasses.replace(SPEC.thresholds, object_reached=reached)
+    # It never counts as reached, as the planner would rest there.
+    spec, config = dataclasses.replace(SPEC, thresholds=thresholds), PlannerConfig(reached_steps=0)
+    assert any(follow(RecedingHorizonPlanner(believer(), spec, config), 30)) is goes
 
 
 def test_another_goal_and_a_gap_end_it():

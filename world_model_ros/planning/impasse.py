@@ -32,7 +32,7 @@ class Impasse:
     def step(self, distance: float, counts: bool) -> bool:
         """Take the distance after one more model step; return whether the robot is to move elsewhere now.
 
-        Where the step does not count, as nobody let the robot do what was planned, there is no impasse.
+        Where the step does not count there is no impasse.
         """
         if distance < self._best - self.least:
             self._best, self._since = distance, 0

@@ -103,6 +103,11 @@ class Arrival:
         """Whether there is anything to tell it by."""
         return self.threshold is not None and self.steps > 0
 
+    @property
+    def far(self) -> bool:
+        """Whether the newest distance is one at which a reached goal is left, or no threshold is known."""
+        return self.threshold is None or self.distance > LEFT * self.threshold
+
     def reset(self) -> None:
         """Begin with a new goal."""
         self.reached, self._count = False, 0
@@ -232,10 +237,11 @@ class RecedingHorizonPlanner:
         self._remember(latent, executed)
         if self.arrival.step(self._distance_now(self._goal_distance)):
             return self._rest_at_goal(start)
-        obeyed = executed is not None and (np.any(executed) or self._stands_still)
+        # Neither where the robot did not do what was planned, nor near the goal, where moving may harm.
+        counts = executed is not None and (np.any(executed) or self._stands_still) and self.arrival.far
         self._advance_previous_plan(passed)
         context = self._after_running_block(running)
-        if self.impasse.step(self._distance_now(self.metric), obeyed) or self._elsewhere is not None:
+        if self.impasse.step(self._distance_now(self.metric), counts) or self._elsewhere is not None:
             return self._move_elsewhere(context, start)
         solution = self._keep_or_choose_arrival(context, deadline)
         self._keep_plan(solution)
