@@ -13,7 +13,8 @@ from world_model_ros.planning.impasse import AWAY, Impasse, moves_elsewhere
 from world_model_ros.planning.planner import LEFT, RecedingHorizonPlanner
 
 LIMITS = torch.full((10,), -2.0), torch.full((10,), 2.0)
-STEPS = PlannerConfig().impasse_steps
+STEPS = 8
+CONFIG = PlannerConfig(impasse_steps=STEPS)
 
 
 def of_object(latents, goals):
@@ -111,7 +112,7 @@ def believer(members=1):
 
 
 def test_the_planner_goes_elsewhere_where_its_promises_are_not_kept_and_then_plans_on():
-    seen = follow(RecedingHorizonPlanner(believer(), SPEC), 40)
+    seen = follow(RecedingHorizonPlanner(believer(), SPEC, CONFIG), 40)
     first = seen.index(True)
     assert first == STEPS + 1  # the first step has executed nothing that was planned
     assert seen[first : first + AWAY] == [True] * AWAY
@@ -121,7 +122,11 @@ def test_the_planner_goes_elsewhere_where_its_promises_are_not_kept_and_then_pla
 
 @pytest.mark.parametrize(
     ("world", "options"),
-    [(believer(0), {}), (believer(), {"ensemble": 0}), (believer(), {"impasse_steps": 0})],
+    [
+        (believer(0), {"impasse_steps": STEPS}),
+        (believer(), {"impasse_steps": STEPS, "ensemble": 0}),
+        (believer(), {}),
+    ],
     ids=["no second predictor", "not asked", "switched off"],
 )
 def test_otherwise_it_never_does(world, options):
@@ -129,19 +134,22 @@ def test_otherwise_it_never_does(world, options):
 
 
 def test_nor_where_somebody_keeps_the_robot_still():
-    assert not any(follow(RecedingHorizonPlanner(believer(), SPEC), 30, obeys=False))
+    assert not any(follow(RecedingHorizonPlanner(believer(), SPEC, CONFIG), 30, obeys=False))
 
 
 @pytest.mark.parametrize(("reached", "goes"), [(0.4 / LEFT + 0.01, False), (0.4 / LEFT - 0.01, True)])
 def test_nor_near_the_goal(reached, goes):
     thresholds = dataclasses.replace(SPEC.thresholds, object_reached=reached)
     # It never counts as reached, as the planner would rest there.
-    spec, config = dataclasses.replace(SPEC, thresholds=thresholds), PlannerConfig(reached_steps=0)
+    spec, config = (
+        dataclasses.replace(SPEC, thresholds=thresholds),
+        PlannerConfig(reached_steps=0, impasse_steps=STEPS),
+    )
     assert any(follow(RecedingHorizonPlanner(believer(), spec, config), 30)) is goes
 
 
 def test_another_goal_and_a_gap_end_it():
-    planner = RecedingHorizonPlanner(believer(), SPEC)
+    planner = RecedingHorizonPlanner(believer(), SPEC, CONFIG)
     follow(planner, STEPS + 2)
     goal = latent(0.0, 0.0)
     goal[2] = -0.4

@@ -204,11 +204,11 @@ class PlannerConfig:
     )
     impasse_steps: int = _number(
         "Model steps in a row in which the object distance did not become smaller by more than "
-        "stand_still_margin, after which the robot moves elsewhere before it plans on; only where a second "
-        "predictor judges plans too. 0: never.",
+        "stand_still_margin, after which the robot moves elsewhere before it plans on, such as 8; only where "
+        "a second predictor judges plans too, and not near the goal. 0: never.",
         0,
         1000,
-        default=8,
+        default=0,
     )
     precision: str = _choice(
         "Number format of the predictions; auto: bf16 where a second predictor judges plans too and the "
