@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 import pickle
 
 import pytest
@@ -218,6 +219,18 @@ def edited(folder, edit):
 def test_fault_25_a_configuration_that_contradicts_itself_is_refused(folder, edit, message):
     with pytest.raises(UserError, match=message):
         load_checkpoint(edited(folder, edit))
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_weights_that_are_no_file_are_refused(folder, kind):
+    path = folder / WEIGHTS
+    path.unlink()
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        (os.mkfifo if kind == "pipe" else os.mkdir)(path)
+    with pytest.raises(UserError, match="is no file: copy the whole checkpoint folder"):
+        load_checkpoint(folder)
 
 
 def test_a_loaded_model_stays_as_it_is_when_its_file_is_written_over(folder):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from test.planning.test_planner import SPEC, STILL, PointMass, latent
+from world_model_ros.errors import NoPlanError
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.impasse import AWAY, Impasse, moves_elsewhere
 from world_model_ros.planning.planner import LEFT, RecedingHorizonPlanner
@@ -85,6 +86,29 @@ def test_where_every_move_brings_the_object_away_the_least_one_is_taken():
         [Fleeing()], start, torch.zeros(1, 0, 10), goal, of_object, 0.05, LIMITS, 5, generator
     )
     assert Fleeing().rollout(start, torch.zeros(1, 0, 10), chosen[None, None])[0, 0, :, :2].norm() < 0.2
+
+
+def test_what_cannot_be_imagined_is_never_taken():
+    class Broken(Pushing):
+        def __init__(self, high):
+            super().__init__()
+            self.high = high
+
+        def rollout(self, latents, history_actions, candidates):
+            out = super().rollout(latents, history_actions, candidates)
+            return torch.where(out[..., :1] > self.high, torch.nan, out)
+
+    start, past, goal = torch.zeros(1, 1, 64), torch.zeros(1, 0, 10), torch.zeros(64)
+    goal[2] = 0.5
+
+    def chosen(model):
+        generator = torch.Generator().manual_seed(0)
+        return moves_elsewhere([model], start, past, goal, of_object, 0.05, LIMITS, 5, generator)
+
+    half = Broken(0.0)
+    assert half.rollout(start, past, chosen(half)[None, None]).isfinite().all()
+    with pytest.raises(NoPlanError, match="no way elsewhere has a finite cost"):
+        chosen(Broken(-9.0))
 
 
 def follow(planner, steps, obeys=True):

@@ -99,6 +99,8 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> tuple[LeWorldMod
     path = Path(folder) / WEIGHTS_NAME
     try:
         size = path.stat().st_size
+        if not path.is_file():  # a pipe or a device can be read for ever
+            raise UserError(f"{path} is no file: copy the whole checkpoint folder.")
         if size > _largest_file(spec.model):
             raise UserError(f"{path} does not fit its config: {size} bytes are too many; copy both again.")
         # load_file maps the file: copying another over it would change the model of a running robot.

@@ -60,7 +60,6 @@ class PlannerNode(ManagedNode):
         self.progress = Progress(0.0)
         self.worker: Worker | None = None
         self.enabled, self.enable_calls, self.goal = False, 0, GoalInUse()
-        self.elsewhere = False  # the last plan was to move elsewhere
         self.reached, self.goal_stamp = "unknown", 0  # true, false or unknown; ns, of the newest goal taken
         super().__init__("planner_node")
         self.changed()
@@ -129,6 +128,7 @@ class PlannerNode(ManagedNode):
             self.joint_states.read()  # of the time before
         self._planned = None  # (step, goal) of the worker's last plan
         self.job_epoch = 0  # of the worker's job
+        self.elsewhere = False  # the last plan was to move elsewhere
         self.report_due = False  # the worker has something new for the diagnostics
         self.hung = False  # it was reported that a plan does not end, and the worker has not answered since
         self.too_slow = ""  # why this camera is too slow to plan with

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from world_model_ros.errors import NoPlanError
 from world_model_ros.planning.cem import Limits, Noise
 from world_model_ros.planning.objective import Metric, WorldModel
 
@@ -60,7 +61,8 @@ def moves_elsewhere(
     latents (1, T, D) and past (1, T - 1, A) are the context, goal (D,) the goal's latent, limits the lowest
     and highest z-scored action block (A,) of ``block`` control steps. No imagined distance to the goal may
     exceed the present one by more than ``least``: the object stays where it is while the robot goes away from
-    it. Where that cannot be, the blocks are those of the smallest increase.
+    it. Where that cannot be, the blocks are those of the smallest increase. Raises NoPlanError where no
+    imagined future is finite.
     """
     noise = Noise([generator], (SAMPLES, AWAY, len(limits[0])), block, CORRELATION)
     candidates = noise().clamp(*limits)
@@ -68,5 +70,8 @@ def moves_elsewhere(
     worst = torch.stack([metric(future, goal)[0].amax(-1) for future in imagined]).amax(0)
     moved = (imagined[0][0, :, -1] - latents[0, -1]).square().sum(-1)
     now = metric(latents[:, -1], goal[None])[0]
-    best = torch.where(worst <= now + least, moved, -worst).argmax()
+    rank = torch.where(worst <= now + least, moved, -worst)
+    best = torch.where(rank.isfinite(), rank, -torch.inf).argmax()
+    if not rank[best].isfinite():
+        raise NoPlanError("no way elsewhere has a finite cost: the model or the latent is broken")
     return candidates[0, best]

@@ -253,18 +253,10 @@ class RecedingHorizonPlanner:
         latents, past = context.batched(len(self.still))
         blocks, count = self._elsewhere, 0
         if blocks is None:
-            models, margin = [self.model, *self.ensemble], self.impasse.least
-            setting = (
-                latents,
-                past,
-                self._goal,
-                self.metric,
-                margin,
-                self.limits,
-                self.shape[0],
-                self.generator,
-            )
-            blocks, count = moves_elsewhere(models, *setting), SAMPLES * len(models)
+            models = [self.model, *self.ensemble]
+            scene = latents, past, self._goal, self.metric, self.impasse.least
+            blocks = moves_elsewhere(models, *scene, self.limits, self.shape[0], self.generator)
+            count = SAMPLES * len(models)
         imagined = self.model.rollout(latents, past, blocks[None, None])[:, 0]
         distances = self.metric(imagined, self._goal)
         self._clear_plan()  # what follows is chosen anew
@@ -445,9 +437,9 @@ class RecedingHorizonPlanner:
         """Keep what the next step needs of a plan: its blocks, its expected cost, whether it stands still."""
         self._rest, self._expected_cost = solution.actions[0], float(solution.cost)
         self._sample = None if solution.sample is None else solution.sample[0]
+        self._stands_still = solution.stands_still
         # At the goal, the arrival is chosen in every step, and standing still is what is chosen. There
         # squared_distance_weight still adds up to half of itself.
-        self._stands_still = solution.stands_still
         near = self.config.replan_tolerance + self.config.squared_distance_weight / 2
         self._at_goal = solution.stands_still and self._expected_cost <= near
 
