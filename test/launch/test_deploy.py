@@ -157,10 +157,12 @@ def test_the_nodes_start_as_given_come_back_answer_calls_and_end_together(proces
     observer.until(lambda: nodes() >= set(NODES))
     observer.until(lambda: observer.node.count_publishers("/base/cmd") == 1)
     observer.until(lambda: observer.node.count_subscribers("/wrist/image") == 1)
+    observer.until(lambda: started.log.read_text().count("planner ready") == 1)
     first = pid("planner_node")
     os.kill(first, signal.SIGKILL)
     observer.until(lambda: pid("planner_node") not in (0, first))
-    observer.until(lambda: "planner_node" in nodes())
+    # The graph may still have the one that was killed, so the log tells when there is a new one.
+    observer.until(lambda: started.log.read_text().count("planner ready") == 2)
     assert "planner_node ended with exit code -9: it is started again." in started.log.read_text()
 
     waiting = "enabled: waiting for a goal on goal/image, or planner/goal_from_camera"

@@ -38,6 +38,7 @@ class Robot:
         kinds = (TwistStamped, Twist, Float64MultiArray, JointTrajectory)
         kind = dict(zip(INTERFACES, kinds, strict=True))[interface]
         topic = f"command/{'twist' if twist else interface}"
+        self.kind, self.topic = kind, topic
         self.twists = self.commands = observer.collect(kind, topic, 1000)
         self._health_kind = DiagnosticStatus, latched
         self.executed = observer.collect(JointState, "command/executed", 1000)

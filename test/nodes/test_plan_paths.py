@@ -89,7 +89,12 @@ def test_paths_begin_at_the_tool_where_its_pose_can_be_used(processes, observer,
 
 def test_of_joint_velocities_there_is_no_path(processes, observer, arm_checkpoint):
     processes.node("planner_node", config=False, checkpoint=arm_checkpoint)
-    observer.until(lambda: observer.node.count_publishers("plan"))
+
+    def services():
+        known = ("planner_node", "/") in observer.node.get_node_names_and_namespaces()
+        return dict(observer.node.get_service_names_and_types_by_node("planner_node", "/") if known else ())
+
+    observer.until(lambda: "/planner/enable" in services())  # made, and so discovered, after the topics
     topics = dict(observer.node.get_publisher_names_and_types_by_node("planner_node", "/"))
     assert "/goal/distance" in topics
     assert not {"/plan/path", "/plan/candidates"} & set(topics)

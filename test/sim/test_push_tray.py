@@ -53,6 +53,7 @@ def press(world, manner, straight):
         world.step((straight, through, outwards + straight)[manner])
 
 
+@pytest.mark.timeout(1800)  # nothing but arithmetic, a minute on a quiet computer
 def test_ten_thousand_blocks_of_hard_pushes_leave_the_block_in_the_tray_and_flat(world):
     rng = np.random.default_rng(0)
     world.reset(seed=1)
