@@ -61,6 +61,15 @@ def test_one_plan_a_model_step_and_a_line_a_goal(processes, observer, checkpoint
 
 
 @pytest.mark.skipif(not (ROOT / "models/reach").is_dir(), reason="models/reach is not shipped in this tree")
+@pytest.mark.parametrize("factor", ["0", "1"])
+def test_one_goal_follows_another_where_the_camera_has_a_rate_of_its_own(processes, observer, factor):
+    options = ("--goals", "3", "--camera-rate", "20", "--real-time-factor", factor)
+    sim = processes.sim(*options)
+    observer.until(lambda: sim.poll() is not None, seconds=200)
+    assert "of 3 goals reached" in sim.log.read_text()
+
+
+@pytest.mark.skipif(not (ROOT / "models/reach").is_dir(), reason="models/reach is not shipped in this tree")
 def test_reaches_goals_with_the_shipped_model(processes, observer):
     sim = processes.sim("goals:=4", "real_time_factor:=0", "task:=reach", "seed:=3")
     observer.until(lambda: sim.poll() is not None, seconds=200)

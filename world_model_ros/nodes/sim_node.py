@@ -254,10 +254,14 @@ class SimNode(Node):
             return
         changes = self.goal is None or self.asked
         # A quarter of a model step after its start the frame that shows it is there, and it is planned for:
-        # then a new goal discards no plan, and finds none in the making.
-        ready = due + self.length // 4 <= self.time < due + self.length // 2
+        # then a new goal discards no plan, and finds none in the making. Where planning is fast, the newest
+        # plan is not due yet.
+        begun = (self.time - due) % self.length  # ns ago, the present model step
+        ready = self.length // 4 <= begun < self.length // 2
+        if changes and ready:
+            self.wait(loop, self.plans, self.time - begun + self.length)
         # command_node plays a plan from the control step nearest to its due time on.
-        if self.time + self.period // 2 >= due + self.length or (changes and ready):
+        elif self.time + self.period // 2 >= due + self.length:
             self.wait(loop, self.plans, due + self.length)
         if changes and ready:
             self.do_what_is_asked(loop)
