@@ -102,6 +102,54 @@ def test_the_pipelined_policy_does_what_the_nodes_do_with_lost_frames(checkpoint
     assert (stood > 1) == (lost > 0)  # the first block always stands still
 
 
+class Known:
+    """A camera whose latency is known, in control steps."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def reset(self):
+        pass
+
+    def step(self, latent, blocks):
+        assert blocks is None or np.shape(blocks) == (BLOCK, BLOCK, 2)
+        return self.steps
+
+
+@pytest.mark.parametrize("late", range(1, BLOCK))
+def test_the_pipelined_policy_does_what_the_nodes_do_with_late_frames(checkpoint, late):
+    model, spec = load_checkpoint(checkpoint)
+    policy = PlannerPolicy(model, spec, SMALL)
+    policy.latency = Known(late)
+    pictures = np.random.default_rng(8).integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)
+    policy.start(pictures[0], problem())
+    policy.planner, nodes = Dice(), Nodes(Dice())
+    nodes.timeline.take_latency(late * PERIOD)
+    for picture in pictures:
+        np.testing.assert_array_equal(policy.act(picture), nodes.act(policy.encode(picture)))
+    for ours, theirs in zip(policy.planner.asked, nodes.planner.asked, strict=True):
+        for mine, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(mine, other)
+
+
+def test_a_policy_that_waits_plans_from_where_the_robot_is_by_now(checkpoint):
+    model, spec = load_checkpoint(checkpoint)
+    policy = PlannerPolicy(model, spec, SMALL, pipelined=False)
+    picture = np.zeros((64, 64, 3), np.uint8)
+    policy.latency = Known(2)
+    policy.start(picture, problem())
+    policy.planner = Dice()
+    sent = [policy.act(picture) for _ in range(3)]
+    (_, first, _), (_, second, _), (_, third, running) = policy.planner.asked
+    assert first is None
+    np.testing.assert_array_equal(second, np.concatenate([np.zeros((2, 2)), sent[0][:3]]))
+    np.testing.assert_array_equal(third, np.concatenate([sent[0][3:], sent[1][:3]]))
+    np.testing.assert_allclose(running.sum(0), sent[1][3:].sum(0))  # no slower, no farther
+    policy.did(np.ones((BLOCK, 2)))
+    policy.act(picture)
+    np.testing.assert_array_equal(policy.planner.asked[-1][1], np.concatenate([sent[1][3:], np.ones((3, 2))]))
+
+
 def test_a_long_plan_is_played_no_longer_than_the_nodes_trust_it(checkpoint):
     model, spec = load_checkpoint(checkpoint)
     policy = PlannerPolicy(model, spec, SMALL)

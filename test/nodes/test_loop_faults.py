@@ -20,7 +20,7 @@ def nanoseconds(stamp):
 class Loop:
     """The simulation and its nodes as processes of their own, watched."""
 
-    def __init__(self, processes, observer, checkpoint):
+    def __init__(self, processes, observer, checkpoint, **sim):
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from rosgraph_msgs.msg import Clock
         from sensor_msgs.msg import JointState
@@ -32,7 +32,7 @@ class Loop:
         self.status = observer.collect(String, "status", latched)
         self.now = 0
         observer.node.create_subscription(Clock, "/clock", self.tell, 10)
-        self.nodes = {"sim_node": processes.node("sim_node")}
+        self.nodes = {"sim_node": processes.node("sim_node", **sim)}
         for name in ("encoder_node", "command_node", "monitor_node", "planner_node"):
             self.start(name)
 
@@ -144,6 +144,24 @@ def test_faults_of_the_simulation_stop_the_robot_and_are_named(loop, ask):
     assert not result.successful
     assert "gremlins" in result.reason
     assert kept == "black"
+
+
+@pytest.mark.timeout(300)
+def test_pictures_that_are_older_than_their_stamps_are_noticed_and_allowed_for(processes, observer, ask):
+    def latency(node):
+        return float(ask.diagnosis(node)[2].get("camera_latency", -1.0))
+
+    loop = Loop(processes, observer, "reach", camera_rate=20.0)
+    loop.get_moving()
+    loop.observer.until(lambda: latency("monitor_node") == latency("planner_node") == 0.0)
+    assert ask.set_parameter("sim_node", "fault_delay", 0.1)[0].successful
+    assert ask.set_parameter("sim_node", "faults", "latency")[0].successful
+    loop.observer.until(lambda: latency("monitor_node") == latency("planner_node") == 0.1)
+    assert "pictures are 0.10 s older than their stamps say" in loop.messages("monitor_node")
+    loop.get_moving()
+    assert ask.set_parameter("sim_node", "faults", "")[0].successful
+    loop.observer.until(lambda: latency("monitor_node") == latency("planner_node") == 0.0)
+    loop.get_moving()
 
 
 @pytest.mark.timeout(60 + 20 * TIMES)

@@ -95,6 +95,35 @@ def test_latents_of_another_model_are_rejected_with_the_remedy(planner, observer
     observer.until(lambda: plans, again=feed.next)
 
 
+def test_a_latency_of_the_camera_makes_a_latent_older_and_is_refused_where_it_is_none(planner, observer, ask):
+    from std_msgs.msg import Float32
+    from trajectory_msgs.msg import JointTrajectory
+
+    from world_model_ros.nodes.qos import LATCHED
+
+    plans = observer.collect(JointTrajectory, "plan")
+    feed = Feed(observer)
+    latencies = observer.node.create_publisher(Float32, "camera/latency", LATCHED)
+    observer.until(lambda: feed.latents.get_subscription_count() and feed.goals.get_subscription_count())
+    feed.goals.publish(latent(1, 1.0))
+    observer.until(lambda: plans, again=feed.next)
+    for value, words in ((float("nan"), "nan s"), (0.25, "0.25 s"), (-0.05, "-0.05 s")):
+        latencies.publish(Float32(data=value))
+        observer.until(lambda: f"{words} are not between 0 and a model step" in planner.log.read_text())  # noqa: B023
+
+    def latency():
+        return float(ask.diagnosis("planner_node")[2].get("camera_latency", -1.0))
+
+    observer.until(lambda: latency() == 0.0, again=feed.next)
+    latencies.publish(Float32(data=0.1))
+    observer.until(lambda: latency() == 0.1, again=feed.next)
+    # The grid stays, and so does what is near the start of a model step: latents that came 0.1 s later.
+    feed.time += 100_000_000
+    count = len(plans)
+    observer.until(lambda: len(plans) > count + 2, again=feed.next)
+    assert (plans[-1].header.stamp.sec * 1_000_000_000 + plans[-1].header.stamp.nanosec) % BLOCK == 0
+
+
 @pytest.mark.fault
 def test_fault_45_a_camera_that_sees_nothing_usual_gives_no_goal(processes, observer, checkpoint, tmp_path):
     from std_srvs.srv import Trigger

@@ -282,3 +282,45 @@ def test_a_block_in_which_nothing_went_out_is_a_gap(timeline):
     assert step.executed is None
     execute(timeline, T0 + LENGTH, [1] * 5)
     assert latent(timeline, T0 + 2 * LENGTH).known
+
+
+def test_frames_that_are_older_than_their_stamps_are_cut_at_when_they_were_taken(timeline):
+    timeline.take_latency(2 * PERIOD)
+    execute(timeline, T0 - 2 * PERIOD, range(20))
+    steps = [latent(timeline, T0 + i * PERIOD) for i in range(11)]
+    first, second, third = (step for step in steps if step is not None)
+    assert (first.stamp, first.start, first.latency) == (T0 - 2 * PERIOD, T0 - 2 * PERIOD, 2 * PERIOD)
+    assert second.due == T0 - 2 * PERIOD + 2 * LENGTH
+    assert second.executed.ravel().tolist() == [0, 1, 2, 3, 4]
+    assert third.executed.ravel().tolist() == [5, 6, 7, 8, 9]
+    by_latency = timeline.executed_by_latency(third)
+    assert [block.ravel().tolist() for block in by_latency] == [
+        [first, first + 1, first + 2, first + 3, first + 4] for first in (7, 6, 5, 4, 3)
+    ]
+
+
+def test_a_latency_that_is_found_later_moves_the_frames_and_not_the_grid(timeline):
+    execute(timeline, T0, range(40))
+    before = [latent(timeline, T0 + i * PERIOD) for i in range(6)]
+    assert [step is not None for step in before] == [True, *[False] * 4, True]
+    timeline.take_latency(PERIOD)
+    after = [latent(timeline, T0 + i * PERIOD) for i in range(6, 17)]
+    (step, following) = (step for step in after if step is not None)
+    assert (step.start, step.stamp) == (T0 + 2 * LENGTH, T0 + 2 * LENGTH)
+    assert step.previous == T0 + LENGTH - PERIOD  # the frame of the step before was older, too
+    assert step.executed.sum() == pytest.approx(sum(range(4, 10)))
+    assert following.executed.ravel().tolist() == [10, 11, 12, 13, 14]
+    timeline.take_latency(0)
+    last = [latent(timeline, T0 + i * PERIOD) for i in range(17, 22)]
+    assert [s.stamp for s in last if s is not None] == [T0 + 4 * LENGTH]
+
+
+def test_what_was_sent_by_latency_is_known_only_where_all_of_it_is(timeline):
+    steps = [latent(timeline, T0)]
+    execute(timeline, T0, range(6))
+    steps.append(latent(timeline, T0 + LENGTH))
+    assert timeline.executed_by_latency(steps[0]) is None  # nothing came before
+    assert steps[1].known
+    assert timeline.executed_by_latency(steps[1]) is None  # of a later time nothing had been sent
+    execute(timeline, T0 + 6 * PERIOD, range(6, 11))
+    assert timeline.executed_by_latency(latent(timeline, T0 + 2 * LENGTH)) is not None

@@ -85,6 +85,13 @@ def test_fault_09_late_pictures_keep_their_stamps(delay, kind):
     assert gate.counts[kind] == len(frames)
 
 
+def test_pictures_under_latency_have_the_stamps_of_when_they_are_sent():
+    on_time, late = film(Faults(), 20), film(Faults("latency", 2 * GAP), 20)
+    assert [frame.stamp for frame, _ in late] == [at for _, at in late]
+    assert [frame.data for frame, _ in late] == [frame.data for frame, _ in on_time[:-2]]
+    assert [frame.stamp for frame, _ in late] == [frame.stamp for frame, _ in on_time[2:]]
+
+
 @pytest.mark.fault
 def test_fault_10_permuted_joints_say_the_same():
     names, positions = Faults("permute_joints").joints(["a", "b", "c"], [1.0, 2.0, 3.0])

@@ -141,7 +141,7 @@ class PlanningExplorer:
             planned = np.tile(self.rng.uniform(self.low, self.high), (len(planned), 1))
         noise = [self._disturbance() for _ in planned]
         block = np.clip(planned + np.array(noise), self.low, self.high)
-        self.policy.executed = block
+        self.policy.did(block)
         return block
 
     def _draw_goal(self) -> None:

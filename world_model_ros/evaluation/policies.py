@@ -9,6 +9,7 @@ import torch
 from world_model_ros.evaluation.problems import Problem
 from world_model_ros.model.config import CheckpointSpec
 from world_model_ros.model.encoder import prepare_images
+from world_model_ros.monitoring.camera_latency import CameraLatency
 from world_model_ros.planning.config import PlannerConfig
 from world_model_ros.planning.planner import Plan, RecedingHorizonPlanner
 
@@ -94,15 +95,19 @@ class PlannerPolicy:
         self.planning_ms: list[float] = []
         self.candidates: list[int] = []  # that each plan imagined
         self.plan: Plan | None = None  # the newest one
+        self.latency = CameraLatency(model, spec)
         RecedingHorizonPlanner(model, spec, config).warm_up()
 
     def start(self, goal_image: np.ndarray, problem: Problem) -> None:
         """Encode the goal and clear the state of the last problem."""
         self.planner = RecedingHorizonPlanner(self.model, self.spec, replace(self.config, seed=problem.seed))
         self.planner.set_goal(self.encode(goal_image))
+        self.latency.reset()
+        self.latency.reset()
         self.still = np.zeros((self.spec.block, self.spec.action.dim))
-        self.executed = None
-        self.ahead = [self.still] if self.pipelined else []  # the blocks that will run if no plan comes
+        self.sent = np.concatenate([self.still, self.still])  # actions of the last control steps
+        self.follows = False  # whether the model step before this one had a frame
+        self.ahead = self.still[: len(self.still) * self.pipelined]  # what is sent if no plan comes
         self.distances: list[float] = []  # observed since the goal was set, and what was promised at each
         self.promised: list[np.ndarray] = []
 
@@ -125,26 +130,49 @@ class PlannerPolicy:
         """Return the block to execute now, planning the next one where pipelined.
 
         Without an image there is no plan: the last plan is continued for as long as command_node would
-        execute it, then the robot stands still. As in planner_node, a gap in the frames clears the history.
+        execute it, then the robot stands still. As in planner_node, a gap in the frames clears the history,
+        and where pictures are older than they are said to be, a plan is made for then.
         """
         if image is None:
-            running = self.ahead.pop(0) if self.ahead else self.still
-            self.executed = None
-            return running
-        running = (self.ahead.pop(0) if self.ahead else self.still) if self.pipelined else None
-        plan = self.planner.plan(self.encode(image), self.executed, running)
+            self.follows = False
+            return self._send(self.ahead)
+        latent, block = self.encode(image), len(self.still)
+        done = [self.sent[block - late : 2 * block - late] for late in range(block)] if self.follows else None
+        late = self.latency.step(latent, done)
+        committed = self._padded(self.ahead)[: (block - late) * self.pipelined]  # until the plan begins
+        hidden = self.sent[2 * block - late :]  # done already, but not to be seen in the image
+        running = np.concatenate([hidden, committed])
+        if not self.pipelined:
+            running = _stretched(hidden, block) if late else None
+        plan = self.planner.plan(latent, None if done is None else done[late], running)
         if not plan.reached:
             self.planning_ms.append(plan.milliseconds)
             self.candidates.append(plan.candidates)
         self.distances.append(plan.cost_now)
         self.promised.append(plan.costs)
-        self.plan = plan
-        blocks = plan.actions.reshape(-1, *self.still.shape)
-        self.ahead = list(blocks[:PLAYED_BLOCKS])
-        self.executed = running if self.pipelined else self.ahead.pop(0)
-        return self.executed
+        self.plan, self.follows = plan, True
+        return self._send(np.concatenate([committed, plan.actions[: PLAYED_BLOCKS * block]]))
+
+    def _send(self, actions: np.ndarray) -> np.ndarray:
+        """Return the first block of ``actions`` (steps, dim), and keep the rest for when no plan comes."""
+        sent, self.ahead = self._padded(actions), actions[len(self.still) :]
+        self.sent = np.concatenate([self.sent, sent])[-2 * len(sent) :]
+        return sent
+
+    def _padded(self, actions: np.ndarray) -> np.ndarray:
+        """Return the first block of ``actions``, with standing still where there are too few."""
+        return np.concatenate([actions, self.still])[: len(self.still)]
+
+    def did(self, block: np.ndarray) -> None:
+        """Note that this block (block, dim) was executed, and not the one that ``act`` returned last."""
+        self.sent[-len(block) :] = block
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> np.ndarray:
         """Return the latent (D,) of a camera image (H, W, 3) uint8."""
         return self.model.encode(prepare_images(image[None], self.spec.image))[0].float().numpy()
+
+
+def _stretched(actions: np.ndarray, parts: int) -> np.ndarray:
+    """Return ``parts`` rows that move the robot as far as ``actions`` (steps, dim), as in timeline.py."""
+    return np.repeat(actions, parts, axis=0).reshape(parts, len(actions), -1).sum(1) / parts

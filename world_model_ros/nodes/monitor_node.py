@@ -19,12 +19,13 @@ from world_model_ros.monitoring.anomaly import (
     AnomalyRules,
     JudgedSteps,
 )
+from world_model_ros.monitoring.camera_latency import CameraLatency
 from world_model_ros.monitoring.risk import RiskForecast
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.monitoring.surprise import OneStepPrediction
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.messages import nanoseconds
-from world_model_ros.nodes.qos import HISTORY, RELIABLE
+from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
 from world_model_ros.safety.health import Health
@@ -56,6 +57,7 @@ class MonitorNode(ManagedNode):
         model, self.spec = load_checkpoint(find_checkpoint(self.values["checkpoint"]))
         model.encoder = model.projector = None  # encoder_node has them
         self.prediction = OneStepPrediction(model, self.spec)
+        self.latency = CameraLatency(model, self.spec)
         self.risk = None if model.risk is None else RiskForecast(model, self.spec)
         self.period = round(self.spec.period * 1e9)
         self.length = self.period * self.spec.block
@@ -68,6 +70,7 @@ class MonitorNode(ManagedNode):
             thresholds.surprise, thresholds.norm_low, thresholds.norm_high, self.rules()
         )
         self.surprise = self.publisher(Float32, "surprise", RELIABLE)
+        self.latencies = self.publisher(Float32, "camera/latency", LATCHED)
         # Executed actions come first: a latent is judged by the actions that led to it. No latent may be
         # lost, as the nearest one to a step's start counts.
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
@@ -79,6 +82,7 @@ class MonitorNode(ManagedNode):
         buffer = ActionBuffer(self.period, max(self.period, round(self.values["plan_timeout"] * 1e9)))
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
         self.prediction.reset()
+        self.latency.reset()
         self.errors, self.norms, self.planning = Percentiles(), Percentiles(), Percentiles()
         self.rates = {name: Rate() for name in ("latent", "plan", "executed")}
         self.seen: dict[int, float] = {}  # start of a model step -> when its latent came, in real time
@@ -117,13 +121,36 @@ class MonitorNode(ManagedNode):
         """Judge the steps that wait, in order, as far as the actions before them are known."""
         while self.waiting:
             step = self.timeline.refreshed(self.waiting[0])
-            ready = (
-                step.known or step.previous is None or max(self.timeline.executed, default=0) >= step.stamp
-            )
+            sent = self.timeline.executed_by_latency(step)
+            heard = max(self.timeline.executed, default=0) >= step.stamp + step.latency
+            ready = step.previous is None or sent is not None or heard
             if not ready and len(self.waiting) <= WAITING:
                 return
             self.waiting.pop(0)
             self.judge(step)
+            self.estimate_latency(step.latent, sent)
+
+    def estimate_latency(self, latent: np.ndarray, sent: list[np.ndarray] | None) -> None:
+        """Publish how much older the pictures are than their stamps, where something has told it.
+
+        Where frames come too seldom for that, a model step would have none once they count as older.
+        """
+        if not (self.values["camera_latency"] and self.timeline.fast):
+            self.latency.forget()
+            return
+        before, now = self.latency.steps, self.latency.step(latent, sent)
+        if now != before:
+            self.timeline.take_latency(now * self.period)
+            self.get_logger().warning(
+                f"the camera's pictures are {self.seconds_late():.2f} s older than their stamps say, by what "
+                f"is seen of the robot's moves; it was {1e-9 * before * self.period:.2f}. Plans allow for it"
+            )
+        if self.latency.known:
+            self.latencies.publish(Float32(data=self.seconds_late()))
+
+    def seconds_late(self) -> float:
+        """Return the estimated latency of the camera, in seconds."""
+        return 1e-9 * self.latency.steps * self.period
 
     def judge(self, step: ModelStep) -> None:
         """Publish a step's surprise, and ask for a HOLD where something is wrong.
@@ -215,6 +242,8 @@ class MonitorNode(ManagedNode):
         metrics: dict = dict(self.anomaly.counts)
         metrics |= {"surprise_threshold": self.anomaly.threshold}
         metrics |= self.steps.metrics() | {"camera_hz": round(self.timeline.rate, 1)}
+        if self.values["camera_latency"]:
+            metrics |= {"camera_latency": round(self.seconds_late(), 3)}
         metrics |= {"camera_hz_needed": round(self.timeline.rate_needed, 1)}
         metrics |= self.errors.metrics("surprise") | self.norms.metrics("latent_norm")
         metrics |= self.planning.metrics("latent_to_plan_ms")

@@ -436,6 +436,11 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
             high=1000,
             changeable=True,
         ),
+        Parameter(
+            "camera_latency",
+            True,
+            "Estimate how much older the camera's pictures are than their stamps say; plans allow for it.",
+        ),
     ),
     "imagination_node": (
         *MANAGED,
@@ -545,14 +550,14 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "faults",
             "",
-            "Injected faults, separated by commas: drop, freeze, delay, encoding, size, black, "
+            "Injected faults, separated by commas: drop, freeze, delay, latency, encoding, size, black, "
             "nan_joints, permute_joints, flood.",
             changeable=True,
         ),
         Parameter(
             "fault_delay",
             0.5,
-            "Delay of the images under the fault delay, in seconds.",
+            "Delay of the images under the faults delay and latency, in seconds.",
             low=0.0,
             high=60.0,
             changeable=True,

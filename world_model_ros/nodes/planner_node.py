@@ -23,7 +23,7 @@ from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.messages import nanoseconds, plan_message
 from world_model_ros.nodes.parameters import planner_config
 from world_model_ros.nodes.plan_paths import PlanPaths
-from world_model_ros.nodes.qos import HISTORY, RELIABLE
+from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
 from world_model_ros.nodes.worker import Worker
 from world_model_ros.planning.planner import GoalInUse, Plan, RecedingHorizonPlanner
 from world_model_ros.planning.timeline import ModelStep, Timeline
@@ -98,6 +98,7 @@ class PlannerNode(ManagedNode):
         # be lost, as the nearest one counts.
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
         self.subscribe(Image, "latent", self.on_latent, HISTORY)
+        self.subscribe(Float32, "camera/latency", self.on_latency, LATCHED)
         self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
         if names:  # a plan of joint velocities has positions
             self.joint_states = self.newest_joints("joint_states")
@@ -161,6 +162,17 @@ class PlannerNode(ManagedNode):
                 self.epoch += 1  # the plan in flight must not report FINE
         if bool(before) != bool(self.too_slow):
             self.publish_health(Health.HOLD if self.too_slow else Health.FINE, self.too_slow)
+
+    def on_latency(self, message: Float32) -> None:
+        """Allow for pictures that are older than their stamps say, as monitor_node has found."""
+        latency = message.data
+        if not 0 <= 1e9 * latency < self.timeline.length:
+            shortest = self.spec.block * self.spec.period
+            self.reject("camera/latency", f"{latency:g} s are not between 0 and a model step, {shortest:g} s")
+            return
+        with self.lock:
+            self.timeline.take_latency(round(1e9 * latency / self.period) * self.period)
+        self.accept("camera/latency")
 
     def submit(self, step: ModelStep | None) -> None:
         """Hand a model step to the worker, with the lock held."""
@@ -382,6 +394,7 @@ class PlannerNode(ManagedNode):
         if self.active:
             metrics |= {
                 "camera_hz": round(self.timeline.rate, 1),
+                "camera_latency": round(1e-9 * self.timeline.latency, 3),
                 "steps_without_frame": self.timeline.missed,
             }
         return metrics | self.milliseconds.metrics("planning_ms")

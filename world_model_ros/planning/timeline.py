@@ -33,8 +33,9 @@ class ModelStep:
     index: int
     start: int  # ns, when its block begins
     due: int  # ns, when the block planned now begins
-    stamp: int  # ns, of the frame that shows it
+    stamp: int  # ns, when the frame was taken that shows it
     previous: int | None  # ns, of the frame that shows the step before; None after a gap
+    latency: int  # ns, that was taken from the frame's own stamp
     latent: np.ndarray  # (D,)
     executed: np.ndarray | None  # (block, dim) from ``previous`` to ``stamp``; None after a gap
     known: bool  # whether all of ``executed`` is what was sent, rather than what was planned
@@ -50,6 +51,7 @@ class Timeline:
         self.dim = dim
         self.length = period * block
         self.buffer = buffer  # the plans sent to the command side
+        self.latency = 0  # ns that frames are older than their stamps say
         self.reset()
 
     def reset(self) -> None:
@@ -70,6 +72,14 @@ class Timeline:
         self._too_far: deque[bool] = deque(maxlen=RECENT)
         self.buffer.clear()
 
+    def take_latency(self, latency: int) -> None:
+        """Take frames, the last ones too, to be ``latency`` ns older than their stamps."""
+        earlier, self.latency = latency - self.latency, latency
+        if earlier and self.newest is not None:
+            self.newest -= earlier
+            self.stamp = None if self.stamp is None else self.stamp - earlier
+            self._waiting = None
+
     def add_executed(self, stamp: int, action: np.ndarray) -> ModelStep | None:
         """Take the action (dim,) that was sent in the control step that began at ``stamp``.
 
@@ -89,10 +99,12 @@ class Timeline:
     def add_latent(self, stamp: int, latent: np.ndarray) -> ModelStep | None:
         """Return the model step that this latent (D,) starts, or None when it starts none.
 
+        Its time is ``latency`` before ``stamp``; all other times are on the same clock as actions and plans.
         A frame before a step's start is kept back if the next one will be nearer, by the measured rate.
         A stamp that lies more than a block back, or very far ahead, means that the clock was set: everything
         is reset.
         """
+        stamp -= self.latency
         if self.newest is not None and not -self.length <= stamp - self.newest <= LONG_GONE * self.length:
             self.reset()
         if self.newest is not None and stamp <= self.newest:
@@ -127,6 +139,18 @@ class Timeline:
             executed, known = self._executed_block(step.previous, step.stamp)
         return replace(step, executed=executed, known=known, running=self._block(step.stamp, step.due)[0])
 
+    def executed_by_latency(self, step: ModelStep) -> list[np.ndarray] | None:
+        """Return what was sent in the model step before the frame of ``step``, (block, dim) for each latency.
+
+        The frame is 0, 1, ... control steps older than its stamp. None after a gap, or where it is not known
+        of each of them.
+        """
+        if step.previous is None:
+            return None
+        shifts = [step.latency - late * self.period for late in range(self.block)]
+        sent = [self._executed_block(step.previous + shift, step.stamp + shift) for shift in shifts]
+        return [actions for actions, _ in sent] if all(known for _, known in sent) else None
+
     @property
     def interval(self) -> int:
         """The usual time between two frames, ns; 0 before there were two."""
@@ -143,12 +167,17 @@ class Timeline:
         return RATE_NEEDED * SECOND / self.length
 
     @property
+    def fast(self) -> bool:
+        """Whether frames come so often that a model step has one wherever it lies between them."""
+        return self.rate >= 0.95 * self.rate_needed
+
+    @property
     def too_slow(self) -> str:
         """Why this camera is too slow to plan with, or "".
 
         A slow camera in step with the grid shows every model step, so the steps without a frame count.
         """
-        if sum(self._too_far) < TOO_MANY or not 0 < self.rate < 0.95 * self.rate_needed:
+        if sum(self._too_far) < TOO_MANY or not self.rate or self.fast:
             return ""
         return (
             f"the camera gives {self.rate:.1f} frames a second, at least {self.rate_needed:.1f} are needed "
@@ -194,7 +223,16 @@ class Timeline:
         self._decided = index
         self._too_far.append(False)
         step = ModelStep(
-            index, start, start + self.length, stamp, previous, latent, None, False, np.zeros((0, 0))
+            index,
+            start,
+            start + self.length,
+            stamp,
+            previous,
+            self.latency,
+            latent,
+            None,
+            False,
+            np.zeros((0, 0)),
         )
         step = self.refreshed(step)
         self.buffer.drop_before(

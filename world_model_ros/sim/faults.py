@@ -8,6 +8,7 @@ KINDS = {
     "drop": "no picture leaves the camera",
     "freeze": "the same picture again and again, under new stamps",
     "delay": "pictures come late, with the stamps of when they were taken",
+    "latency": "pictures come late, with the stamps of when they are sent",
     "encoding": "pictures are marked 16UC1",
     "size": "pictures are cut to half their height",
     "black": "pictures are black",
@@ -43,7 +44,7 @@ class Faults:
         self.delay = delay
         if "freeze" not in self.active:
             self._frozen = None
-        if "delay" not in self.active:
+        if not self.active & {"delay", "latency"}:
             self._late = []
 
     def frames(self, frame: Frame, until: int) -> list[Frame]:
@@ -61,10 +62,12 @@ class Faults:
         frames = [frame]
         if "flood" in self.active:
             frames = [replace(frame, stamp=at) for at in range(frame.stamp, until, MILLISECOND)]
-        if "delay" in self.active:
+        if self.active & {"delay", "latency"}:
             self._late += frames
             frames = [late for late in self._late if late.stamp + self.delay <= frame.stamp]
             self._late = self._late[len(frames) :]
+        if "latency" in self.active:
+            frames = [replace(late, stamp=late.stamp + self.delay) for late in frames]
         return [] if "drop" in self.active else frames
 
     def joints(self, names: list[str], positions: list[float]) -> tuple[list[str], list[float]]:
