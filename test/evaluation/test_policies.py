@@ -120,7 +120,7 @@ class Known:
 def test_the_pipelined_policy_does_what_the_nodes_do_with_late_frames(checkpoint, late):
     model, spec = load_checkpoint(checkpoint)
     policy = PlannerPolicy(model, spec, SMALL)
-    policy.latency = Known(late)
+    policy.latency, policy.estimates_latency = Known(late), True
     pictures = np.random.default_rng(8).integers(0, 256, (30, 64, 64, 3), dtype=np.uint8)
     policy.start(pictures[0], problem())
     policy.planner, nodes = Dice(), Nodes(Dice())
@@ -136,7 +136,7 @@ def test_a_policy_that_waits_plans_from_where_the_robot_is_by_now(checkpoint):
     model, spec = load_checkpoint(checkpoint)
     policy = PlannerPolicy(model, spec, SMALL, pipelined=False)
     picture = np.zeros((64, 64, 3), np.uint8)
-    policy.latency = Known(2)
+    policy.latency, policy.estimates_latency = Known(2), True
     policy.start(picture, problem())
     policy.planner = Dice()
     sent = [policy.act(picture) for _ in range(3)]

@@ -95,6 +95,7 @@ class PlannerPolicy:
         self.planning_ms: list[float] = []
         self.candidates: list[int] = []  # that each plan imagined
         self.plan: Plan | None = None  # the newest one
+        self.estimates_latency = False  # of the camera; else the images are taken for new
         self.latency = CameraLatency(model, spec)
         RecedingHorizonPlanner(model, spec, config).warm_up()
 
@@ -102,7 +103,6 @@ class PlannerPolicy:
         """Encode the goal and clear the state of the last problem."""
         self.planner = RecedingHorizonPlanner(self.model, self.spec, replace(self.config, seed=problem.seed))
         self.planner.set_goal(self.encode(goal_image))
-        self.latency.reset()
         self.latency.reset()
         self.still = np.zeros((self.spec.block, self.spec.action.dim))
         self.sent = np.concatenate([self.still, self.still])  # actions of the last control steps
@@ -131,14 +131,14 @@ class PlannerPolicy:
 
         Without an image there is no plan: the last plan is continued for as long as command_node would
         execute it, then the robot stands still. As in planner_node, a gap in the frames clears the history,
-        and where pictures are older than they are said to be, a plan is made for then.
+        and an image that turns out to be old is taken for what it is.
         """
         if image is None:
             self.follows = False
             return self._send(self.ahead)
         latent, block = self.encode(image), len(self.still)
         done = [self.sent[block - late : 2 * block - late] for late in range(block)] if self.follows else None
-        late = self.latency.step(latent, done)
+        late = self.latency.step(latent, done) if self.estimates_latency else 0
         committed = self._padded(self.ahead)[: (block - late) * self.pipelined]  # until the plan begins
         hidden = self.sent[2 * block - late :]  # done already, but not to be seen in the image
         running = np.concatenate([hidden, committed])

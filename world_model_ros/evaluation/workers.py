@@ -97,6 +97,7 @@ class Worker:
         policy = self.policies[job.policy]
         policy.planning_ms.clear()
         self.planner.candidates.clear()
+        self.planner.estimates_latency = isinstance(job, Job) and job.perturbation is not None
         if isinstance(job, RunJob):
             outcome = run_goals(self.world, policy, job.seed, job.goals, self.budget)
             return Done(outcome, list(policy.planning_ms), list(self.planner.candidates))

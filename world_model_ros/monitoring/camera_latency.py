@@ -41,8 +41,9 @@ class CameraLatency:
 
     @property
     def known(self) -> bool:
-        """Whether there is evidence: the robot has moved, and some latencies explain it better."""
-        return bool(np.ptp(self._scores) > EVIDENCE)
+        """Whether the robot has moved so that other latencies than the estimate explain it less well."""
+        scores = self._scores
+        return bool(scores.argmin() == self.steps and np.ptp(scores) > EVIDENCE)
 
     def forget(self) -> None:
         """Begin a new history; the estimate and its evidence stay."""
