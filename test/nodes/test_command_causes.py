@@ -204,6 +204,7 @@ def test_fault_52_a_continuous_joint_wraps_without_a_step_of_a_turn(arm, observe
     arm.pose = [-3.13, 0.0]
     count = len(arm.status)
     observer.repeat(arm.drive, 20)
+    observer.until(lambda: len(arm.commands) > 5 and arm.state() == "RUNNING", again=arm.drive)
     # It goes on, or stops because this test was too busy to drive it.
     said = [message.data for message in arm.status[count:]]
     assert all("RUNNING" in text or " stopped (" in text for text in said), said

@@ -11,7 +11,7 @@ from world_model_ros.safety.limits import LEASH, Limits
 
 pytest.importorskip("sensor_msgs", reason="ROS 2 is not here: make setup installs it, or source one")
 
-from world_model_ros.nodes.messages import Commands, latent_array, latent_message
+from world_model_ros.nodes.messages import Commands, latent_array, latent_message, plan_message
 
 DIM = 8
 
@@ -26,6 +26,22 @@ def message(**changes):
         "data": np.arange(DIM, dtype="<f4").tobytes(),
     }
     return SimpleNamespace(**(fields | changes))
+
+
+def test_a_plan_of_joints_begins_where_they_will_be_also_where_the_frame_is_old(arm_checkpoint):
+    from world_model_ros.model.config import read_spec
+    from world_model_ros.planning.timeline import ModelStep
+
+    spec = read_spec(arm_checkpoint)
+    running, actions = np.full((5, 2), 0.1), np.full((5, 2), 0.2)
+
+    def first(latency):
+        times = {"index": 0, "start": 0, "due": 250_000_000, "stamp": 0, "previous": None}
+        step = ModelStep(**times, latency=latency, latent=None, executed=None, known=False, running=running)
+        return plan_message(step, actions, np.array([1.0, 2.0]), spec).points[0].positions
+
+    np.testing.assert_allclose(first(0), [1.035, 2.035])
+    np.testing.assert_allclose(first(100_000_000), [1.025, 2.025])  # two of the five steps have been done
 
 
 def test_a_latent_comes_back_as_it_went():

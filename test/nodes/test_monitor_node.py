@@ -289,3 +289,43 @@ def test_fault_36_what_the_plan_will_cause_is_said_and_asks_for_a_hold_where_a_p
     assert "the glass will fall" in world.health[-1].message
     # What has happened is not announced.
     observer.until(lambda: world.asks() == "go_on", again=lambda: plan_and_step(50.0 * side))
+
+
+def test_a_camera_that_is_too_slow_for_it_is_not_taken_for_late(processes, monitored, world, observer):
+    from std_msgs.msg import Float32
+
+    from world_model_ros.nodes.qos import LATCHED
+
+    latencies = observer.collect(Float32, "camera/latency", LATCHED)
+    node = processes.node("monitor_node", config=False, checkpoint=monitored)
+    observer.until(lambda: latencies and latencies[-1].data == 0.0)  # said at once
+    observer.until(world.latents.get_subscription_count)
+    rng, count = np.random.default_rng(2), len(latencies)
+    observer.until(lambda: len(latencies) > count + 3, again=lambda: world.step(rng.normal()))
+    assert {message.data for message in latencies} == {0.0}
+    assert "older than their stamps" not in node.log.read_text()
+
+
+@pytest.mark.parametrize(("rate", "steps"), [(20.0, 2), (4.0, 0), (0.0, 2)])
+def test_a_camera_that_becomes_slow_counts_as_up_to_date_again(checkpoint, rate, steps):
+    """Or no picture would be near the start of a model step any more, and the robot stood still for ever."""
+    from types import SimpleNamespace
+
+    from world_model_ros.model.checkpoint import load_checkpoint
+    from world_model_ros.monitoring.camera_latency import CameraLatency
+    from world_model_ros.nodes.monitor_node import MonitorNode
+
+    latency, said = CameraLatency(*load_checkpoint(checkpoint)), []
+    latency.steps = 2
+    node = SimpleNamespace(
+        values={"camera_latency": True},
+        latency=latency,
+        period=PERIOD,
+        timeline=SimpleNamespace(rate=rate, fast=rate > 10, take_latency=lambda ns: said.append(ns)),
+        publish_latency=lambda: None,
+        seconds_late=lambda: 0.0,
+        get_logger=lambda: SimpleNamespace(warning=lambda _: None),
+    )
+    MonitorNode.estimate_latency(node, np.zeros(64), None)
+    assert latency.steps == steps
+    assert said == ([] if steps else [0])

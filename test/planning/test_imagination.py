@@ -40,6 +40,7 @@ def step(index, gap=False, executed=0.0):
         due=index + 1,
         stamp=index,
         previous=None if gap else index - 1,
+        latency=0,
         latent=np.full(64, index, np.float32),
         executed=None if gap else block,
         known=True,

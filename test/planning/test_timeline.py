@@ -324,3 +324,17 @@ def test_what_was_sent_by_latency_is_known_only_where_all_of_it_is(timeline):
     assert timeline.executed_by_latency(steps[1]) is None  # of a later time nothing had been sent
     execute(timeline, T0 + 6 * PERIOD, range(6, 11))
     assert timeline.executed_by_latency(latent(timeline, T0 + 2 * LENGTH)) is not None
+
+
+@pytest.mark.parametrize("latency", [-1, LENGTH])
+def test_a_latency_is_a_part_of_a_model_step(timeline, latency):
+    with pytest.raises(ValueError, match="no part of a model step"):
+        timeline.take_latency(latency)
+    assert timeline.latency == 0
+
+
+def test_what_was_sent_since_an_old_frame_was_taken_counts_before_what_was_planned(timeline):
+    timeline.take_latency(2 * PERIOD)
+    timeline.buffer.put(T0 - 2 * PERIOD, np.full((10, 1), 7.0))
+    execute(timeline, T0 - 2 * PERIOD, [1, 2])
+    assert latent(timeline, T0).running.ravel().tolist() == [1, 2, 7, 7, 7]

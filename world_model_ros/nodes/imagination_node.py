@@ -21,7 +21,7 @@ from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
 from world_model_ros.nodes.messages import nanoseconds, pixels_of, set_stamp
 from world_model_ros.nodes.polling import Newest, polled_subscription
-from world_model_ros.nodes.qos import FRESH, RELIABLE
+from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE
 from world_model_ros.nodes.worker import Worker
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
@@ -67,6 +67,8 @@ class ImaginationNode(ManagedNode):
         self.spec = read_spec(self.folder)
         self.period = round(self.spec.period * 1e9)
         self.imagination = None
+        buffer = ActionBuffer(self.period, max(self.period, round(self.values["plan_timeout"] * 1e9)))
+        self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
         self.without = ""
         if not self.spec.model.decoder_width:
             self.without = (
@@ -81,6 +83,7 @@ class ImaginationNode(ManagedNode):
         self.subscribe(Image, "latent", self.on_latent, BEHIND)
         self.subscribe(JointTrajectory, "plan", self.on_plan, FRESH)
         self.subscribe(Float32, "surprise", self.on_surprise, FRESH)
+        self.subscribe(Float32, "camera/latency", self.on_latency, LATCHED, always=True)
         self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
         self.timer(LOOK, self.look, steady=True)
         self.goal: np.ndarray | None = None
@@ -89,8 +92,6 @@ class ImaginationNode(ManagedNode):
 
     def start(self) -> None:
         """Begin with an empty history; the goal stays."""
-        buffer = ActionBuffer(self.period, max(self.period, round(self.values["plan_timeout"] * 1e9)))
-        self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
         self.clear_history()
         self.worker = Worker(self.make, self.failed, "imagination")
 
@@ -160,6 +161,10 @@ class ImaginationNode(ManagedNode):
         latent = self.latent_of(message, "goal/latent", self.spec.model.latent_dim)
         if latent is not None:
             self.goal = latent
+
+    def on_latency(self, message: Float32) -> None:
+        """Allow for pictures that are older than their stamps, as the planner does."""
+        self.take_latency(message, self.timeline)
 
     def on_surprise(self, message: Float32) -> None:
         """Keep the surprise of the newest model step."""

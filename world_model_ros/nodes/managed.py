@@ -11,6 +11,7 @@ from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallba
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float32
 
 from world_model_ros.camera.images import Complaints, ImageRejectedError
 from world_model_ros.data.robot import read_robot
@@ -20,6 +21,7 @@ from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.messages import latent_array
 from world_model_ros.nodes.polling import NewestJoints, polled_subscription
 from world_model_ros.nodes.qos import JOINTS, Publications, describe_mismatch
+from world_model_ros.planning.timeline import Timeline
 from world_model_ros.safety.health import Health
 
 LEVELS = {
@@ -332,6 +334,19 @@ class ManagedNode(LifecycleNode):
             return None
         self.accept(topic)
         return latent
+
+    def take_latency(self, message: Float32, timeline: Timeline) -> None:
+        """Take the camera's latency, which monitor_node estimates, in whole control steps."""
+        seconds = message.data
+        steps = round(1e9 * seconds / timeline.period) if np.isfinite(seconds) else -1
+        try:
+            timeline.take_latency(steps * timeline.period)
+        except ValueError:
+            self.reject(
+                "camera/latency", f"{seconds:g} s is no part of a model step of {1e-9 * timeline.length:g} s"
+            )
+        else:
+            self.accept("camera/latency")
 
     # Transitions.
 

@@ -82,7 +82,9 @@ def plan_message(
     if spec.action.kind == "joint_velocity":
         if joints is None:
             raise NoPlanError(f"its positions cannot be integrated: {joints_problem or 'no joint_states'}")
-        positions = integrate(joints, [*step.running, *actions], spec.period)[len(step.running) :]
+        # From where the joints are now: what the frame does not show yet has been done.
+        running = step.running[round(1e-9 * step.latency / spec.period) :]
+        positions = integrate(joints, [*running, *actions], spec.period)[len(running) :]
     message = JointTrajectory(joint_names=list(spec.action.names))
     set_stamp(message.header.stamp, step.due)
     message.header.frame_id = spec.action.frame

@@ -83,6 +83,7 @@ class MonitorNode(ManagedNode):
         self.timeline = Timeline(self.period, self.spec.block, self.spec.action.dim, buffer)
         self.prediction.reset()
         self.latency.reset()
+        self.publish_latency()  # the planner's begins with ours
         self.errors, self.norms, self.planning = Percentiles(), Percentiles(), Percentiles()
         self.rates = {name: Rate() for name in ("latent", "plan", "executed")}
         self.seen: dict[int, float] = {}  # start of a model step -> when its latent came, in real time
@@ -97,7 +98,7 @@ class MonitorNode(ManagedNode):
 
     def tear_down(self) -> None:
         """Free the model."""
-        self.prediction = None
+        self.prediction = self.latency = None
 
     def on_latent(self, message: Image) -> None:
         """Compare a latent with the predicted one, if it starts a model step."""
@@ -131,22 +132,28 @@ class MonitorNode(ManagedNode):
             self.estimate_latency(step.latent, sent)
 
     def estimate_latency(self, latent: np.ndarray, sent: list[np.ndarray] | None) -> None:
-        """Publish how much older the pictures are than their stamps, where something has told it.
+        """Publish how much older the pictures are than their stamps.
 
-        Where frames come too seldom for that, a model step would have none once they count as older.
+        Where frames come too seldom, a model step would have none if they counted as older.
         """
-        if not (self.values["camera_latency"] and self.timeline.fast):
-            self.latency.forget()
+        if not self.values["camera_latency"]:
             return
-        before, now = self.latency.steps, self.latency.step(latent, sent)
-        if now != before:
-            self.timeline.take_latency(now * self.period)
+        before = self.latency.steps
+        if self.timeline.fast:
+            self.latency.step(latent, sent)
+        elif self.timeline.rate:
+            self.latency.reset()
+        self.publish_latency()
+        if self.latency.steps != before:
+            self.timeline.take_latency(self.latency.steps * self.period)
             self.get_logger().warning(
                 f"the camera's pictures are {self.seconds_late():.2f} s older than their stamps say, by what "
                 f"is seen of the robot's moves; it was {1e-9 * before * self.period:.2f}. Plans allow for it"
             )
-        if self.latency.known:
-            self.latencies.publish(Float32(data=self.seconds_late()))
+
+    def publish_latency(self) -> None:
+        """Publish the estimated latency of the camera."""
+        self.latencies.publish(Float32(data=self.seconds_late()))
 
     def seconds_late(self) -> float:
         """Return the estimated latency of the camera, in seconds."""

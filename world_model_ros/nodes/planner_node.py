@@ -98,7 +98,7 @@ class PlannerNode(ManagedNode):
         # be lost, as the nearest one counts.
         self.subscribe(JointState, "command/executed", self.on_executed, HISTORY)
         self.subscribe(Image, "latent", self.on_latent, HISTORY)
-        self.subscribe(Float32, "camera/latency", self.on_latency, LATCHED)
+        self.subscribe(Float32, "camera/latency", self.on_latency, LATCHED, always=True)
         self.subscribe_command(Image, "goal/latent", self.on_goal, newest=True)
         if names:  # a plan of joint velocities has positions
             self.joint_states = self.newest_joints("joint_states")
@@ -165,14 +165,8 @@ class PlannerNode(ManagedNode):
 
     def on_latency(self, message: Float32) -> None:
         """Allow for pictures that are older than their stamps say, as monitor_node has found."""
-        latency = message.data
-        if not 0 <= 1e9 * latency < self.timeline.length:
-            shortest = self.spec.block * self.spec.period
-            self.reject("camera/latency", f"{latency:g} s are not between 0 and a model step, {shortest:g} s")
-            return
         with self.lock:
-            self.timeline.take_latency(round(1e9 * latency / self.period) * self.period)
-        self.accept("camera/latency")
+            self.take_latency(message, self.timeline)
 
     def submit(self, step: ModelStep | None) -> None:
         """Hand a model step to the worker, with the lock held."""

@@ -280,10 +280,15 @@ class SimNode(Node):
             self.new_goal(loop)
 
     def show(self, loop: ExecutorLoop, frame: Frame, until: int) -> None:
-        """Publish a frame, the next one being taken at ``until``, and wait until it was perceived."""
-        for shown in self.faults.frames(frame, until):
+        """Publish a frame, the next one being taken at ``until``, and wait until it was perceived.
+
+        Under a fault another frame may leave the camera, or none.
+        """
+        frames = self.faults.frames(frame, until)
+        for shown in frames:
             self.images.publish(self.image(shown))
-        self.wait(loop, self.latents, frame.stamp)
+        if frames:
+            self.wait(loop, self.latents, min(frame.stamp, frames[-1].stamp))
 
     @staticmethod
     def frame(stamp: int, pixels: np.ndarray) -> Frame:

@@ -73,7 +73,12 @@ class Timeline:
         self.buffer.clear()
 
     def take_latency(self, latency: int) -> None:
-        """Take frames, the last ones too, to be ``latency`` ns older than their stamps."""
+        """Take frames, the last ones too, to be ``latency`` ns older than their stamps.
+
+        Raises ValueError where that is not a part of a model step.
+        """
+        if not 0 <= latency < self.length:
+            raise ValueError(f"{latency / SECOND:g} s is no part of a model step")
         earlier, self.latency = latency - self.latency, latency
         if earlier and self.newest is not None:
             self.newest -= earlier
@@ -137,7 +142,8 @@ class Timeline:
         executed, known = None, False
         if step.previous is not None:
             executed, known = self._executed_block(step.previous, step.stamp)
-        return replace(step, executed=executed, known=known, running=self._block(step.stamp, step.due)[0])
+        running, _ = self._block(step.stamp, step.due, step.stamp + step.latency)
+        return replace(step, executed=executed, known=known, running=running)
 
     def executed_by_latency(self, step: ModelStep) -> list[np.ndarray] | None:
         """Return what was sent in the model step before the frame of ``step``, (block, dim) for each latency.
