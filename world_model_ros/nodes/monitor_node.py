@@ -107,6 +107,7 @@ class MonitorNode(ManagedNode):
             return
         self.heard("latent")
         self.take(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
+        self.watch_rate()
 
     def take(self, step: ModelStep | None) -> None:
         """Judge a model step once the actions up to its frame are known, or cannot become known any more."""
@@ -132,17 +133,21 @@ class MonitorNode(ManagedNode):
             self.estimate_latency(step.latent, sent)
 
     def estimate_latency(self, latent: np.ndarray, sent: list[np.ndarray] | None) -> None:
-        """Publish how much older the pictures are than their stamps.
-
-        Where frames come too seldom, a model step would have none if they counted as older.
-        """
-        if not self.values["camera_latency"]:
-            return
-        before = self.latency.steps
-        if self.timeline.fast:
+        """Compare what is seen with what was sent, for each latency that the camera may have."""
+        if self.values["camera_latency"] and self.timeline.fast:
+            before = self.latency.steps
             self.latency.step(latent, sent)
-        elif self.timeline.rate:
+            self.take_estimate(before)
+
+    def watch_rate(self) -> None:
+        """Take a camera that has become slow for up to date: else no frame was near the start of a step."""
+        if self.latency.steps and self.timeline.rate and not self.timeline.fast:
+            before = self.latency.steps
             self.latency.reset()
+            self.take_estimate(before)
+
+    def take_estimate(self, before: int) -> None:
+        """Publish the estimated latency, and use it where it is another one than ``before``."""
         self.publish_latency()
         if self.latency.steps != before:
             self.timeline.take_latency(self.latency.steps * self.period)
