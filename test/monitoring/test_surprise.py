@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from world_model_ros.data.normalisation import normalise
+from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.config import ActionSpec, CheckpointSpec, ImageSpec, ModelConfig
 from world_model_ros.monitoring.surprise import OneStepPrediction
 
@@ -70,3 +72,30 @@ def test_a_real_model_expects_its_own_prediction():
     with torch.inference_mode():
         predicted = model.predict(torch.stack(latents)[None], torch.zeros(1, SPEC.history, 10))[0, -1]
     assert prediction.step(predicted.numpy(), np.tile(ACTION.mean, (5, 1))) == pytest.approx(0, abs=1e-6)
+
+
+def test_blocks_that_turn_out_otherwise_are_corrected_from_the_newest_on(checkpoint):
+    model, spec = load_checkpoint(checkpoint)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.predictor.parameters():
+            weight.normal_(0, 0.1)  # an untrained one ignores the actions
+    rng = np.random.default_rng(3)
+    latents = rng.normal(size=(spec.history + 1, spec.model.latent_dim)).astype(np.float32)
+    wrong, right = rng.uniform(-0.1, 0.1, (2, spec.history, spec.block, spec.action.dim))
+
+    def surprise_of(blocks, corrected=()):
+        prediction = OneStepPrediction(model, spec)
+        prediction.step(latents[0], None)
+        for latent, block in zip(latents[1:-1], blocks[:-1], strict=True):
+            prediction.step(latent, block)
+        scores = [normalise(block.reshape(-1).astype(np.float32), spec.action) for block in corrected]
+        prediction.correct([torch.from_numpy(score) for score in scores])
+        return prediction.step(latents[-1], blocks[-1])
+
+    mixed = [*wrong[:-1], right[-1]]
+    assert surprise_of(mixed) != surprise_of(right)
+    assert surprise_of(mixed, right[:-1]) == surprise_of(right)
+    assert surprise_of(mixed, [wrong[0], *right[:-1]]) == surprise_of(
+        right
+    )  # of more than are known, the newest

@@ -160,7 +160,10 @@ def test_pictures_that_are_older_than_their_stamps_are_noticed_and_allowed_for(p
     assert "pictures are 0.10 s older than their stamps say" in loop.messages("monitor_node")
     loop.get_moving()
     assert ask.set_parameter("sim_node", "faults", "")[0].successful
+    # Pictures that are suddenly newer surprise for a moment, more often beside busy processes.
     loop.observer.until(lambda: latency("monitor_node") == latency("planner_node") == 0.0)
+    if "FAULT" in loop.status[-1].data:
+        assert ask.trigger("command/reset").success
     loop.get_moving()
 
 

@@ -49,6 +49,11 @@ class CameraLatency:
         self._latents: list[torch.Tensor] = []
         self._blocks: list[torch.Tensor] = []
 
+    @property
+    def past(self) -> list[torch.Tensor]:
+        """The blocks (block * dim,) before the last one, z-scored, as they are by the estimate."""
+        return [blocks[self.steps] for blocks in self._blocks[:-1]]
+
     @torch.inference_mode()
     def step(self, latent: np.ndarray, blocks: Sequence[np.ndarray] | None) -> int:
         """Take one more latent (D,), and return the estimate in control steps.

@@ -38,6 +38,11 @@ class OneStepPrediction:
         """The latents (D,) that are known, oldest first, and the z-scored blocks done between them."""
         return self._latents, self._blocks[len(self._blocks) - len(self._latents) + 1 :]
 
+    def correct(self, blocks: list[Tensor]) -> None:
+        """Replace the last blocks that are known by these (block * dim,), z-scored, the newest last."""
+        count = min(len(blocks), len(self._blocks))
+        self._blocks = [*self._blocks[: len(self._blocks) - count], *blocks[len(blocks) - count :]]
+
     @torch.inference_mode()
     def step(self, latent: np.ndarray, executed: np.ndarray | None) -> float | None:
         """Return the surprise of this latent (D,); None without a full history.

@@ -1,6 +1,7 @@
 """monitor_node: detects anomalies from surprise and latent norm, and measures rates and latencies."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -129,15 +130,23 @@ class MonitorNode(ManagedNode):
             if not ready and len(self.waiting) <= WAITING:
                 return
             self.waiting.pop(0)
-            self.judge(step)
-            self.estimate_latency(step.latent, sent)
+            self.judge(self.estimate_latency(step, sent))
 
-    def estimate_latency(self, latent: np.ndarray, sent: list[np.ndarray] | None) -> None:
-        """Compare what is seen with what was sent, for each latency that the camera may have."""
-        if self.values["camera_latency"] and self.timeline.fast:
-            before = self.latency.steps
-            self.latency.step(latent, sent)
-            self.take_estimate(before)
+    def estimate_latency(self, step: ModelStep, sent: list[np.ndarray] | None) -> ModelStep:
+        """Compare what is seen with what was sent, for each latency that the camera may have.
+
+        Return the step with what was sent before its frame. Where the estimate has changed, what was sent
+        before is corrected too: what only looks late is no surprise.
+        """
+        if not (self.values["camera_latency"] and self.timeline.fast):
+            return step
+        before = self.latency.steps
+        if self.latency.step(step.latent, sent) == before:
+            self.publish_latency()
+            return step
+        self.take_estimate(before)
+        self.prediction.correct(self.latency.past)
+        return replace(step, executed=sent[self.latency.steps], known=True)
 
     def watch_rate(self) -> None:
         """Take a camera that has become slow for up to date: else no frame was near the start of a step."""
