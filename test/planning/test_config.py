@@ -82,7 +82,8 @@ def test_bf16_is_for_an_ensemble_on_a_processor_that_multiplies_in_it():
     ):
         assert config.resolved(*heads, members=members, bf16=bf16).precision == "fp32"
     assert PlannerConfig(precision="fp32").resolved(*heads, members=1, bf16=True).precision == "fp32"
-    assert PlannerConfig(precision="bf16").resolved(*heads).precision == "bf16"
+    for precision in ("bf16", "fp16"):
+        assert PlannerConfig(precision=precision).resolved(*heads).precision == precision
 
 
 def test_an_ensemble_that_is_used_gets_more_samples():

@@ -48,6 +48,8 @@ def _write_episodes(path, episodes=32, frames=12, states=True, seed=0):
 
 
 def _command(data, folder, **options):
+    """Return the words of a training, on the CPU unless asked otherwise: there it is the same bit for bit."""
+    options = {"device": "cpu", **options}
     heads = {"temporal-steps": 20, "inverse-steps": 20}
     options = {"steps": 12, "batch": 16, "projections": 32, "threads": 1, **heads, **options}
     words = ["train", "--data", str(data), "--out", str(folder / "out"), "--run", str(folder / "run")]

@@ -104,10 +104,11 @@ def _model(arguments: argparse.Namespace) -> tuple[LeWorldModel, CheckpointSpec]
 def _line(name: str, part: dict) -> str:
     line = f"{name:<10} p50 {part['p50_ms']:8.2f} ms   p95 {part['p95_ms']:8.2f}   p99 {part['p99_ms']:8.2f}"
     if name == "rollout":
+        low = part["low"]
         line += (
             f"   {part['speedup']:.2f}x the plain one,"
             f" costs within {part['max_relative_cost_difference']:.0e};"
-            f" bf16 {part['bf16_speedup']:.2f}x, rank correlation {part['bf16_rank_correlation']:.4f}"
+            f" {low} {part[f'{low}_speedup']:.2f}x, rank correlation {part[f'{low}_rank_correlation']:.4f}"
         )
     if name == "peer":
         line += (

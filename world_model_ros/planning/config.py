@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SOLVERS = ("auto", "cem", "icem", "mppi", "gradient")
 OBJECTIVES = ("auto", "squared", "temporal", "object")
 PROPOSALS = ("auto", "none", "inverse_dynamics")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 # The squared distance is flat far from the goal, so some first candidates must come near it: a large spread
 # and a high correlation make such candidates. The temporal distance has a slope far from the goal, too, but
 # is used for pushing, and motion with contact is harder to search than free motion.
@@ -212,7 +212,7 @@ class PlannerConfig:
     )
     precision: str = _choice(
         "Number format of the predictions; auto: bf16 where a second predictor judges plans too and the "
-        "processor multiplies in bf16, else fp32.",
+        "processor multiplies in bf16, else fp32. fp16: fused kernels on a GPU.",
         PRECISIONS,
         "auto",
     )

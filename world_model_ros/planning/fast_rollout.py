@@ -10,27 +10,48 @@ Shapes: B problems, S candidates or 1 where they share the past, F fresh tokens 
 predictor's width, A one action block.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from world_model_ros.errors import UserError
 from world_model_ros.model.lewm import LeWorldModel
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+if TYPE_CHECKING:
+    from world_model_ros.planning.fused_rollout import FusedRollout
+
+_log = logging.getLogger(__name__)
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Block = tuple[Tensor, Tensor]  # keys and values of consecutive tokens, (T, B, S, heads, head dim)
 _PACKED = ("_linear_pointwise", "_reorder_linear_weight")  # oneDNN's, which torch.compile uses too
 
 
-def for_planning(model: LeWorldModel, precision: str = "fp32") -> "FastRollout":
+def for_planning(model: LeWorldModel, precision: str = "fp32") -> Union["FastRollout", "FusedRollout"]:
     """Return what rolls out as ``model`` does, with a copy of its weights laid out for that.
 
-    bfloat16 takes half the bytes, and half the time where the chip can multiply in it. Latents come in and
-    go out as float32, because the distances that a plan is judged by are small differences.
+    bfloat16 takes half the bytes, and half the time where the chip can multiply in it; float16 is for GPUs
+    and uses fused kernels where these can be had, see fused_rollout.py. Latents come in and go out as
+    float32, because the distances that a plan is judged by are small differences. UserError for float16 on a
+    CPU.
     """
     with torch.inference_mode(False), torch.no_grad():
-        return FastRollout(model, PRECISIONS[precision], packed=True)
+        if precision != "fp16":
+            return FastRollout(model, PRECISIONS[precision], packed=True)
+        if next(model.parameters()).device.type != "cuda":
+            raise UserError("precision fp16 is for GPUs: choose fp32 or bf16, or device cuda.")
+        try:
+            from world_model_ros.planning.fused_rollout import FusedRollout
+
+            return FusedRollout(model)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # compilers and drivers each fail in their own way
+            _log.warning("the fused kernels for GPUs cannot be used, planning is slower without: %s", error)
+            return FastRollout(model, PRECISIONS[precision])
 
 
 class FastRollout:
@@ -50,7 +71,7 @@ class FastRollout:
         transformer = model.predictor.transformer
         self.history, self.dtype = model.config.history, dtype
         self.actions = chain(
-            dense(_pointwise(model.action_encoder.patch_embed), model.action_encoder.embed[0]),
+            dense(pointwise(model.action_encoder.patch_embed), model.action_encoder.embed[0]),
             F.silu,
             dense(model.action_encoder.embed[2], transformer.cond_proj),
             F.silu,
@@ -198,7 +219,7 @@ def _linear(weight: Tensor) -> nn.Linear:
     return layer
 
 
-def _pointwise(convolution: nn.Conv1d) -> nn.Linear:
+def pointwise(convolution: nn.Conv1d) -> nn.Linear:
     """Return a convolution of kernel 1 as the linear layer that it is."""
     layer = _linear(convolution.weight.squeeze(-1))
     layer.bias = convolution.bias

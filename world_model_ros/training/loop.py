@@ -6,11 +6,13 @@ generator's state.
 """
 
 import contextlib
+import functools
 import json
 import math
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -180,6 +182,9 @@ class TrainingRun:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        self._ahead = self._coming = None  # the thread that fetches the next batch, and that batch
+        if self.device.type == "cuda":
+            self._ahead, self._beside = ThreadPoolExecutor(1), torch.cuda.Stream(self.device)
         self.step = 0
         self.seconds = 0.0  # spent training, over all interruptions
         self.schedule = [[0, settings.steps]]  # from which step on, for how many steps in all
@@ -294,8 +299,7 @@ class TrainingRun:
     def _train_step(self, clips: Clips, image: ImageSpec, stop: threading.Event) -> tuple[LossTerms, bool]:
         """Take a step; return its losses, and whether this or another rank was asked to stop (``stop``)."""
         settings, ranks = self.settings, self.ranks
-        indices = batch_indices(self.step, len(clips), settings.batch, settings.seed)
-        pixels, blocks = clips.batch(ranks.part(indices))
+        pixels, blocks = self._batch(clips)
         # another seed for every step; ranks share the directions, but not disturbances and dropout
         seed = (settings.seed + 1) * 1_000_003 + self.step
         generator = torch.Generator().manual_seed(seed)
@@ -303,7 +307,6 @@ class TrainingRun:
         if ranks.rank:
             generator.manual_seed(seed + ranks.rank * _APART)
         torch.manual_seed(generator.initial_seed())
-        pixels, blocks = torch.from_numpy(pixels), torch.from_numpy(blocks).to(self.device)
         if settings.augment:
             pixels = augment(pixels, settings.augment, generator)
         for group in self.optimiser.param_groups:
@@ -311,7 +314,7 @@ class TrainingRun:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bf16):
             losses = training_loss(
                 self.model,
-                normalise_pixels(pixels.to(self.device), image),
+                normalise_pixels(pixels, image),
                 blocks,
                 directions.to(self.device),
                 settings.sigreg,
@@ -334,6 +337,33 @@ class TrainingRun:
         self.step += 1
         return losses._replace(prediction=prediction), bool(stopping)
 
+    def _batch(self, clips: Clips) -> tuple[Tensor, Tensor]:
+        """Return this step's pixels uint8 (B, T, H, W, 3) and blocks (B, T, A), on the device.
+
+        On CUDA a thread fetches those of the next step meanwhile.
+        """
+        if self._ahead is None:
+            return self._fetch(clips, self.step)
+        if self._coming is None:
+            self._coming = self._ahead.submit(self._fetch, clips, self.step)
+        pixels, blocks = self._coming.result()
+        self._coming = None
+        if self.step + 1 < self.settings.steps:
+            self._coming = self._ahead.submit(self._fetch, clips, self.step + 1)
+        for values in (pixels, blocks):
+            values.record_stream(torch.cuda.current_stream(self.device))
+        return pixels, blocks
+
+    def _fetch(self, clips: Clips, step: int) -> tuple[Tensor, Tensor]:
+        indices = batch_indices(step, len(clips), self.settings.batch, self.settings.seed)
+        pixels, blocks = map(torch.from_numpy, clips.batch(self.ranks.part(indices)))
+        if self._ahead is None:
+            return pixels.to(self.device), blocks.to(self.device)
+        with torch.cuda.stream(self._beside):  # while the step before is computed
+            pixels, blocks = pixels.to(self.device), blocks.to(self.device)
+            self._beside.synchronize()
+        return pixels, blocks
+
     def _report(self, window: list, losses: LossTerms) -> dict[str, float]:
         prediction, regulariser = (float(torch.stack(column).mean()) for column in zip(*window, strict=True))
         metrics = {"prediction": prediction, "sigreg": regulariser, **latent_metrics(losses.latents)}
@@ -354,8 +384,12 @@ def batch_indices(step: int, clips: int, batch: int, seed: int) -> np.ndarray:
     """Return which clips step ``step`` sees: every epoch is one seeded permutation of all of them."""
     batch = min(batch, clips)
     epoch, position = divmod(step, clips // batch)
-    order = np.random.default_rng([seed, epoch]).permutation(clips)
-    return order[position * batch : (position + 1) * batch]
+    return _order(clips, seed, epoch)[position * batch : (position + 1) * batch]
+
+
+@functools.lru_cache(maxsize=1)  # drawn anew it would take 9 ms of each step with 300,000 clips
+def _order(clips: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(clips)
 
 
 @contextlib.contextmanager
