@@ -158,7 +158,8 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_only_nodes_need_ros():
     done = run_python(
         "import pkgutil, importlib, importlib.util, sys, world_model_ros as w\n"
-        "optional = () if importlib.util.find_spec('gymnasium') else ('gym_env',)\n"
+        "needs = {'gym_env': 'gymnasium', 'fused_rollout': 'triton'}\n"
+        "optional = [m for m, other in needs.items() if not importlib.util.find_spec(other)]\n"
         f"for name in {ROS!r}: sys.modules[name] = None\n"
         "for m in pkgutil.walk_packages(w.__path__, 'world_model_ros.'):\n"
         "    node = m.name.startswith('world_model_ros.nodes.')\n"
