@@ -189,6 +189,12 @@ class PlannerConfig:
     ensemble: int = _number(
         "Further predictors of the checkpoint that judge the cheapest candidates, at most.", 0, 16, default=16
     )
+    landmarks: int = _number(
+        "1: aim at the checkpoint's landmarks on the way to a far goal, where it has some. 0: at the goal only.",
+        0,
+        1,
+        default=1,
+    )
     # It changes near the goal, where the temporal distance is coarse, and is nearly constant elsewhere.
     squared_distance_weight: float | None = _number(
         "Largest cost that the squared latent distance adds to the objective, in units of the objective.",
