@@ -17,7 +17,7 @@ EDGE = 5.0  # model steps, that an edge is long at most, as the head estimates i
 _CHUNK = 512
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def choose_landmarks(
     head: TemporalDistance, latents: Tensor, lengths: np.ndarray, count: int, seed: int = 0
 ) -> Landmarks:
