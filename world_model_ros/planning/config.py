@@ -190,8 +190,8 @@ class PlannerConfig:
         "Further predictors of the checkpoint that judge the cheapest candidates, at most.", 0, 16, default=16
     )
     landmarks: int = _number(
-        "1: aim at the checkpoint's landmarks, where it has some, on the way to a far goal. 0: aim at the goal "
-        "only.",
+        "1: aim at the checkpoint's landmarks, where it has some, on the way to a far goal. 0: aim at the "
+        "goal only.",
         0,
         1,
         default=1,

@@ -1,10 +1,10 @@
 """What the planner aims at on the way to a goal that is farther away than it can plan.
 
-Behind walls or other things in the way, the estimated number of steps to a far goal is flat or misleading, and
-no plan of a few model steps makes it smaller. A checkpoint can hold landmarks: recorded latents, and which of
-them the robot has moved between (training/landmarks.py). The shortest way over them leads to the goal, and the
-planner aims at one landmark after another (as in search on the replay buffer, Eysenbach et al. 2019,
-arXiv 1906.05253).
+Where something is in the way, the estimated number of steps to a far goal is flat or misleading, and no plan
+of a few model steps makes it smaller. A checkpoint can hold landmarks: recorded latents, and which of them the
+robot has moved between (training/landmarks.py). The shortest way over them leads to the goal, and the planner
+aims at one landmark after another (as search on the replay buffer does, Eysenbach et al. 2019, arXiv
+1906.05253).
 
 Shapes: N landmarks, D latent. Distances are in model steps, as the temporal-distance head estimates them.
 """
@@ -50,8 +50,8 @@ class Waypoints:
 def shortest_ways(edges: Tensor, last: Tensor) -> Tensor:
     """Return the length (N,) of the shortest way from every landmark to the goal; infinite where none is.
 
-    edges (N, N) are the lengths from row to column, 0 for no edge; last (N,) those from each landmark straight
-    to the goal, infinite for none. By Bellman and Ford: each round allows ways of one edge more.
+    edges (N, N) are the lengths from row to column, 0 for no edge; last (N,) those from each landmark
+    straight to the goal, infinite for none. By Bellman and Ford: each round allows ways of one edge more.
     """
     lengths = torch.where(edges > 0, edges, torch.inf)
     ways = last

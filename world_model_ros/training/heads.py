@@ -163,8 +163,8 @@ def add_heads(
     """Give ``model`` its heads, rounded as they are stored; return the spec with them and held-out metrics.
 
     ``steps`` has the steps of the "temporal", "inverse", "object" and "risk" head, of the "ensemble" and of
-    the "decoder", 0 for no such head, and the number of "landmarks"; those that are there are chosen anew for
-    a new temporal head. ``risk`` is the event of the risk head. ``file`` is where ``clips`` and
+    the "decoder", 0 for no such head, and the number of "landmarks"; those that are there are chosen anew
+    for a new temporal head. ``risk`` is the event of the risk head. ``file`` is where ``clips`` and
     ``held_out`` are from. Raises UserError where it lacks what a head needs: proprio for the object distance,
     states for the risk.
     """

@@ -23,11 +23,12 @@ def choose_landmarks(
 ) -> Landmarks:
     """Return ``count`` of latents (M, D), one model step apart, of episodes, and the edges between them.
 
-    lengths (E,) are the episodes' numbers of frames, one after the other. The landmarks are spread by farthest
-    point sampling in the head's distance. Each latent belongs to the landmark that is nearest; there is an edge
-    between two landmarks where an episode goes from one's latents to the other's in a model step, and the head
-    estimates at most ``EDGE`` model steps there and back: a recorded step alone may start or end far from its
-    landmark, and the head alone may take two sides of a wall for near. Of fewer latents all are landmarks.
+    lengths (E,) are the episodes' numbers of frames, one after the other. The landmarks are spread by
+    farthest point sampling in the head's distance. Each latent belongs to the landmark that is nearest;
+    there is an edge from one landmark to another where an episode goes from the one's latents to the other's
+    in a model step, and the head estimates at most ``EDGE`` model steps there and back: a recorded step alone
+    may start or end far from its landmark, and the head alone may take two sides of a wall for near. Of fewer
+    latents all are landmarks.
     """
     count = min(count, len(latents))
     generator = torch.Generator().manual_seed(seed)
@@ -65,7 +66,10 @@ def apart(head: TemporalDistance, some: Tensor, others: Tensor) -> Tensor:
 
 
 def spread(head: TemporalDistance, pool: Tensor, count: int) -> Tensor:
-    """Return the rows (count,) of ``pool`` (M, D) that are each farthest from those before (Gonzalez 1985)."""
+    """Return the rows (count,) of ``pool`` (M, D) that are each farthest from those before.
+
+    Farthest-point sampling (Gonzalez 1985).
+    """
     rows, nearest = [0], torch.full((len(pool),), torch.inf)
     for _ in counted("landmarks", count - 1):
         to_last = torch.cat([apart(head, part, pool[rows[-1:]])[:, 0] for part in pool.split(_CHUNK)])
