@@ -1,10 +1,10 @@
 """What the planner aims at on the way to a goal that is farther away than it can plan.
 
 Where something is in the way, the estimated number of steps to a far goal is flat or misleading, and no plan
-of a few model steps makes it smaller. A checkpoint can hold landmarks: recorded latents, and which of them the
-robot has moved between (training/landmarks.py). The shortest way over them leads to the goal, and the planner
-aims at one landmark after another (as search on the replay buffer does, Eysenbach et al. 2019, arXiv
-1906.05253).
+of a few model steps makes it smaller. A checkpoint can hold landmarks: recorded latents, and which of them
+the robot has moved between (training/landmarks.py). The shortest way over them leads to the goal, and the
+planner aims at one landmark after another (as search on the replay buffer does, Eysenbach et al. 2019,
+arXiv 1906.05253).
 
 Shapes: N landmarks, D latent. Distances are in model steps, as the temporal-distance head estimates them.
 """
