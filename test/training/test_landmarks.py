@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from world_model_ros.cli import main
 from world_model_ros.model.checkpoint import load_checkpoint
 from world_model_ros.model.heads import Landmarks
-from world_model_ros.training.landmarks import EDGE, choose_landmarks, landmark_metrics, spread
+from world_model_ros.training.landmarks import choose_landmarks, landmark_metrics, spread
 
 
 def steps_apart(starts, goals):
@@ -20,12 +20,12 @@ def steps_apart(starts, goals):
 
 
 def walks(episodes, length=12, seed=0):
-    """Return latents (N, 2) of walks on both sides of a wall between x = 0.35 and 0.65, and their lengths."""
+    """Return latents (N, 2) of walks on both sides of a wall from x = 0.44 to 0.56, and their lengths."""
     rng = np.random.default_rng(seed)
     latents = []
     for episode in range(episodes):
-        low = np.array([0.65 * (episode % 2), 0.0])
-        high = low + (0.35, 1.0)
+        low = np.array([0.56 * (episode % 2), 0.0])
+        high = low + (0.44, 1.0)
         place = rng.uniform(low, high)
         for _ in range(length):
             latents.append(place)
@@ -49,12 +49,13 @@ def test_farthest_points_on_a_line():
 
 def test_edges_are_where_episodes_lead_and_not_through_the_wall():
     latents, lengths = walks(400)
-    found = choose_landmarks(steps_apart, latents, lengths, 60)
+    found = choose_landmarks(steps_apart, latents, lengths, 150)
     a, b = (found.edges > 0).nonzero().T
     right = found.latents[:, 0] > 0.5
     assert (right[a] == right[b]).all()
-    assert steps_apart(found.latents[right][:, None], found.latents[~right]).amin() < EDGE
-    assert len(a) > 3 * 60
+    longest = found.edges.max()
+    assert steps_apart(found.latents[right][:, None], found.latents[~right]).amin() < longest
+    assert len(a) > 3 * 150
     assert torch.allclose(found.edges[a, b], steps_apart(found.latents[a], found.latents[b]))
     assert (found.edges.diagonal() == 0).all()
 
@@ -67,11 +68,13 @@ def test_no_edge_leads_from_the_end_of_an_episode_to_the_next_one():
 
 
 def test_a_recorded_step_is_no_edge_where_the_head_is_not_sure():
-    latents = torch.tensor([[0.0, 0.0], [0.1, 0.0], [0.9, 0.0]])
+    latents = torch.tensor([[x, 0.0] for x in (0.0, 0.1, 0.2, 0.3, 0.4, 2.0)])
     one_way = lambda a, b: steps_apart(a, b) + 9.0 * ((a - b)[..., 0] > 0.05)  # noqa: E731
-    lengths = np.array([3])
-    assert (choose_landmarks(steps_apart, latents, lengths, 3).edges > 0).sum() == 1  # 0.8 m are too far
-    assert (choose_landmarks(one_way, latents, lengths, 3).edges > 0).sum() == 0  # no way back
+    lengths = np.array([6])
+    assert (
+        choose_landmarks(steps_apart, latents, lengths, 6).edges > 0
+    ).sum() == 4  # the last step is too long
+    assert (choose_landmarks(one_way, latents, lengths, 6).edges > 0).sum() == 0  # no way back
 
 
 def test_equal_seeds_give_equal_landmarks_and_leave_torchs_generator_alone():

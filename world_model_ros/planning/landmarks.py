@@ -14,7 +14,9 @@ from torch import Tensor
 
 from world_model_ros.model.heads import Landmarks, TemporalDistance
 
-REACH = 5.0  # model steps, up to which a distance of the head is relied on
+REACH = 1.4  # times the longest edge, up to which a distance of the head is relied on
+# As a share of that: nearer landmarks are passed over, or the robot would stand still at one that is reached.
+NEAR = 0.75
 
 
 class Waypoints:
@@ -22,29 +24,34 @@ class Waypoints:
 
     def __init__(self, landmarks: Landmarks, head: TemporalDistance):
         self.landmarks, self.head = landmarks, head
+        self.reach = REACH * float(landmarks.edges.max())
         self.set_goal(None)
 
     @torch.inference_mode()
     def set_goal(self, goal: Tensor | None) -> None:
         """Take the goal's latent (D,), and compute the way to it from every landmark."""
-        self.goal, self.ways = goal, None
+        self.goal, self.ways, self.aimed = goal, None, None
         if goal is None:
             return
         last = self.head(self.landmarks.latents, goal)
-        self.ways = shortest_ways(self.landmarks.edges, torch.where(last <= REACH, last, torch.inf))
+        self.ways = shortest_ways(self.landmarks.edges, torch.where(last <= self.reach, last, torch.inf))
 
     @torch.inference_mode()
     def target(self, latent: Tensor) -> Tensor:
         """Return the latent (D,) to aim at from ``latent`` (D,).
 
-        It is the goal where that is within reach, or where no landmark within reach has a way to it.
+        It is the goal where that is within reach, or where no landmark within reach has a way to it. A
+        landmark stays the target until it is near: a plan that goes on is quicker to find than a new one.
         """
-        if float(self.head(latent, self.goal)) <= REACH:
+        if float(self.head(latent, self.goal)) <= self.reach:
             return self.goal
         first = self.head(latent, self.landmarks.latents)
-        lengths = torch.where(first <= REACH, first + self.ways, torch.inf)
-        best = lengths.argmin()
-        return self.landmarks.latents[best] if lengths[best].isfinite() else self.goal
+        ahead = (first >= NEAR * self.reach) & (first <= self.reach)
+        lengths = torch.where(ahead, first + self.ways, torch.inf)
+        if self.aimed is None or not lengths[self.aimed].isfinite():
+            best = int(lengths.argmin())
+            self.aimed = best if lengths[best].isfinite() else None
+        return self.goal if self.aimed is None else self.landmarks.latents[self.aimed]
 
 
 def shortest_ways(edges: Tensor, last: Tensor) -> Tensor:

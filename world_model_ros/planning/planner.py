@@ -197,6 +197,7 @@ class RecedingHorizonPlanner:
         self.history = History(self.spec.history)
         self.arrival.reset()
         self.impasse.reset()
+        self._take_goal(self._goal)
         self._clear_plan()
 
     def _clear_plan(self) -> None:

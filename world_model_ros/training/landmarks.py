@@ -13,7 +13,9 @@ from world_model_ros.model.heads import Landmarks, TemporalDistance
 from world_model_ros.training.progress import counted
 
 POOL = 10_000  # of the latents, that landmarks are chosen from
-EDGE = 5.0  # model steps, that an edge is long at most, as the head estimates it in both directions
+# How long an edge may be, there and back, in units of the head's mean estimate for a recorded model step: the
+# estimate is above 1 where an explorer goes to and fro, as two latents a step apart are seldom met in a row.
+SURE = 2.0
 _CHUNK = 512
 
 
@@ -26,9 +28,9 @@ def choose_landmarks(
     lengths (E,) are the episodes' numbers of frames, one after the other. The landmarks are spread by
     farthest point sampling in the head's distance. Each latent belongs to the landmark that is nearest;
     there is an edge from one landmark to another where an episode goes from the one's latents to the other's
-    in a model step, and the head estimates at most ``EDGE`` model steps there and back: a recorded step alone
-    may start or end far from its landmark, and the head alone may take two sides of a wall for near. Of fewer
-    latents all are landmarks.
+    in a model step, and the head estimates no more than ``SURE`` such steps there and back: a recorded step
+    alone may start or end far from its landmark, and the head alone may take two sides of a wall for near. Of
+    fewer latents all are landmarks.
     """
     count = min(count, len(latents))
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +45,7 @@ def choose_landmarks(
     moved[owner[:-1][steps], owner[1:][steps]] = True
     moved.fill_diagonal_(False)
     there = head(found.latents[:, None], found.latents)
-    sure = torch.maximum(there, there.T) <= EDGE
+    sure = torch.maximum(there, there.T) <= SURE * head(latents[:-1][steps], latents[1:][steps]).mean()
     found.edges.copy_(torch.where(moved & sure, there, 0.0))
     return found
 
