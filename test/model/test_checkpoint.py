@@ -62,6 +62,63 @@ def test_a_light_that_cannot_be_is_refused(tiny_spec, change, expected):
 
 
 @torch.no_grad()
+@pytest.fixture
+def mapped(tmp_path, tiny_spec):
+    """Return a checkpoint with three landmarks, in half precision."""
+    sizes = dataclasses.replace(tiny_spec.model, temporal_hidden=8, landmarks=3)
+    model = LeWorldModel(sizes).eval()
+    model.landmarks.latents.copy_(torch.arange(48.0).view(3, 16) / 8)
+    model.landmarks.edges[0, 1] = 1.5
+    spec = dataclasses.replace(tiny_spec, model=sizes)
+    return save_checkpoint(tmp_path / "mapped", model, spec, dtype="float16")
+
+
+def test_landmarks_come_back_and_checkpoints_without_them_load(mapped, folder):
+    landmarks = load_checkpoint(mapped)[0].landmarks
+    assert torch.equal(landmarks.latents, torch.arange(48.0).view(3, 16) / 8)
+    assert landmarks.edges.tolist() == [[0, 1.5, 0], [0, 0, 0], [0, 0, 0]]
+    assert landmarks.edges.dtype == torch.float32
+    config = json.loads((folder / "config.json").read_text())
+    del config["model"]["landmarks"]  # as checkpoints were written before
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_checkpoint(folder)[0].landmarks is None
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t.pop("landmarks.edges"), r"landmarks\.edges is missing"),
+        (lambda t: t.update({"landmarks.edges": torch.zeros(2, 3)}), r"landmarks\.edges has shape \[2, 3\]"),
+        (
+            lambda t: t.update({"landmarks.latents": torch.zeros(3, 5)}),
+            r"landmarks\.latents has shape \[3, 5\]",
+        ),
+        (lambda t: t["landmarks.edges"].fill_(-1), r"landmarks\.edges has negative lengths"),
+        (lambda t: t["landmarks.latents"].fill_(torch.nan), r"landmarks\.latents is not finite"),
+    ],
+    ids=["missing", "edges", "latents", "negative", "not finite"],
+)
+def test_broken_landmarks_are_refused_in_one_sentence(mapped, edit, message):
+    change(mapped, edit)
+    with pytest.raises(UserError, match=message) as error:
+        load_checkpoint(mapped)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"landmarks": 3}, "model.landmarks need the temporal-distance head"),
+        ({"landmarks": -1}, "model.landmarks must not be negative"),
+        ({"landmarks": 1 << 15, "temporal_hidden": 8}, "model.landmarks 32768 is above 4096"),
+    ],
+)
+def test_impossible_numbers_of_landmarks_are_refused(tiny_spec, sizes, message):
+    spec = dataclasses.replace(tiny_spec, model=dataclasses.replace(tiny_spec.model, **sizes))
+    with pytest.raises(UserError, match=message):
+        spec.validate()
+
+
 def test_a_convolutional_model_comes_back(tmp_path, tiny_spec):
     config = dataclasses.replace(ModelConfig.small(10), channels=(8, 16), image_size=32)
     spec = dataclasses.replace(

@@ -51,9 +51,9 @@ def test_a_checkpoint_of_other_timing_does_not_fit(spec, timing, both):
         check_world(dataclasses.replace(spec, **timing), "push")
 
 
-def test_the_shipped_checkpoints_fit_both_tasks():
-    for name in ("reach", "push", "glass"):
-        for task in ("reach", "push", "glass"):
+def test_the_shipped_checkpoints_fit_all_tasks():
+    for name in ("reach", "push", "glass", "detour"):
+        for task in ("reach", "push", "glass", "detour"):
             check_world(read_spec(f"models/{name}"), task)
 
 

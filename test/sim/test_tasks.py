@@ -68,7 +68,7 @@ def test_a_task_keeps_the_contract(name):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("fly", "there is no task 'fly': choose one of glass, push, reach, or give module:Class."),
+        ("fly", "there is no task 'fly': choose one of detour, glass, push, reach, or give module:Class."),
         ("nowhere_at_all:Fly", "the task 'nowhere_at_all:Fly' cannot be imported (No module named"),
         ("json:Fly", "the task 'json:Fly' cannot be imported"),
         ("json:JSONDecoder", "json:JSONDecoder is no task"),
@@ -88,7 +88,7 @@ def test_an_unknown_task_is_one_sentence(verb, name, sentence, tmp_path, capsys)
 def test_another_package_adds_a_task_by_an_entry_point(monkeypatch):
     point = metadata.EntryPoint("elsewhere", "world_model_ros.sim.tasks.reach:Reach", tasks.GROUP)
     monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == tasks.GROUP else [])
-    assert task_names() == ("elsewhere", "glass", "push", "reach")
+    assert task_names() == ("detour", "elsewhere", "glass", "push", "reach")
     assert find_task("elsewhere") is find_task("reach")
 
 

@@ -151,6 +151,8 @@ def build_model(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> 
             problems.append(f"{name} has type {given.dtype}")
         elif not torch.isfinite(given).all():
             problems.append(f"{name} is not finite")
+        elif name == "landmarks.edges" and (given < 0).any():
+            problems.append(f"{name} has negative lengths")
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserError(

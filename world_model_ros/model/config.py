@@ -30,6 +30,7 @@ _LONGEST = 1 << 20  # bytes of a config.json
 _PICTURES = (16, 32, 64, 128, 256, 512)  # pixels a side, of a decoder
 _WIDEST_DECODER = 1024
 _LARGEST_ENSEMBLE = 16
+MOST_LANDMARKS = 4096
 PERIODS = (1e-3, 60.0)  # seconds
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -71,6 +72,7 @@ class ModelConfig:
     decoder_size: int = 0  # pixels a side of its pictures
     risk_hidden: int = 0  # width of the risk head, 0: none
     ensemble: int = 0  # further predictors
+    landmarks: int = 0  # recorded latents that plans aim at on the way to a far goal
 
     @classmethod
     def full(cls, action_dim: int) -> "ModelConfig":
@@ -147,8 +149,12 @@ class ModelConfig:
             problems.append(f"more than {_DEEPEST} layers are not supported")
         if self.ensemble > _LARGEST_ENSEMBLE:
             problems.append(f"model.ensemble {self.ensemble} is above {_LARGEST_ENSEMBLE}")
+        if self.landmarks > MOST_LANDMARKS:
+            problems.append(f"model.landmarks {self.landmarks} is above {MOST_LANDMARKS}")
+        if self.landmarks > 0 and self.temporal_hidden < 1:
+            problems.append("model.landmarks need the temporal-distance head, model.temporal_hidden")
         optional = ("action_mixed", "temporal_hidden", "inverse_hidden", "object_hidden", "object_code",
-                    "decoder_width", "decoder_size", "risk_hidden", "ensemble")  # fmt: skip
+                    "decoder_width", "decoder_size", "risk_hidden", "ensemble", "landmarks")  # fmt: skip
         problems += [f"model.{name} must not be negative" for name in optional if getattr(self, name) < 0]
         problems += [
             f"model.{f.name} is above {_WIDEST}"

@@ -85,6 +85,19 @@ class Risk(nn.Module):
         return self.logit(latents).sigmoid()
 
 
+class Landmarks(nn.Module):
+    """Recorded latents, and from which to which of them the robot has moved: a map for far goals.
+
+    Chosen in training/landmarks.py, used by planning/landmarks.py.
+    """
+
+    def __init__(self, count: int, latent_dim: int):
+        super().__init__()
+        self.register_buffer("latents", torch.zeros(count, latent_dim))
+        # Model steps from the landmark of the row to that of the column; 0 where no edge is known.
+        self.register_buffer("edges", torch.zeros(count, count))
+
+
 class InverseDynamics(nn.Module):
     """Which actions lead from one latent to another: an MLP on the pair and the arrival time.
 

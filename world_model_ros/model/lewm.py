@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from world_model_ros.model.config import ModelConfig
 from world_model_ros.model.decoder import Decoder
 from world_model_ros.model.encoder import ConvEncoder, VisionTransformer
-from world_model_ros.model.heads import InverseDynamics, ObjectDistance, Risk, TemporalDistance
+from world_model_ros.model.heads import InverseDynamics, Landmarks, ObjectDistance, Risk, TemporalDistance
 from world_model_ros.model.predictor import Predictor
 
 
@@ -94,7 +94,7 @@ class LeWorldModel(Predicting):
 
     Where they are, ``temporal`` and ``object`` judge pairs of latents, ``inverse`` guesses the actions
     between them and ``risk`` says whether an event has happened; ``decoder`` shows a latent to people;
-    ``ensemble`` are further predictors. They learn after all the rest.
+    ``ensemble`` are further predictors, ``landmarks`` recorded latents. They come after all the rest.
     """
 
     def __init__(self, config: ModelConfig):
@@ -112,6 +112,7 @@ class LeWorldModel(Predicting):
         self.decoder = Decoder(width, *picture) if config.decoder_width else None
         self.risk = Risk(width, config.risk_hidden) if config.risk_hidden else None
         self.ensemble = nn.ModuleList(Member(config) for _ in range(config.ensemble))
+        self.landmarks = Landmarks(config.landmarks, width) if config.landmarks else None
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Turn normalised pixels (..., 3, H, W) into latents (..., D)."""

@@ -189,6 +189,13 @@ class PlannerConfig:
     ensemble: int = _number(
         "Further predictors of the checkpoint that judge the cheapest candidates, at most.", 0, 16, default=16
     )
+    landmarks: int = _number(
+        "1: aim at the checkpoint's landmarks, where it has some, on the way to a far goal. 0: aim at the "
+        "goal only.",
+        0,
+        1,
+        default=1,
+    )
     # It changes near the goal, where the temporal distance is coarse, and is nearly constant elsewhere.
     squared_distance_weight: float | None = _number(
         "Largest cost that the squared latent distance adds to the objective, in units of the objective.",

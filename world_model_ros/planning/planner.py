@@ -24,6 +24,7 @@ from world_model_ros.planning.config import PlannerConfig, proposes
 from world_model_ros.planning.cuda_graph import SolveRunner
 from world_model_ros.planning.fast_rollout import for_planning
 from world_model_ros.planning.impasse import SAMPLES, Impasse, moves_elsewhere
+from world_model_ros.planning.landmarks import Waypoints
 from world_model_ros.planning.objective import (
     RISK_SHARE,
     GoalDistance,
@@ -182,7 +183,12 @@ class RecedingHorizonPlanner:
         )
         moves = bool(self.ensemble) and self.config.objective == "object"
         self.impasse = Impasse(self.config.impasse_steps * moves, self.config.stand_still_margin)
+        landmarks = getattr(model, "landmarks", None)
+        self.waypoints = None
+        if landmarks is not None and self.config.landmarks:
+            self.waypoints = Waypoints(landmarks, heads["temporal"])
         self._goal: Tensor | None = None
+        self._target: Tensor | None = None  # what plans aim at: a landmark, or the goal
         self.reset()
 
     def reset(self) -> None:
@@ -191,6 +197,7 @@ class RecedingHorizonPlanner:
         self.history = History(self.spec.history)
         self.arrival.reset()
         self.impasse.reset()
+        self._take_goal(self._goal)
         self._clear_plan()
 
     def _clear_plan(self) -> None:
@@ -203,10 +210,15 @@ class RecedingHorizonPlanner:
 
     def set_goal(self, latent: np.ndarray | None) -> None:
         """Take the goal's latent (D,), encoded once; the history stays, the previous plan is dropped."""
-        self._goal = None if latent is None else self._latent(latent)
+        self._take_goal(None if latent is None else self._latent(latent))
         self.arrival.reset()
         self.impasse.reset()
         self._clear_plan()
+
+    def _take_goal(self, latent: Tensor | None) -> None:
+        self._goal = self._target = latent
+        if self.waypoints is not None:
+            self.waypoints.set_goal(latent)
 
     @property
     def has_goal(self) -> bool:
@@ -243,6 +255,7 @@ class RecedingHorizonPlanner:
         context = self._after_running_block(running)
         if self.impasse.step(self._distance_now(self.metric), counts) or self._elsewhere is not None:
             return self._move_elsewhere(context, start)
+        self._choose_target(context)
         solution = self._keep_or_choose_arrival(context, deadline)
         self._keep_plan(solution)
         return self._physical_plan(solution, start)
@@ -316,6 +329,15 @@ class RecedingHorizonPlanner:
             block, self.model.rollout(latents, blocks, block[None, None, None])[0, 0, 0]
         )
 
+    def _choose_target(self, context: History) -> None:
+        """Choose what to aim at from the context; a plan towards another target is dropped."""
+        if self.waypoints is None:
+            return
+        target = self.waypoints.target(context.latents[-1])
+        if not torch.equal(target, self._target):
+            self._clear_plan()
+            self._target = target
+
     def _keep_or_choose_arrival(self, context: History, deadline: float | None) -> Solution:
         """Solve with the previous plan's moment of arrival, or else with a free one, and choose it."""
         candidates = 0
@@ -366,7 +388,7 @@ class RecedingHorizonPlanner:
             deadline=deadline,
             latents=latents,
             past=past,
-            goal=self._goal[None],
+            goal=self._target[None],
             mean=mean[None],
             proposals=self._proposals(context.latents[-1], horizon),
         )
@@ -426,7 +448,7 @@ class RecedingHorizonPlanner:
         if self.config.proposal == "none":
             return None
         arrivals = torch.tensor(ARRIVALS, device=self.device)
-        pairs = (values.expand(len(arrivals), -1) for values in (latent, self._goal))
+        pairs = (values.expand(len(arrivals), -1) for values in (latent, self._target))
         guesses = self.inverse(*pairs, arrivals)[:, :horizon]
         steps = torch.arange(horizon, device=self.device)
         guesses = F.pad(guesses, (0, 0, 0, horizon - guesses.shape[1]))
@@ -447,6 +469,9 @@ class RecedingHorizonPlanner:
     def _physical_plan(self, solution: Solution, start: float) -> Plan:
         low, high = self.spec.action.low, self.spec.action.high
         steps = denormalise(solution.actions[0].numpy(), self.spec.action).reshape(-1, self.spec.action.dim)
+        costs = solution.distances
+        if self._target is not self._goal:  # what is told is the distance to the goal
+            costs = self.metric(solution.latents, self._goal)
         return Plan(
             actions=np.clip(steps.astype(np.float64), low, high),
             distance=self._distance_now(squared_distance),
@@ -456,7 +481,7 @@ class RecedingHorizonPlanner:
             iterations=solution.iterations,
             candidates=solution.candidates,
             cost_now=self._distance_now(self.metric),
-            costs=solution.distances[0].cpu().numpy(),
+            costs=costs[0].cpu().numpy(),
         )
 
     @torch.inference_mode()
@@ -484,7 +509,7 @@ class RecedingHorizonPlanner:
             self._solve_every_shape(self._latent(zeros))
         self.arrival = arrival
         self.reset()
-        self._goal = goal
+        self._take_goal(goal)
 
     def _solve_every_shape(self, latent: Tensor) -> None:
         """Have a CUDA graph recorded for each shape that can occur."""

@@ -14,6 +14,13 @@ def _temporal_row(metrics: dict) -> str:
     return f"| temporal distance, mean estimate in model steps | {pairs} |\n"
 
 
+def _landmarks_row(metrics: dict) -> str:
+    if "landmarks_joined" not in metrics:
+        return ""
+    values = f"{metrics['landmark_edges']:.1f} edges from each, a way joins {metrics['landmarks_joined']:.1%}"
+    return f"| landmarks | {values} of the pairs |\n"
+
+
 def _inverse_row(metrics: dict) -> str:
     judged = {k.removeprefix("inverse_"): v for k, v in metrics.items() if k.startswith("inverse_")}
     if not judged:
@@ -61,7 +68,8 @@ def with_heads(card: str, part: str, note: dict, metrics: dict) -> str:
     It takes the place of an earlier section on the same ``part``; all other sections stay. A decoder or an
     ensemble that came with heads is in their section.
     """
-    rows = _temporal_row(metrics) + _inverse_row(metrics) + _object_row(metrics) + _ensemble_row(metrics)
+    rows = _temporal_row(metrics) + _landmarks_row(metrics) + _inverse_row(metrics) + _object_row(metrics)
+    rows += _ensemble_row(metrics)
     rows += _reached_row(metrics)
     rows += _risk_row(metrics) + _decoder_row(metrics)
     section = f"""{_SECTIONS[part]}
@@ -158,7 +166,7 @@ disturbances {training.get("augment", 0):g}, seed {training["seed"]}, {training[
 | ratio | {metrics["ratio"]:.4f} |
 | latent standard deviation (1 is a normal's) | {metrics["latent_std"]:.3f} |
 | effective rank of {spec.model.latent_dim} | {metrics["effective_rank"]:.1f} |
-{_temporal_row(metrics)}{_inverse_row(metrics)}{_object_row(metrics)}{_ensemble_row(metrics)}{_risk_row(metrics)}{_decoder_row(metrics)}
+{_temporal_row(metrics)}{_landmarks_row(metrics)}{_inverse_row(metrics)}{_object_row(metrics)}{_ensemble_row(metrics)}{_risk_row(metrics)}{_decoder_row(metrics)}
 {training.get("readiness", {}).get("verdict", "")}
 
 ## Thresholds

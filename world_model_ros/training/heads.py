@@ -7,6 +7,7 @@ training/decoder.py.
 """
 
 import argparse
+import copy
 import dataclasses
 import math
 import operator
@@ -21,7 +22,7 @@ from world_model_ros.data.clips import Clips
 from world_model_ros.data.together import EpisodeFiles
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import round_weights
-from world_model_ros.model.config import CheckpointSpec, ModelConfig, RiskSpec
+from world_model_ros.model.config import MOST_LANDMARKS, CheckpointSpec, ModelConfig, RiskSpec
 from world_model_ros.model.heads import HORIZON, InverseDynamics, ObjectDistance, Risk, TemporalDistance
 from world_model_ros.model.lewm import LeWorldModel, Member
 from world_model_ros.training.decoder import (
@@ -33,6 +34,7 @@ from world_model_ros.training.decoder import (
     encode_rows,
     fit_decoder,
 )
+from world_model_ros.training.landmarks import choose_landmarks, landmark_metrics
 from world_model_ros.training.progress import counted
 
 FRAMES = 250_000  # of the training episodes, encoded for the heads
@@ -95,7 +97,13 @@ def add_step_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"fit a decoder, which shows latents as pictures, for so many steps ({STEPS} where no number is "
         "given)",
     )
-
+    parser.add_argument(
+        "--landmarks",
+        type=int,
+        default=0,
+        metavar="NUMBER",
+        help="keep so many latents of the data, some hundred, as landmarks on the way to far goals, 0: none",
+    )
     parser.add_argument(
         "--risk-steps", type=int, default=0, help="steps of the risk head, which --risk describes; 0: no head"
     )
@@ -117,7 +125,7 @@ def steps_of(arguments: argparse.Namespace) -> dict[str, int]:
         name: getattr(arguments, f"{name}_steps")
         for name in ("temporal", "inverse", "object", "ensemble", "risk", "decoder")
     }
-    other = any(steps[name] for name in ("object", "ensemble", "risk", "decoder"))
+    other = arguments.landmarks or any(steps[name] for name in ("object", "ensemble", "risk", "decoder"))
     for name, usual in (("temporal", TEMPORAL_STEPS), ("inverse", INVERSE_STEPS)):
         if steps[name] is None:  # of train-heads, which adds what it is asked for
             steps[name] = 0 if other else usual
@@ -126,7 +134,15 @@ def steps_of(arguments: argparse.Namespace) -> dict[str, int]:
     described = (bool(arguments.risk), bool(arguments.risk_name))
     if described != (steps["risk"] > 0,) * 2:
         raise UserError("give --risk-steps, --risk and --risk-name together, or none of them.")
-    return steps
+    if not 0 <= arguments.landmarks <= MOST_LANDMARKS:
+        raise UserError(f"--landmarks must be from 0 to {MOST_LANDMARKS}, it is {arguments.landmarks}.")
+    return steps | {"landmarks": arguments.landmarks}
+
+
+def check_landmarks(steps: dict[str, int], temporal: bool) -> None:
+    """Raise UserError where landmarks are asked for without a temporal-distance head, given or there."""
+    if steps["landmarks"] and not (steps["temporal"] or temporal):
+        raise UserError("--landmarks needs the temporal-distance head: give --temporal-steps too.")
 
 
 def risk_of(arguments: argparse.Namespace) -> RiskSpec:
@@ -147,7 +163,8 @@ def add_heads(
     """Give ``model`` its heads, rounded as they are stored; return the spec with them and held-out metrics.
 
     ``steps`` has the steps of the "temporal", "inverse", "object" and "risk" head, of the "ensemble" and of
-    the "decoder", 0 for no such head; ``risk`` is the event of the risk head. ``file`` is where ``clips`` and
+    the "decoder", 0 for no such head, and the number of "landmarks"; those that are there are chosen anew
+    for a new temporal head. ``risk`` is the event of the risk head. ``file`` is where ``clips`` and
     ``held_out`` are from. Raises UserError where it lacks what a head needs: proprio for the object distance,
     states for the risk.
     """
@@ -167,6 +184,11 @@ def add_heads(
         metrics.update(temporal_metrics(head, unseen[0], unseen[2]))
         model.temporal = head.to(device)
         widths["temporal_hidden"] = TEMPORAL_HIDDEN
+    if count := steps.get("landmarks") or (spec.model.landmarks if steps["temporal"] else 0):
+        temporal = copy.deepcopy(model.temporal).cpu()
+        model.landmarks = _rounded(choose_landmarks(temporal, latents, lengths, count, seed)).to(device)
+        metrics |= landmark_metrics(model.landmarks)
+        widths["landmarks"] = len(model.landmarks.latents)
     if steps["inverse"]:
         head = _rounded(fit_inverse_dynamics(latents, blocks, lengths, steps["inverse"], seed))
         metrics.update(inverse_metrics(head, *unseen))

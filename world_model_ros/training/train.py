@@ -46,6 +46,7 @@ from world_model_ros.training.heads import (
     add_heads,
     add_step_arguments,
     check_event,
+    check_landmarks,
     risk_of,
     steps_of,
 )
@@ -70,6 +71,7 @@ HEADS = (
     "ensemble",
     "risk",
     "decoder",
+    "landmarks",
 )  # a training that starts from a checkpoint fits them anew
 
 
@@ -287,6 +289,7 @@ def start_from(
         decoder_size=0,
         risk_hidden=0,
         ensemble=0,
+        landmarks=0,
     )
     weights = {k: v for k, v in model.state_dict().items() if k.split(".")[0] not in HEADS}
     return dataclasses.replace(spec, model=bare, image=there.image), weights, there.training
@@ -399,7 +402,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--val is a share between 0 and 1, it is {arguments.val}.")
     if min(arguments.threads, arguments.seed) < 0:
         raise UserError("--threads and --seed must not be negative.")
-    steps_of(arguments)
+    check_landmarks(steps_of(arguments), temporal=False)
     if arguments.memory is not None and not arguments.memory >= 0:
         raise UserError(f"--memory is a number of gigabytes, it is {arguments.memory}.")
     if arguments.cache and not arguments.cache.is_dir():

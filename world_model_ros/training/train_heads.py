@@ -34,6 +34,7 @@ from world_model_ros.training.heads import (
     add_heads,
     add_step_arguments,
     check_event,
+    check_landmarks,
     risk_of,
     steps_of,
 )
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     checkpoint = find_checkpoint(arguments.checkpoint)
     model, spec = load_checkpoint(checkpoint, choose_device(arguments.device).type)
+    check_landmarks(steps, model.temporal is not None)
     path = checkpoint / CARD_NAME
     card = path.read_text(errors="replace") if path.is_file() else None
     noted = spec.training
