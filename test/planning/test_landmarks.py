@@ -76,13 +76,14 @@ def test_what_is_aimed_at_is_the_landmark_within_reach_on_the_shortest_way_and_n
     assert torch.equal(waypoints(made()).target(of((0.95, 0.4))), of(GOAL))
 
 
-def test_a_landmark_stays_the_target_until_it_is_near():
-    points = waypoints(made())
+def test_a_landmark_stays_the_target_until_it_is_near_though_another_one_seems_better_meanwhile():
+    points = waypoints(made(places=[*PLACES, (0.0, 0.35)], edges=[*EDGES, (len(PLACES), 4)]))
     near = NEAR * points.reach * STEP
     assert torch.equal(points.target(of((0.0, 0.0))), of((0.0, 0.4)))
+    points.ways = torch.where(torch.arange(len(PLACES) + 1) == len(PLACES), 0.0, points.ways)
+    assert torch.equal(points.target(of((0.0, 0.0))), of((0.0, 0.4)))
     assert torch.equal(points.target(of((0.0, 0.4 - near - 0.01))), of((0.0, 0.4)))
-    changed = points.target(of((0.0, 0.4 - near + 0.01)))
-    assert torch.equal(changed, of((0.0, 0.5)))
+    assert torch.equal(points.target(of((0.0, 0.4 - near + 0.01))), of((0.0, 0.5)))
     points.set_goal(of(GOAL))
     assert points.aimed is None
 

@@ -98,6 +98,16 @@ def test_metrics_count_edges_and_pairs_with_a_way():
     assert math.isclose(metrics["landmarks_joined"], (4 + 3) / 16)
 
 
+def test_the_landmarks_of_the_shipped_model_are_joined_by_short_edges():
+    model, spec = load_checkpoint("models/detour")
+    assert landmark_metrics(model.landmarks)["landmarks_joined"] > 0.99
+    apart = model.temporal(model.landmarks.latents[:, None], model.landmarks.latents)
+    a, b = (model.landmarks.edges > 0).nonzero().T
+    assert (apart[a, b] - model.landmarks.edges[a, b]).abs().max() < 0.5
+    assert apart[a, b].max() < 12 < apart.max()
+    assert spec.model.landmarks == len(model.landmarks.latents)
+
+
 def test_train_keeps_landmarks_and_train_heads_adds_and_renews_them(data, tmp_path, tiny, command):
     assert main(command(data, tmp_path, steps=4, landmarks=7)) == 0
     model, spec = load_checkpoint(tmp_path / "out")
