@@ -144,6 +144,14 @@ def test_every_option_of_the_planner_is_an_option_with_the_same_words_and_defaul
     assert "None" not in shown
 
 
+def test_what_the_planner_refuses_in_a_worker_is_said(capsys):
+    words = ["--task", "reach", "-n", "1", "--no-baselines", "--precision", "fp16"]
+    assert main(["evaluate", *words]) == 2
+    said = capsys.readouterr().err
+    assert "precision fp16 is for GPUs" in said
+    assert "worker process died" not in said
+
+
 def test_what_the_planner_refuses_is_refused_before_the_work(capsys):
     assert main(["evaluate", "--task", "reach", "--correlation", "1.5"]) == 2
     assert "correlation must be from 0 to 0.999, it is 1.5" in capsys.readouterr().err

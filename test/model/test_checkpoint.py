@@ -110,7 +110,7 @@ def test_broken_landmarks_are_refused_in_one_sentence(mapped, edit, message):
     [
         ({"landmarks": 3}, "model.landmarks need the temporal-distance head"),
         ({"landmarks": -1}, "model.landmarks must not be negative"),
-        ({"landmarks": 1 << 15, "temporal_hidden": 8}, "model.landmarks 32768 is above 4096"),
+        ({"landmarks": 1 << 15, "temporal_hidden": 8}, "model.landmarks 32768 is above 1024"),
     ],
 )
 def test_impossible_numbers_of_landmarks_are_refused(tiny_spec, sizes, message):

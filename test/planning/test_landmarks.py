@@ -9,7 +9,7 @@ import torch
 from test.planning.test_planner import SPEC, STILL, PointMass, latent
 from world_model_ros.model.heads import Landmarks
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.planning.landmarks import NEAR, REACH, Waypoints, shortest_ways
+from world_model_ros.planning.landmarks import NEAR, PATIENCE, REACH, Waypoints, shortest_ways
 from world_model_ros.planning.planner import RecedingHorizonPlanner
 
 INF = math.inf
@@ -86,6 +86,18 @@ def test_a_landmark_stays_the_target_until_it_is_near_though_another_one_seems_b
     assert torch.equal(points.target(of((0.0, 0.4 - near + 0.01))), of((0.0, 0.5)))
     points.set_goal(of(GOAL))
     assert points.aimed is None
+
+
+def test_a_landmark_that_comes_no_nearer_is_given_up_until_the_next_goal_unless_the_robot_stands():
+    points, here = waypoints(made()), of((0.0, 0.0))
+    targets = [points.target(here) for _ in range(PATIENCE + 1)]
+    assert all(torch.equal(target, of((0.0, 0.4))) for target in targets)
+    assert not torch.equal(points.target(here), of((0.0, 0.4)))
+    points.set_goal(of(GOAL))
+    for _ in range(3 * PATIENCE):
+        assert torch.equal(points.target(here, moved=False), of((0.0, 0.4)))
+    for k in range(3 * PATIENCE):  # nearer each time
+        assert torch.equal(points.target(of((0.0, 0.001 * k))), of((0.0, 0.4)))
 
 
 def test_the_robot_is_never_sent_to_where_it_is():

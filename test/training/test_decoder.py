@@ -121,7 +121,13 @@ def test_a_cards_sections_each_stay_but_for_the_one_that_is_made_again():
     ]
     assert "python h" in heads
     assert "python x" not in heads
-    both = with_heads(heads, "heads", NOTE, {"inverse_1": 0.5, "decoder_psnr": 31.0})
+    ways = {"landmark_edges": 2.0, "landmarks_joined": 0.5}
+    marked = with_heads(heads, "landmarks", NOTE | {"command": "python l"}, ways)
+    assert marked.startswith(heads)
+    assert "a way joins 50.0% of the pairs" in marked
+    both = with_heads(marked, "heads", NOTE, {"inverse_1": 0.5, "decoder_psnr": 31.0} | ways)
     assert "## Decoder" not in both
+    assert "## Landmarks" not in both
+    assert both.count("a way joins") == 1
     assert both.count("dB") == 1
     assert "measured" in both

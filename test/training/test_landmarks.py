@@ -95,7 +95,7 @@ def test_metrics_count_edges_and_pairs_with_a_way():
         landmarks.edges[a, b] = 1.0
     metrics = landmark_metrics(landmarks)
     assert metrics["landmark_edges"] == 0.5
-    assert math.isclose(metrics["landmarks_joined"], (4 + 3) / 16)
+    assert math.isclose(metrics["landmarks_joined"], 3 / 12)
 
 
 def test_the_landmarks_of_the_shipped_model_are_joined_by_short_edges():
@@ -123,7 +123,7 @@ def test_train_keeps_landmarks_and_train_heads_adds_and_renews_them(data, tmp_pa
     assert after["landmarks.edges"].shape == (9, 9)
     rest = [name for name in before if not name.startswith("landmarks.")]
     assert all(torch.equal(after[name], before[name]) for name in rest)
-    assert load_checkpoint(more)[1].training["heads"]["command"].endswith("--landmarks 9")
+    assert load_checkpoint(more)[1].training["landmarks"]["command"].endswith("--landmarks 9")
     assert main([*words, str(renewed), "--temporal-steps", "9", "--inverse-steps", "0"]) == 0
     assert load_checkpoint(renewed)[1].model.landmarks == 7
     assert not torch.equal(
@@ -131,6 +131,13 @@ def test_train_keeps_landmarks_and_train_heads_adds_and_renews_them(data, tmp_pa
     )
     assert main(command(data, tmp_path / "again", steps=4, start=more)) == 0
     assert load_checkpoint(tmp_path / "again" / "out")[0].landmarks is None
+
+
+def test_fewer_landmarks_than_asked_for_and_hardly_any_edges_are_said(data, tmp_path, tiny, command, capsys):
+    assert main(command(data, tmp_path, steps=4, landmarks=1000)) == 0
+    said = capsys.readouterr().err
+    assert "latents for 1000 landmarks" in said
+    assert "of the pairs of landmarks, so often the planner will aim at the goal alone" in said
 
 
 def test_of_few_frames_all_are_landmarks():
@@ -141,8 +148,8 @@ def test_of_few_frames_all_are_landmarks():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"landmarks": -1}, "--landmarks must be from 0 to 4096, it is -1."),
-        ({"landmarks": 5000}, "--landmarks must be from 0 to 4096, it is 5000."),
+        ({"landmarks": -1}, "--landmarks must be from 0 to 1024, it is -1."),
+        ({"landmarks": 5000}, "--landmarks must be from 0 to 1024, it is 5000."),
         ({"landmarks": 5, "temporal-steps": 0}, "--landmarks needs the temporal-distance head"),
     ],
 )

@@ -115,23 +115,28 @@ class Worker:
         )
 
 
-_worker: Worker
+_worker: Worker | UserError
 
 
 def _start(settings: Settings) -> None:
     global _worker
     threading.Thread(target=end_with_parent, daemon=True).start()
-    _worker = Worker(settings)
+    try:
+        _worker = Worker(settings)
+    except UserError as error:  # raised here, it would break the pool, which does not say why
+        _worker = error
 
 
 def _run(job: Job | RunJob) -> Done:
+    if isinstance(_worker, UserError):
+        raise _worker
     return _worker.run(job)
 
 
 def run_in_workers(settings: Settings, jobs: list[Job] | list[RunJob], workers: int) -> list[Done]:
     """Run every job and return the results in the same order; they do not depend on ``workers``.
 
-    Raises UserError when a worker dies.
+    Raises UserError for settings that do not fit the checkpoint, and when a worker dies.
     """
     workers = min(workers, len(jobs))
     # Spawned, not forked: torch's threads do not survive a fork.

@@ -30,7 +30,7 @@ _LONGEST = 1 << 20  # bytes of a config.json
 _PICTURES = (16, 32, 64, 128, 256, 512)  # pixels a side, of a decoder
 _WIDEST_DECODER = 1024
 _LARGEST_ENSEMBLE = 16
-MOST_LANDMARKS = 4096
+MOST_LANDMARKS = 1024
 PERIODS = (1e-3, 60.0)  # seconds
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -255,7 +255,7 @@ class RecedingHorizonPlanner:
         context = self._after_running_block(running)
         if self.impasse.step(self._distance_now(self.metric), counts) or self._elsewhere is not None:
             return self._move_elsewhere(context, start)
-        self._choose_target(context)
+        self._choose_target(context, executed is not None and bool(np.any(executed)))
         solution = self._keep_or_choose_arrival(context, deadline)
         self._keep_plan(solution)
         return self._physical_plan(solution, start)
@@ -329,11 +329,11 @@ class RecedingHorizonPlanner:
             block, self.model.rollout(latents, blocks, block[None, None, None])[0, 0, 0]
         )
 
-    def _choose_target(self, context: History) -> None:
+    def _choose_target(self, context: History, moved: bool) -> None:
         """Choose what to aim at from the context; a plan towards another target is dropped."""
         if self.waypoints is None:
             return
-        target = self.waypoints.target(context.latents[-1])
+        target = self.waypoints.target(context.latents[-1], moved)
         if not torch.equal(target, self._target):
             self._clear_plan()
             self._target = target

@@ -59,14 +59,15 @@ def _decoder_row(metrics: dict) -> str:
 
 _SECTIONS = {
     name: f"\n## {name.capitalize()}, trained afterwards\n" for name in ("heads", "ensemble", "decoder")
-}
+} | {"landmarks": "\n## Landmarks, chosen afterwards\n"}
+_ALONE = {"decoder": "decoder_psnr", "ensemble": "ensemble_prediction", "landmarks": "landmarks_joined"}
 
 
 def with_heads(card: str, part: str, note: dict, metrics: dict) -> str:
-    """Return a card's text with a section on heads, or on a decoder or an ensemble alone, trained later.
+    """Return a card's text with a section on heads, or on one of ``_ALONE`` alone, that were made later.
 
-    It takes the place of an earlier section on the same ``part``; all other sections stay. A decoder or an
-    ensemble that came with heads is in their section.
+    It takes the place of an earlier section on the same ``part``; all other sections stay. A decoder, an
+    ensemble or landmarks that came with heads are in their section.
     """
     rows = _temporal_row(metrics) + _landmarks_row(metrics) + _inverse_row(metrics) + _object_row(metrics)
     rows += _ensemble_row(metrics)
@@ -82,7 +83,7 @@ commit {note["commit"] or "unknown"}; all other weights are as they were. On hel
 | | |
 |---|---|
 {rows}"""
-    for own, metric in (("decoder", "decoder_psnr"), ("ensemble", "ensemble_prediction")):
+    for own, metric in _ALONE.items():
         if part == "heads" and metric in metrics:
             before, _, after = _around(card, own)
             card = before + after

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import operator
 import re
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -37,6 +38,7 @@ from world_model_ros.training.decoder import (
 from world_model_ros.training.landmarks import choose_landmarks, landmark_metrics
 from world_model_ros.training.progress import counted
 
+_JOINED = 0.9  # share of the pairs of landmarks below which there is a warning
 FRAMES = 250_000  # of the training episodes, encoded for the heads
 STORED = "float16"  # type of the weights in the checkpoints that training writes
 TEMPORAL_HIDDEN = 256
@@ -150,6 +152,17 @@ def risk_of(arguments: argparse.Namespace) -> RiskSpec:
     return RiskSpec(arguments.risk_name or "", arguments.risk or "")
 
 
+def _warn_of_landmarks(asked: int, kept: int, joined: float) -> None:
+    if kept < asked:
+        print(f"note: there are only {kept} latents for {asked} landmarks", file=sys.stderr)
+    if joined < _JOINED:
+        print(
+            f"warning: a way over recorded steps joins {joined:.0%} of the pairs of landmarks, so often the "
+            "planner will aim at the goal alone: record more episodes that lead from place to place",
+            file=sys.stderr,
+        )
+
+
 def add_heads(
     model: LeWorldModel,
     spec: CheckpointSpec,
@@ -189,6 +202,7 @@ def add_heads(
         model.landmarks = _rounded(choose_landmarks(temporal, latents, lengths, count, seed)).to(device)
         metrics |= landmark_metrics(model.landmarks)
         widths["landmarks"] = len(model.landmarks.latents)
+        _warn_of_landmarks(count, widths["landmarks"], metrics["landmarks_joined"])
     if steps["inverse"]:
         head = _rounded(fit_inverse_dynamics(latents, blocks, lengths, steps["inverse"], seed))
         metrics.update(inverse_metrics(head, *unseen))

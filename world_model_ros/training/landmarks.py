@@ -2,7 +2,7 @@
 
 The planner aims at them on the way to a far goal (planning/landmarks.py).
 
-Shapes: N landmarks, M latents, D latent. Distances are in model steps.
+Shapes: N landmarks, M latents, D latent. Distances are in the head's unit, which is not quite a model step.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ POOL = 10_000  # of the latents, that landmarks are chosen from
 # How long an edge may be, there and back, in units of the head's mean estimate for a recorded model step: the
 # estimate is above 1 where an explorer goes to and fro, as two latents a step apart are seldom met in a row.
 SURE = 2.0
-_CHUNK = 512
+_CHUNK = 64  # latents at a time: with 1024 landmarks the head takes 0.2 GB for these
 
 
 @torch.no_grad()
@@ -38,13 +38,15 @@ def choose_landmarks(
     found = Landmarks(count, latents.shape[1])
     chosen = spread(head, pool, count)
     found.latents.copy_(pool[chosen])
-    owner = torch.cat([apart(head, part, found.latents).argmin(1) for part in latents.split(_CHUNK)])
+    parts = latents.split(_CHUNK)
+    counts = counted("edges between landmarks", len(parts))
+    owner = torch.cat([apart(head, parts[i], found.latents).argmin(1) for i in counts])
     steps = torch.ones(len(latents) - 1, dtype=torch.bool)
     steps[torch.as_tensor(np.cumsum(lengths))[:-1] - 1] = False  # from an episode to the next one
     moved = torch.zeros(count, count, dtype=torch.bool)
     moved[owner[:-1][steps], owner[1:][steps]] = True
     moved.fill_diagonal_(False)
-    there = head(found.latents[:, None], found.latents)
+    there = torch.cat([head(part[:, None], found.latents) for part in found.latents.split(_CHUNK)])
     sure = torch.maximum(there, there.T) <= SURE * head(latents[:-1][steps], latents[1:][steps]).mean()
     found.edges.copy_(torch.where(moved & sure, there, 0.0))
     return found
@@ -53,12 +55,13 @@ def choose_landmarks(
 def landmark_metrics(landmarks: Landmarks) -> dict[str, float]:
     """Return how many edges leave a landmark, on average, and the share of pairs that a way joins."""
     edges = landmarks.edges.cpu() > 0
-    joined = edges | torch.eye(len(edges), dtype=torch.bool)
-    for _ in range(len(edges).bit_length()):
+    count = len(edges)
+    joined = edges | torch.eye(count, dtype=torch.bool)
+    for _ in range(count.bit_length()):
         joined = (joined.float() @ joined.float()) > 0
     return {
-        "landmark_edges": float(edges.sum() / len(edges)),
-        "landmarks_joined": float(joined.float().mean()),
+        "landmark_edges": float(edges.sum() / count),
+        "landmarks_joined": float((joined.sum() - count) / max(1, count * (count - 1))),
     }
 
 

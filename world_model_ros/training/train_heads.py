@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     if completed is not spec:
         noted["measured"] = made
     if asked := [name for name, count in steps.items() if count]:
-        part = asked[0] if asked in (["decoder"], ["ensemble"]) else "heads"
+        part = asked[0] if asked in (["decoder"], ["ensemble"], ["landmarks"]) else "heads"
         noted[part] = made
         card = None if card is None else with_heads(card, part, made, judged)
     save_checkpoint(arguments.out, model, dataclasses.replace(with_all, training=noted), card, dtype=STORED)
