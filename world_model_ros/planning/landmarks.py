@@ -19,7 +19,7 @@ REACH = 1.4  # times the longest edge, up to which a distance of the head is rel
 # As a share of that: nearer landmarks are passed over, or the robot would stand still at one that is reached.
 NEAR = 0.75
 # Model steps in a row in which the robot moved and a landmark has come no nearer, after which it is given up
-# for this goal: what the head takes for near may be behind a wall. A landmark within reach is about three away.
+# for this goal: what the head takes for near may be behind a wall. One within reach is about three away.
 PATIENCE = 8
 
 
