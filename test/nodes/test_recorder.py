@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import yaml
 
+from test.nodes.conftest import wait_to_respawn
 from world_model_ros import cli
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.data.robot import SOURCES
@@ -331,6 +332,7 @@ def part_grows(folder):
 def kill_it(rig, recorder, folder, again):
     recorder.kill()
     recorder.wait()
+    wait_to_respawn(rig.until)
     return again()
 
 

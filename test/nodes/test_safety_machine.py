@@ -34,6 +34,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from test.nodes.conftest import wait_to_respawn
 from world_model_ros.safety.health import LONGEST_LEASE
 from world_model_ros.safety.limits import LEASH
 
@@ -47,7 +48,6 @@ IN_FLIGHT = 0.15  # seconds after a stop in which a command may still move
 SOON = 1.0  # seconds within which status must be true again, beside SOON_STEPS control steps
 SOON_STEPS = 40
 TIMEOUT = 60.0  # seconds for what has no limit of its own, on a busy machine
-RESPAWN_DELAY = 1.0  # seconds
 LEASE = 0.6  # seconds after which a node that is silent is missed
 DISCOVERY = 4.0  # seconds after a start in which a status that came with its match may come again, by DDS
 SWITCH_TIMEOUT = 1.0  # seconds after which the dead-man switch is lost
@@ -815,10 +815,7 @@ class SafetyMachine(RuleBasedStateMachine):
         rig.nodes["command_node"].kill()
         rig.nodes["command_node"].wait()
         self.away.add("command_node")
-        # launch/robot.launch.py waits too: while others still send to the dead node, Fast DDS makes its port
-        # in shared memory anew, and a new node that takes the port in that moment hears nothing, ever.
-        end = time.monotonic() + RESPAWN_DELAY
-        self.until(lambda: time.monotonic() > end, TIMEOUT)
+        wait_to_respawn(functools.partial(self.until, seconds=TIMEOUT))
         self.away.discard("command_node")
         rig.spawn("command_node")
         self.moving_at, self.active = None, True
