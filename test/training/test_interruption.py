@@ -14,6 +14,7 @@ import torch
 from world_model_ros.cli import main
 from world_model_ros.errors import UserError
 from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.config import ModelConfig
 from world_model_ros.training import train
 from world_model_ros.training.loop import (
     TrainingInterruptedError,
@@ -267,6 +268,37 @@ def test_a_finished_training_is_written_also_where_another_checkpoint_was(
     assert main(command(data, tmp_path, steps=4)) == 0
     assert steps == []
     assert load_checkpoint(tmp_path / "out")[1].training["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {}},
+        {"model": 0},
+        {"motion": [1]},
+        {"optimiser": {}},
+        {"optimiser": {"state": 1, "param_groups": 2}},
+        {"step": "one"},
+        {"seconds": [1]},
+        {"schedule": 5},
+        {"schedule": [[1]]},
+    ],
+    ids=str,
+)
+def test_a_state_that_says_it_belongs_to_the_training_and_does_not_fit_it_is_refused(
+    tmp_path, tiny_run, change
+):
+    tiny_run().save()
+    torch.save(torch.load(tmp_path / "state.pt", weights_only=True) | change, tmp_path / "state.pt")
+    with pytest.raises(UserError, match="does not hold what it says: train with --restart"):
+        tiny_run()
+
+
+@pytest.fixture
+def tiny_run(tmp_path):
+    """Return a function that makes, or goes on with, a training without data."""
+    settings = TrainingSettings(steps=4, motion=0.1)
+    return lambda: TrainingRun(tmp_path, ModelConfig.small(4), settings, block=2)
 
 
 def test_settings_are_read_from_states_only_and_our_own_mistakes_are_not_hidden(tmp_path, monkeypatch):

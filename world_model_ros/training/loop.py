@@ -33,7 +33,7 @@ from world_model_ros.training.metrics import latent_metrics, looks_collapsed, va
 from world_model_ros.training.metrics_log import MetricsLog
 from world_model_ros.training.progress import Progress
 from world_model_ros.training.ranks import Ranks, share_batch_norm
-from world_model_ros.training.state import STATE_NAME, read_state, write_state
+from world_model_ros.training.state import STATE_NAME, UNREADABLE, read_state, write_state
 
 _SAVE_SECONDS = 60.0
 _VALIDATION_CLIPS = 512
@@ -275,13 +275,20 @@ class TrainingRun:
         state = self.ranks.from_first(state)
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
-        if self.settings.motion:
-            self.motion.load_state_dict(state["motion"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        steps = json.loads(state["identity"])["settings"]["steps"]
-        self._change_steps(state.get("schedule", [[0, steps]]))
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.settings.motion:
+                self.motion.load_state_dict(state["motion"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            steps = json.loads(state["identity"])["settings"]["steps"]
+            schedule = [[int(first), int(count)] for first, count in state.get("schedule", [[0, steps]])]
+        except (*UNREADABLE, AttributeError):  # it says that it belongs to this training, and does not fit it
+            raise UserError(
+                f"{path} does not hold what it says: train with --restart to begin again, or choose another "
+                "--run."
+            ) from None
+        self._change_steps(schedule)
 
     def _change_steps(self, schedule: list[list[int]]) -> None:
         """Go on with ``settings.steps`` after an earlier ``schedule``; UserError where more are done."""
