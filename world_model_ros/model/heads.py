@@ -94,7 +94,7 @@ class Landmarks(nn.Module):
     def __init__(self, count: int, latent_dim: int):
         super().__init__()
         self.register_buffer("latents", torch.zeros(count, latent_dim))
-        # Model steps from the landmark of the row to that of the column; 0 where no edge is known.
+        # The temporal distance from the landmark of the row to that of the column; 0 where no edge is known.
         self.register_buffer("edges", torch.zeros(count, count))
 
 

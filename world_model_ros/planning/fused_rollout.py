@@ -101,7 +101,7 @@ def _see(most, total, mixed, query, key, value):
 
 
 @triton.jit
-def _see_kept(query, cache, row, ok, dims, cached, kept, shared, inner: tl.constexpr):
+def _see_kept(query, cache, row, ok, dims, cached, kept: tl.constexpr, shared, inner: tl.constexpr):
     most = tl.full(row.shape, float("-inf"), tl.float32)
     total = tl.zeros(row.shape, tl.float32)
     mixed = tl.zeros(query.shape, tl.float32)

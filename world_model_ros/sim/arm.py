@@ -15,7 +15,15 @@ from world_model_ros.sim.scene import (
     Scene,
     View,
 )
-from world_model_ros.sim.task import Intervention, Task, Violation, yaw_difference
+from world_model_ros.sim.task import (
+    WINDOW,
+    Intervention,
+    Protocol,
+    Start,
+    Task,
+    Violation,
+    yaw_difference,
+)
 
 SPEED = 0.4  # limit per axis, m/s
 JUMPS = {"teleport": 0.08, "teleport_4cm": 0.04, "teleport_2cm": 0.02}  # names of violations -> m
@@ -189,3 +197,58 @@ def _replace(_state: np.ndarray, _rng: np.random.Generator) -> Intervention:
 STUCK = Violation(_stand_still, where=lambda states: lengths(states[:, :2]) > _STUCK)
 CAMERA = Violation(_shift_camera)
 REPLACED = Violation(_replace)  # the control, which must not surprise
+
+
+def tip_violations(free) -> dict[str, Violation]:
+    """Return the violations where there is but a tip; `free(tip)` is whether it may jump to a place (2,)."""
+
+    def jumps(length: float) -> Violation:
+        def stage(state: np.ndarray, rng: np.random.Generator) -> Intervention | None:
+            tip = jump(state, length, rng, free)
+            return None if tip is None else Intervention(lambda world: world.reset(state=tip))
+
+        return Violation(stage)
+
+    named = {name: jumps(length) for name, length in JUMPS.items()}
+    return {**named, "stuck": STUCK, "camera": CAMERA, "replaced": REPLACED}
+
+
+class TipTask(ArmTask):
+    """Bring the tip of the stick to a place, which is all that a state says: (2,), in m."""
+
+    reached: float  # tip to goal, m
+    apart: float  # least distance of a goal that is drawn, m
+    state_names = ("ee_x", "ee_y")
+    probes = {"end effector": ("ee_x", "ee_y")}
+    lewm = Protocol(
+        f"start and goal {5 * WINDOW} control steps apart in one episode of the explorer; as published "
+        "(arXiv 2603.19312), the robot waits for each plan",
+        budget=50,
+        waits=True,
+        horizon=5,
+    )
+
+    def sample_goal(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a place (2,) more than `apart` from the tip."""
+        return self._far_from(self.state(), rng)
+
+    def distance(self, goal: np.ndarray) -> float:
+        """Return the straight distance in m from the tip to `goal`."""
+        return float(np.hypot(*(self.state() - self.checked(goal))))
+
+    def criteria(self, goal: np.ndarray) -> dict[str, bool]:
+        """Position: the tip is within `reached` of `goal`."""
+        return {"position": self.distance(goal) < self.reached}
+
+    def draw(self, protocol: str, rng: np.random.Generator) -> Start:
+        """random: two places more than `apart`. lewm: the ends of five model steps of an explorer."""
+        start = self.random_state(rng)
+        if protocol == "lewm":
+            return self.window(rng, lambda a, b: np.hypot(*(b - a)) > self.apart)
+        return Start(start, self._far_from(start, rng))
+
+    def _far_from(self, place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        while True:
+            goal = self.random_state(rng)
+            if np.hypot(*(goal - place)) > self.apart:
+                return goal

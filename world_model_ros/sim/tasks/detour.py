@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from world_model_ros.sim.arm import CAMERA, JUMPS, REPLACED, SPEED, STUCK, ArmTask, Explorer, jump
+from world_model_ros.sim.arm import SPEED, Explorer, TipTask, tip_violations
 from world_model_ros.sim.scene import PERIOD, STICK_RADIUS, SUBSTEPS, WORKSPACE_CENTRE, View
-from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Violation
+from world_model_ros.sim.task import Protocol, Start
 
 REACHED = 0.02  # tip to goal, m
 WORKSPACE_HALF = 0.20  # of the square that the tip moves in, m
@@ -96,42 +96,26 @@ class DetourExplorer(Explorer):
         return np.zeros(2) if self._manner == "stop" else self._constant + noise
 
 
-def _jump_of_tip(length: float) -> Violation:
-    def stage(state: np.ndarray, rng: np.random.Generator) -> Intervention | None:
-        low, high = Detour.workspace()
-        tip = jump(state, length, rng, lambda at: np.all((at > low) & (at < high)) and depth(at) < 0)
-        return None if tip is None else Intervention(lambda world: world.reset(state=tip))
-
-    return Violation(stage)
+def _free(tip: np.ndarray) -> bool:
+    low, high = Detour.workspace()
+    return np.all((tip > low) & (tip < high)) and depth(tip) < 0
 
 
-class Detour(ArmTask):
+class Detour(TipTask):
     """Bring the tip within 2 cm of a place; walls stand in the straight way."""
 
     stick = 0.32  # long, which keeps the hand from hiding the walls
     workspace_half = WORKSPACE_HALF
     view = View((0.90, 0.0, 0.66), (0.505, 0.0, 0.01), 40.0)
-    state_names = ("ee_x", "ee_y")
+    reached, apart = REACHED, _APART  # two places beside a wall are farther apart than reached
     goal_words = f"the tip of the stick is within {100 * REACHED:.0f} cm of its place"
     goal_budget = 200
     protocols = {
         "far": Protocol("start and goal in the two outer lanes: the way leads round three walls", budget=200),
         "random": Protocol("start and goal drawn at random, in any lane", budget=200),
-        "lewm": Protocol(
-            f"start and goal {5 * WINDOW} control steps apart in one episode of the explorer; as published "
-            "(arXiv 2603.19312), the robot waits for each plan",
-            budget=50,
-            waits=True,
-            horizon=5,
-        ),
+        "lewm": TipTask.lewm,
     }
-    probes = {"end effector": ("ee_x", "ee_y")}
-    violations = {
-        **{name: _jump_of_tip(length) for name, length in JUMPS.items()},
-        "stuck": STUCK,
-        "camera": CAMERA,
-        "replaced": REPLACED,
-    }
+    violations = tip_violations(_free)
 
     def prepare(self) -> None:
         """Put up the walls. `slide` stops the stick at them; in the physics engine nothing touches them."""
@@ -172,35 +156,15 @@ class Detour(ArmTask):
             if depth(place) < 0:
                 return place
 
-    def sample_goal(self, rng: np.random.Generator) -> np.ndarray:
-        """Return a place (2,) more than 5 cm from the tip, in any lane."""
-        return self._far_from(self.state(), rng)
-
-    def distance(self, goal: np.ndarray) -> float:
-        """Return the straight distance in m from the tip to `goal`."""
-        return float(np.hypot(*(self.state() - self.checked(goal))))
-
-    def criteria(self, goal: np.ndarray) -> dict[str, bool]:
-        """Position: the tip is within 2 cm of `goal`; two places beside a wall are farther apart."""
-        return {"position": self.distance(goal) < REACHED}
-
     def draw(self, protocol: str, rng: np.random.Generator) -> Start:
         """far: a place in each of the two outer lanes. random: anywhere. lewm: ends of five steps."""
-        if protocol == "lewm":
-            return self.window(rng, lambda a, b: np.hypot(*(b - a)) > _APART)
-        start = self.random_state(rng)
-        if protocol == "random":
-            return Start(start, self._far_from(start, rng))
+        if protocol != "far":
+            return super().draw(protocol, rng)
         outer = 0, len(WALLS_Y)
+        start = self.random_state(rng)
         while lane(start) not in outer:
             start = self.random_state(rng)
         goal = self.random_state(rng)
         while lane(goal) not in outer or lane(goal) == lane(start):
             goal = self.random_state(rng)
         return Start(start, goal)
-
-    def _far_from(self, place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        while True:
-            goal = self.random_state(rng)
-            if np.hypot(*(goal - place)) > _APART:
-                return goal

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from world_model_ros.sim.arm import CAMERA, JUMPS, REPLACED, SPEED, STUCK, ArmTask, Explorer, jump, towards
+from world_model_ros.sim.arm import SPEED, Explorer, TipTask, tip_violations, towards
 from world_model_ros.sim.scene import (
     PERIOD,
     WORKSPACE_CENTRE,
@@ -11,7 +11,7 @@ from world_model_ros.sim.scene import (
     WORKSPACE_LOW,
     View,
 )
-from world_model_ros.sim.task import WINDOW, Intervention, Protocol, Start, Violation
+from world_model_ros.sim.task import Protocol
 
 REACHED = 0.03  # tip to goal, m
 _APART = 0.08  # least distance of a goal, m
@@ -67,40 +67,19 @@ class ReachExplorer(Explorer):
         return velocity
 
 
-def _jump_of_tip(length: float) -> Violation:
-    def stage(state: np.ndarray, rng: np.random.Generator) -> Intervention | None:
-        inside = lambda tip: np.all((tip > WORKSPACE_LOW) & (tip < WORKSPACE_HIGH))  # noqa: E731
-        tip = jump(state, length, rng, inside)
-        return None if tip is None else Intervention(lambda world: world.reset(state=tip))
-
-    return Violation(stage)
-
-
-class Reach(ArmTask):
+class Reach(TipTask):
     """Bring the tip within 3 cm of a place."""
 
     stick = 0.25
     view = View((0.89, 0.0, 0.66), (0.505, 0.0, 0.02), 37.0)
-    state_names = ("ee_x", "ee_y")
+    reached, apart = REACHED, _APART
     goal_words = f"the tip of the stick is within {100 * REACHED:.0f} cm of its place"
     goal_budget = 75
     protocols = {
         "random": Protocol("start and goal drawn at random", budget=50),
-        "lewm": Protocol(
-            f"start and goal {5 * WINDOW} control steps apart in one episode of the explorer; as published "
-            "(arXiv 2603.19312), the robot waits for each plan",
-            budget=50,
-            waits=True,
-            horizon=5,
-        ),
+        "lewm": TipTask.lewm,
     }
-    probes = {"end effector": ("ee_x", "ee_y")}
-    violations = {
-        **{name: _jump_of_tip(length) for name, length in JUMPS.items()},
-        "stuck": STUCK,
-        "camera": CAMERA,
-        "replaced": REPLACED,
-    }
+    violations = tip_violations(lambda tip: np.all((tip > WORKSPACE_LOW) & (tip < WORKSPACE_HIGH)))
 
     def explorer(self, seed) -> ReachExplorer:
         """Return an explorer that goes everywhere in the workspace."""
@@ -109,28 +88,3 @@ class Reach(ArmTask):
     def random_state(self, rng: np.random.Generator) -> np.ndarray:
         """Return a place (2,) in the workspace."""
         return rng.uniform(WORKSPACE_LOW, WORKSPACE_HIGH)
-
-    def sample_goal(self, rng: np.random.Generator) -> np.ndarray:
-        """Return a place (2,) more than 8 cm from the tip."""
-        return self._far_from(self.state(), rng)
-
-    def distance(self, goal: np.ndarray) -> float:
-        """Return the distance in m from the tip to `goal`."""
-        return float(np.hypot(*(self.state() - self.checked(goal))))
-
-    def criteria(self, goal: np.ndarray) -> dict[str, bool]:
-        """Position: the tip is within 3 cm of `goal`."""
-        return {"position": self.distance(goal) < REACHED}
-
-    def draw(self, protocol: str, rng: np.random.Generator) -> Start:
-        """Random: two places more than 8 cm apart. lewm: the ends of five model steps of an explorer."""
-        start = self.random_state(rng)
-        if protocol == "random":
-            return Start(start, self._far_from(start, rng))
-        return self.window(rng, lambda a, b: np.hypot(*(b - a)) > _APART)
-
-    def _far_from(self, place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        while True:
-            goal = self.random_state(rng)
-            if np.hypot(*(goal - place)) > _APART:
-                return goal
