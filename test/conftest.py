@@ -52,6 +52,27 @@ ASK_AGAIN = 10.0  # seconds without a service's answer
 TIMEOUT = 60.0  # seconds for anything to come up on a busy machine
 
 
+def pytest_collection_modifyitems(items):
+    """Spread the files whose tests start nodes, and mostly wait, evenly among those that compute.
+
+    Each of several workers begins with an equal part of the list, so at any time some wait and some compute.
+    """
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    kinds = [], []
+    for tests in files.values():
+        kinds[any(test.get_closest_marker("ros") for test in tests)].append(tests)
+    counts = [sum(map(len, kind)) or 1 for kind in kinds]
+    taken = [0, 0]
+    items.clear()
+    while any(kinds):
+        kind = min((k for k in (0, 1) if kinds[k]), key=lambda k: taken[k] / counts[k])
+        tests = kinds[kind].pop(0)
+        taken[kind] += len(tests)
+        items.extend(tests)
+
+
 def write_checkpoint(folder, kind, names, unit, frame=""):
     """Write a checkpoint with random weights for two actions of up to 0.4; return its path."""
     torch = pytest.importorskip("torch")

@@ -119,7 +119,7 @@ def test_from_where_pushes_leave_the_block_a_scripted_expert_reaches_every_goal(
     rng = np.random.default_rng(2)
     world.reset(seed=3)
     solved = []
-    for _ in range(12):
+    for _ in range(8):
         for _, (manner, straight) in zip(range(60), pushes(rng), strict=False):
             press(world, manner, straight)
         goal = world.sample_goal(rng) if len(solved) % 2 else world.random_state(rng)

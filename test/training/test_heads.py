@@ -136,7 +136,7 @@ def pushed(episodes, length, seed):
 
 def test_object_distance_follows_what_the_robot_moves_and_not_the_robot():
     latents, robot, _, lengths = pushed(300, 20, 0)
-    head = fit_object_distance(latents, robot, lengths, steps=1200)
+    head = fit_object_distance(latents, robot, lengths, steps=400)
     latents, robot, thing, lengths = pushed(50, 20, 1)
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, len(latents), (2, 3000))
