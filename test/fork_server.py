@@ -29,6 +29,10 @@ PRELOADED = (
     *("sim_node", "encoder_node", "planner_node", "command_node", "monitor_node"),
     *("imagination_node", "recorder_node", "running"),
 )
+MESSAGES = (  # packages of messages that every node speaks in
+    *("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs", "rcl_interfaces"),
+    *("rosgraph_msgs", "sensor_msgs", "service_msgs", "std_msgs", "std_srvs", "trajectory_msgs"),
+)
 REQUEST = 1 << 20  # bytes at most
 
 
@@ -114,6 +118,12 @@ def preload():
 
     for name in PRELOADED:
         importlib.import_module(f"world_model_ros.nodes.{name}")
+    importlib.import_module("numpy.ma")  # numpy's own imports of a first call
+    # What rclpy loads where the first publisher or subscription of a package is made.
+    from rosidl_generator_py import import_type_support
+
+    for package in MESSAGES:
+        import_type_support(package)
 
 
 def serve(connection):

@@ -12,7 +12,10 @@ class Predictor(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.pos_embedding = nn.Parameter(torch.randn(1, config.history, config.latent_dim))
+        embedding = torch.empty(1, config.history, config.latent_dim)
+        if not embedding.is_meta:  # where torch would import sympy, half a second for each checkpoint loaded
+            embedding.normal_()
+        self.pos_embedding = nn.Parameter(embedding)
         self.transformer = _Transformer(config)
 
     def conditions(self, actions: Tensor) -> list[Tensor]:
