@@ -108,6 +108,45 @@ def test_the_environment_keeps_what_the_user_has_set(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("variables", "profile", "reach"),
+    [
+        ({}, "fastdds_udp.xml", None),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, "fastdds_udp.xml", "SUBNET"),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}, "fastdds_udp_localhost.xml", "SYSTEM_DEFAULT"),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}, "fastdds.xml", "OFF"),
+        (
+            {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": "10.0.0.2"},
+            "fastdds.xml",
+            "LOCALHOST",
+        ),
+        ({"ROS_LOCALHOST_ONLY": "1"}, "fastdds.xml", None),
+        (
+            {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
+            "fastdds.xml",
+            "LOCALHOST",
+        ),
+        ({"FASTDDS_DEFAULT_PROFILES_FILE": "/my/own.xml"}, "own.xml", None),
+    ],
+)
+def test_nodes_that_a_robot_waits_for_receive_without_shared_memory(monkeypatch, variables, profile, reach):
+    for name in (*environment.PROFILES, "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("ROS_LOCALHOST_ONLY", "RMW_IMPLEMENTATION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ROS_DISTRO", "kilted")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    environment.prepare(node="encoder_node")
+    shared = variables.get("FASTDDS_DEFAULT_PROFILES_FILE", "fastdds.xml")
+    assert Path(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"]).name == Path(shared).name
+    environment.prepare(node="command_node")
+    used = Path(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"])
+    assert used.name == profile
+    assert used.is_file() or profile == "own.xml"
+    assert os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == reach
+
+
+@pytest.mark.parametrize(
     ("distribution", "library", "variable"),
     [
         ("humble", None, "FASTRTPS_DEFAULT_PROFILES_FILE"),

@@ -64,9 +64,14 @@ def test_launch_and_parameter_files_are_installed():
     assert {"record.launch.py", "robot.launch.py", "sim.launch.py"} <= {
         p.name for p in (environment.share() / "launch").iterdir()
     }
-    assert {"record.yaml", "robot_arm.yaml", "robot_base.yaml", "sim.yaml", "fastdds.xml"} <= {
-        path.name for path in (environment.share() / "config").iterdir()
-    }
+    assert {
+        "record.yaml",
+        "robot_arm.yaml",
+        "robot_base.yaml",
+        "sim.yaml",
+        "fastdds.xml",
+        "fastdds_udp.xml",
+    } <= {path.name for path in (environment.share() / "config").iterdir()}
 
 
 def test_what_the_page_on_deployment_names_is_there():

@@ -5,19 +5,7 @@ import uuid
 
 import pytest
 
-from world_model_ros.nodes.deploy import RESPAWN
-
 INTERFACES = ("twist", "twist_unstamped", "velocities", "joint_trajectory")
-
-
-def wait_to_respawn(until):
-    """Let as much time pass between a node's death and its successor as launch/robot.launch.py does.
-
-    While others still send to the dead node, Fast DDS makes its port in shared memory anew, and a new node
-    that takes the port in that moment hears nothing, ever. ``until(condition)`` is an observer's or a rig's.
-    """
-    end = time.monotonic() + RESPAWN
-    until(lambda: time.monotonic() > end)
 
 
 class Robot:

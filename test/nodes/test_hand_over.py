@@ -6,8 +6,6 @@ import signal
 import numpy as np
 import pytest
 
-from test.nodes.conftest import wait_to_respawn
-
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
 PERIOD, SPEED = 0.05, 0.4  # s; rad/s, the checkpoint's limit
 MOVED = 0.5  # rad
@@ -207,7 +205,6 @@ def test_fault_53_a_release_outlives_the_process(any_robot, observer, start_comm
     observer.until(lambda: any_robot.state() == "RELEASED", again=any_robot.drive)
     node.send_signal(signal.SIGKILL)
     node.wait()
-    wait_to_respawn(observer.until)
     any_robot.status.clear()
     start_command(any_robot)
     observer.drain()

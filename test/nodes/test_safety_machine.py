@@ -34,7 +34,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from test.nodes.conftest import wait_to_respawn
 from world_model_ros.safety.health import LONGEST_LEASE
 from world_model_ros.safety.limits import LEASH
 
@@ -815,7 +814,6 @@ class SafetyMachine(RuleBasedStateMachine):
         rig.nodes["command_node"].kill()
         rig.nodes["command_node"].wait()
         self.away.add("command_node")
-        wait_to_respawn(functools.partial(self.until, seconds=TIMEOUT))
         self.away.discard("command_node")
         rig.spawn("command_node")
         self.moving_at, self.active = None, True

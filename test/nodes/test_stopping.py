@@ -5,8 +5,6 @@ import signal
 
 import pytest
 
-from test.nodes.conftest import wait_to_respawn
-
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
 # A process whose node clock is set by the seconds in a file, without touching the machine's clock.
 LEAPING = """
@@ -209,7 +207,6 @@ def test_fault_56_a_stop_outlives_the_process(any_robot, observer, start_command
     for _ in range(2):
         node.send_signal(signal.SIGKILL)
         node.wait()
-        wait_to_respawn(observer.until)
         any_robot.status.clear()
         node = start_command(any_robot)
         stopped(any_robot, "before this process was started")
@@ -218,7 +215,6 @@ def test_fault_56_a_stop_outlives_the_process(any_robot, observer, start_command
     any_robot.get_moving()
     node.send_signal(signal.SIGKILL)
     node.wait()
-    wait_to_respawn(observer.until)
     any_robot.status.clear()
     start_command(any_robot)
     any_robot.get_moving()

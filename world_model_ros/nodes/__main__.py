@@ -35,7 +35,7 @@ def start(name: str) -> int:
     try:
         environment.check_versions()
         arguments.check(name, sys.argv[1:])
-        environment.prepare()
+        environment.prepare(node=name)
         running = importlib.import_module("world_model_ros.nodes.running")
         module = importlib.import_module(f"world_model_ros.nodes.{name}")
         running.run(module.make_node)

@@ -18,6 +18,8 @@ OLDEST = (
     ("torch", (2, 1), "pip install --upgrade torch"),
 )
 OLDER = ("humble", "iron", "jazzy")
+# Their messages are small, and a robot waits for them: a killed one's successor must hear everybody.
+WITHOUT_SHARED_MEMORY = ("command_node", "planner_node", "monitor_node")
 _NAME = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -73,12 +75,12 @@ def check_versions(version=importlib.metadata.version) -> None:
             )
 
 
-def prepare(local: bool = False) -> None:
+def prepare(local: bool = False, node: str = "") -> None:
     """Complete os.environ before rclpy is imported; what the user has set stays.
 
     A virtual environment with ROS 2 wheels is an ament prefix that no variable names. The Fast DDS profile
-    has shared memory for large images and announces quickly. ``local`` is for starting nodes: they find this
-    package, and the graph stays on this machine.
+    has shared memory for large images, unless ``node`` needs none, and announces quickly. ``local`` is for
+    starting nodes: they find this package, and the graph stays on this machine.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     for prefix in (SOURCE / "install" / NAME, Path(sys.prefix)):
@@ -86,8 +88,28 @@ def prepare(local: bool = False) -> None:
             prefixes.append(str(prefix))
     os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(prefixes)
     os.environ.update(fast_dds_profile())
+    if node in WITHOUT_SHARED_MEMORY:
+        _leave_shared_memory()
     if local:
         paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
         if str(SOURCE) not in paths:
             os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCE), *paths])
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def _leave_shared_memory() -> None:
+    """Have a node whose settings of Fast DDS are this package's receive by UDP alone."""
+    profile = share() / "config" / "fastdds.xml"
+    ours = os.environ.get(profile_variable()) == str(profile)
+    if not ours or not os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps").startswith("rmw_fastrtps"):
+        return
+    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "SUBNET"
+    if os.environ.get("ROS_LOCALHOST_ONLY") == "1" or (
+        reach != "SUBNET" and os.environ.get("ROS_STATIC_PEERS")
+    ):
+        return
+    if reach == "LOCALHOST":  # where rmw_fastrtps adds shared memory; the profile says the rest of it
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"
+        os.environ[profile_variable()] = str(profile.with_name("fastdds_udp_localhost.xml"))
+    elif reach in ("SUBNET", "SYSTEM_DEFAULT"):
+        os.environ[profile_variable()] = str(profile.with_name("fastdds_udp.xml"))
