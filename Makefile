@@ -14,7 +14,7 @@ PURELIB = import sysconfig; print(sysconfig.get_paths()["purelib"])
 
 JAZZY := .venv-jazzy
 # Most tests wait for processes that start: one at a time leaves the cores idle.
-TESTS_AT_ONCE ?= 3
+TESTS_AT_ONCE ?= 4
 
 .PHONY: setup sim test test-jazzy test-browser test-foreign lint reference clean
 .DELETE_ON_ERROR:
