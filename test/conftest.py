@@ -229,6 +229,13 @@ class Processes:
         """Run the sim verb."""
         return self.start("-m", "world_model_ros", "sim", *options)
 
+    def use_shared_memory(self):
+        """Start the following nodes with the settings that robot.launch.py gives them, for large pictures."""
+        self.environment |= {
+            environment.profile_variable(): str(environment.share() / "config" / "fastdds.xml"),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        }
+
     def node(self, name, config=True, **parameters):
         """Run one node with these parameters, and those of config/sim.yaml where ``config``."""
         words = ["-m", "world_model_ros.nodes", name, "--ros-args"]

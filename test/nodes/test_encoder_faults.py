@@ -302,6 +302,7 @@ def test_fault_30_a_thousand_images_a_second_disturb_neither_memory_nor_commands
 
 def test_a_camera_whose_frames_get_lost_is_named_with_the_remedy(processes, checkpoint, observer, ask):
     """640 x 480 at 30 Hz from a process without the profile: Fast DDS loses most of it."""
+    processes.use_shared_memory()
     node = start(processes, checkpoint)
     camera = processes.start("-c", DROPPING_CAMERA)
     observer.until(lambda: ask.diagnosed("encoder_node", "get lost on the way"))
@@ -345,6 +346,7 @@ GOOD_CAMERA = DROPPING_CAMERA.replace(
 
 
 def test_a_large_camera_with_the_profile_arrives(processes, checkpoint, observer, ask):
+    processes.use_shared_memory()
     start(processes, checkpoint)
     camera = processes.start("-c", GOOD_CAMERA)
 

@@ -33,6 +33,7 @@ def test_a_node_in_full_swing_ends_with_exit_code_zero(processes, observer, chec
     from trajectory_msgs.msg import JointTrajectory
 
     plans = observer.collect(JointTrajectory, "plan")
+    processes.use_shared_memory()
     started = {"sim_node": processes.node("sim_node")} | {
         name: processes.node(name, checkpoint=checkpoint)
         for name in ("encoder_node", "planner_node", "command_node", "monitor_node")

@@ -80,7 +80,8 @@ def prepare(local: bool = False, node: str = "") -> None:
 
     A virtual environment with ROS 2 wheels is an ament prefix that no variable names. The Fast DDS profile
     has shared memory for large images, unless ``node`` needs none, and announces quickly. ``local`` is for
-    starting nodes: they find this package, and the graph stays on this machine.
+    starting the nodes of a simulation: they find this package, and the graph stays on this machine, without
+    shared memory, since the pictures are small.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     for prefix in (SOURCE / "install" / NAME, Path(sys.prefix)):
@@ -88,17 +89,17 @@ def prepare(local: bool = False, node: str = "") -> None:
             prefixes.append(str(prefix))
     os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(prefixes)
     os.environ.update(fast_dds_profile())
-    if node in WITHOUT_SHARED_MEMORY:
-        _leave_shared_memory()
     if local:
         paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
         if str(SOURCE) not in paths:
             os.environ["PYTHONPATH"] = os.pathsep.join([str(SOURCE), *paths])
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if local or node in WITHOUT_SHARED_MEMORY:
+        _leave_shared_memory()
 
 
 def _leave_shared_memory() -> None:
-    """Have a node whose settings of Fast DDS are this package's receive by UDP alone."""
+    """Have nodes whose settings of Fast DDS are this package's receive by UDP alone."""
     profile = share() / "config" / "fastdds.xml"
     ours = os.environ.get(profile_variable()) == str(profile)
     if not ours or not os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps").startswith("rmw_fastrtps"):
