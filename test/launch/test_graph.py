@@ -107,6 +107,25 @@ def test_the_environment_keeps_what_the_user_has_set(monkeypatch):
     assert "16777216" in profile.read_text()
 
 
+OTHERS = ("ROS_STATIC_PEERS", "ROS_LOCALHOST_ONLY", "RMW_IMPLEMENTATION")
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_the_profile_is_known_through_a_link_and_as_a_copy(monkeypatch, tmp_path, copied):
+    profile, other = environment.share() / "config" / "fastdds.xml", tmp_path / "fastdds.xml"
+    if copied:
+        other.write_bytes(profile.read_bytes())
+    else:
+        other.symlink_to(profile)
+    monkeypatch.setenv("ROS_DISTRO", "kilted")
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", str(other))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    for name in OTHERS:
+        monkeypatch.setenv(name, "")
+    environment.prepare(node="monitor_node")
+    assert Path(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"]).name == "fastdds_udp.xml"
+
+
 @pytest.mark.parametrize(
     ("variables", "profile", "reach"),
     [
@@ -120,6 +139,7 @@ def test_the_environment_keeps_what_the_user_has_set(monkeypatch):
             "LOCALHOST",
         ),
         ({"ROS_LOCALHOST_ONLY": "1"}, "fastdds.xml", None),
+        ({"RMW_IMPLEMENTATION": ""}, "fastdds_udp.xml", None),
         (
             {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
             "fastdds.xml",
@@ -129,10 +149,9 @@ def test_the_environment_keeps_what_the_user_has_set(monkeypatch):
     ],
 )
 def test_nodes_that_a_robot_waits_for_receive_without_shared_memory(monkeypatch, variables, profile, reach):
-    for name in (*environment.PROFILES, "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("ROS_LOCALHOST_ONLY", "RMW_IMPLEMENTATION"):
-        monkeypatch.delenv(name, raising=False)
+    for name in (*environment.PROFILES, "ROS_AUTOMATIC_DISCOVERY_RANGE", *OTHERS):
+        monkeypatch.setenv(name, "")  # so that it is undone where there was none
+        monkeypatch.delenv(name)
     monkeypatch.setenv("ROS_DISTRO", "kilted")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -71,6 +71,7 @@ def test_launch_and_parameter_files_are_installed():
         "sim.yaml",
         "fastdds.xml",
         "fastdds_udp.xml",
+        "fastdds_udp_localhost.xml",
     } <= {path.name for path in (environment.share() / "config").iterdir()}
 
 

@@ -100,17 +100,27 @@ def prepare(local: bool = False, node: str = "") -> None:
 
 def _leave_shared_memory() -> None:
     """Have nodes whose settings of Fast DDS are this package's receive by UDP alone."""
-    profile = share() / "config" / "fastdds.xml"
-    ours = os.environ.get(profile_variable()) == str(profile)
-    if not ours or not os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps").startswith("rmw_fastrtps"):
-        return
+    variable, profile = profile_variable(), share() / "config" / "fastdds.xml"
     reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "SUBNET"
-    if os.environ.get("ROS_LOCALHOST_ONLY") == "1" or (
-        reach != "SUBNET" and os.environ.get("ROS_STATIC_PEERS")
+    local = reach == "LOCALHOST"  # where rmw_fastrtps adds shared memory; the profile says the rest of it
+    udp = profile.with_name("fastdds_udp_localhost.xml" if local else "fastdds_udp.xml")
+    if (
+        not _same(os.environ.get(variable), profile)
+        or not udp.is_file()
+        or not (os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps").startswith("rmw_fastrtps")
+        or os.environ.get("ROS_LOCALHOST_ONLY") == "1"
+        or reach not in ("SUBNET", "LOCALHOST", "SYSTEM_DEFAULT")
+        or (local and os.environ.get("ROS_STATIC_PEERS"))  # which nothing but LOCALHOST and SUBNET heeds
     ):
         return
-    if reach == "LOCALHOST":  # where rmw_fastrtps adds shared memory; the profile says the rest of it
+    os.environ[variable] = str(udp)
+    if local:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"
-        os.environ[profile_variable()] = str(profile.with_name("fastdds_udp_localhost.xml"))
-    elif reach in ("SUBNET", "SYSTEM_DEFAULT"):
-        os.environ[profile_variable()] = str(profile.with_name("fastdds_udp.xml"))
+
+
+def _same(path: str | None, profile: Path) -> bool:
+    """Return whether a file is the profile, or a copy: of an installed one, or through a link."""
+    try:
+        return bool(path) and Path(path).read_bytes() == profile.read_bytes()
+    except OSError:
+        return False
