@@ -110,7 +110,7 @@ def _leave_shared_memory() -> None:
         or not (os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps").startswith("rmw_fastrtps")
         or os.environ.get("ROS_LOCALHOST_ONLY") == "1"
         or reach not in ("SUBNET", "LOCALHOST", "SYSTEM_DEFAULT")
-        or (local and os.environ.get("ROS_STATIC_PEERS"))  # which nothing but LOCALHOST and SUBNET heeds
+        or (local and os.environ.get("ROS_STATIC_PEERS"))  # used with LOCALHOST and SUBNET only
     ):
         return
     os.environ[variable] = str(udp)
