@@ -110,6 +110,11 @@ def test_joints_that_are_right_have_figures_and_no_problem(robot):
             {},
             "/driver and /other both send joint1: stop one of them",
         ),
+        (
+            lambda stamp, i: (joints(stamp), "12"[i % 2]),  # known by numbers only
+            {},
+            "two of /driver, /other send joint1: stop one of them",
+        ),
     ],
 )
 def test_a_fault_of_joint_states_is_named(robot, messages, options, words):
@@ -278,6 +283,12 @@ def test_two_teleoperations_are_a_fault_where_both_send(robot):
     assert finding.notes == [
         "/command_node can publish it too and sent nothing: end it, or see that it stays silent"
     ]
+    numbered = watch(values, "actions", lambda stamp, i: (joints(stamp, velocity=[0.1, 0.1]), "12"[i % 2]))
+    numbered = found(numbered, nodes=("/operator", "/pad")).problems  # rclpy does not tell who sent
+    assert numbered == ["2 nodes publish it at once (/operator, /pad): end all but one"]
+    one = watch(values, "actions", lambda stamp, i: (joints(stamp, velocity=[0.1, 0.1]), "1"))
+    finding = found(one, nodes=("/operator", "/pad"))
+    assert finding.notes == ["only one of /operator, /pad sent: end the others, or see that they stay silent"]
     twice = [Endpoint("/operator", "j", "r"), Endpoint("/operator", "j", "r")]
     command = command_finding(values, "/cmd", "j", twice, [Endpoint("/arm", "j", "r")], [], True)
     assert "/operator, /operator publish it, the source of actions: stop them before" in command.notes[0]

@@ -1,4 +1,6 @@
-from world_model_ros.nodes.qos import REMEMBERED, Publications
+from types import SimpleNamespace
+
+from world_model_ros.nodes.qos import REMEMBERED, SILENT, Publications, Senders
 
 
 def info(sent, publisher=b"a", number=None):
@@ -47,3 +49,39 @@ def test_the_memory_is_bounded():
     for sent in range(1, 5 * REMEMBERED):
         assert known.new(info(sent, str(sent).encode()), True)
     assert max(len(known._known), len(known._newest)) <= REMEMBERED
+
+
+def senders_of(*numbers, every=1):
+    senders = Senders()
+    told = [senders.of(info(i * every, publisher=b"", number=number)) for i, number in enumerate(numbers)]
+    return senders, told
+
+
+def test_a_named_publisher_is_told_by_its_name():
+    assert [Senders().of(info(5, name, 1)) for name in (b"a", b"b")] == [b"a", b"b"]
+    assert Senders().of(info(5, b"")) == b""  # neither a name nor a number
+
+
+def test_where_publishers_are_not_named_their_numbers_tell_them_apart():
+    assert len(set(senders_of(7, 8, 9, 12, 13, 20)[1])) == 1  # some are lost
+    assert len(set(senders_of(100, 3, 101, 4, 5, 102)[1])) == 2
+    assert len(set(senders_of(1, 1, 2, 2, 3, 3)[1])) == 2
+    assert len(set(senders_of(98, 100, 99, 100, 101, 101, 102, 103)[1])) == 2  # one overtakes the other
+    first, second = set(senders_of(5, 6)[1]), senders_of(5, 6, 1, 2, 3, 4, 5, 6, 7)[1]  # started again
+    assert set(second[:2]) == first
+    assert len(set(second[2:])) == 1
+    assert first.isdisjoint(second[2:])
+
+
+def test_publishers_known_by_numbers_have_names_as_a_whole():
+    def infos(*names):
+        return [
+            SimpleNamespace(node_name=name, node_namespace="/", endpoint_gid=name.encode() * 16)
+            for name in names
+        ]
+
+    senders, told = senders_of(7, 1, 8, 2)
+    assert set(told) & set(senders.names(infos("a"))) == set()
+    assert {senders.names(infos("a", "b"))[sender] for sender in told} == {"/a", "/b"}
+    senders, told = senders_of(7, 1, 2, every=SILENT)  # the first one has ended
+    assert senders.names(infos("b"))[told[-1]] == "/b"

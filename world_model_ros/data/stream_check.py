@@ -204,9 +204,14 @@ class StreamWatch:
     def _judge_publishers(self, found: Finding, publishers: list[Endpoint]) -> None:
         """Actions are one node's: those of two mix in the rows. One that is silent may be there."""
         sending = {key[0] for key in self._series}
+        known = any(p.identity in sending for p in publishers)  # not where rclpy does not tell (Jazzy)
         if len(sending) > 1:
-            who = ", ".join(sorted(str(p) for p in publishers if p.identity in sending))
+            who = ", ".join(sorted(str(p) for p in publishers if p.identity in sending or not known))
+            who = who if known or len(publishers) == len(sending) else f"of {who}"
             found.problems.append(f"{len(sending)} nodes publish it at once ({who}): end all but one")
+        elif not known:
+            who = ", ".join(sorted(map(str, publishers)))
+            found.notes.append(f"only one of {who} sent: end the others, or see that they stay silent")
         else:
             who = ", ".join(sorted(str(p) for p in publishers if p.identity not in sending))
             found.notes.append(
@@ -242,9 +247,12 @@ class StreamWatch:
             found.facts.append(f"{len(ours)} of {len(self.robot.joints.names)} joints")
             twice = {n: s for n, s in self.senders.items() if len(s) > 1}
             if twice:
-                name, who = next(iter(twice.items()))
-                who = sorted(nodes.get(identity, "another program") for identity in who)
-                found.problems.append(f"{' and '.join(who)} both send {name}: stop one of them")
+                name, identities = next(iter(twice.items()))
+                if any(identity in nodes for identity in identities):
+                    who = " and ".join(sorted(nodes.get(i, "another program") for i in identities)) + " both"
+                else:  # rclpy does not tell (Jazzy)
+                    who = f"two of {', '.join(sorted(nodes.values()))}"
+                found.problems.append(f"{who} send {name}: stop one of them")
         else:
             found.facts.append(self._kind)
             self._judge_actions(found)

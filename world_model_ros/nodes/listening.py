@@ -1,6 +1,7 @@
 """A node that only listens: to the declared streams of a robot, whatever their quality of service."""
 
 import time
+from collections import defaultdict
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -19,7 +20,15 @@ from world_model_ros.data.stream_check import (
     short,
 )
 from world_model_ros.nodes.messages import KINDS, STREAMED
-from world_model_ros.nodes.qos import GID, RELIABLE, compatible, describe_policies, endpoint_name, type_name
+from world_model_ros.nodes.qos import (
+    GID,
+    RELIABLE,
+    Senders,
+    compatible,
+    describe_policies,
+    endpoint_name,
+    type_name,
+)
 
 # Best effort and volatile: matches every publisher. Deep enough that no joint states are lost at 1 kHz.
 ANY = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -67,9 +76,11 @@ class Listener(Node):
         if (topic, watch.stream.name) in self._heard:
             return
         self._heard.add((topic, watch.stream.name))
+        # Joints may be shared: there two are only told apart by numbers where both send the same ones.
+        senders: dict[tuple, Senders] = defaultdict(Senders)
 
         def heard(message, info):
-            publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID].hex()
+            publisher = senders[tuple(getattr(message, "name", ()))].of(info).hex()
             now = self.get_clock().now().nanoseconds
             if now:  # else a simulated clock has not begun
                 watch.take(kind, message, now, publisher)

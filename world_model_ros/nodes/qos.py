@@ -23,6 +23,7 @@ JOINTS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 SWITCH = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 GID = 16  # bytes that identify an endpoint
 REMEMBERED = 256  # publications, and publishers, that are told apart
+SILENT = 2_000_000_000  # ns after which a publisher that is known by its numbers counts as ended
 
 
 def type_name(kind: type) -> str:
@@ -150,6 +151,45 @@ class PublisherNames:
             if gid not in self._names:
                 taken = sum(known.partition(" (")[0] == name for known in self._names.values())
                 self._names[gid] = f"{name} (publisher {taken + 1})" if taken else name
+
+
+class Senders:
+    """Tells the publishers of a topic apart, by rclpy's information about their messages.
+
+    Where it does not name them (Jazzy), their numbers do: those of one publisher only grow, so a number that
+    is not above the last one is another publisher's, or that of one that was started again.
+    """
+
+    def __init__(self):
+        self._newest: dict[bytes, tuple[int, int]] = {}  # by numbers: publisher -> (number, ns) of its newest
+        self._count = 0
+
+    def of(self, info: dict) -> bytes:
+        """Return the identifier of a message's publisher; empty where nothing tells it."""
+        gid = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID]
+        number, now = info.get("publication_sequence_number"), info.get("received_timestamp") or 0
+        if gid or not number:
+            return gid
+        before = [(*newest, sender) for sender, newest in self._newest.items() if newest[0] < number]
+        if before:
+            sender = max(before)[2]  # fewest lost since; of two alike the later: the other one may have ended
+        else:
+            self._count += 1
+            sender = str(self._count).encode()
+        self._newest[sender] = number, now
+        return sender
+
+    def names(self, infos: list) -> dict[bytes, str]:
+        """Return who is who, of rclpy's information about all publishers of the topic.
+
+        Known by numbers alone, they have names only while as many send as there are; then as a whole.
+        """
+        named = {bytes(info.endpoint_gid)[:GID]: endpoint_name(info) for info in infos}
+        last = max((at for _, at in self._newest.values()), default=0)
+        sending = [sender for sender, (_, at) in self._newest.items() if last - at <= SILENT]
+        if len(sending) == len(named):
+            named |= dict(zip(sending, list(named.values()), strict=True))
+        return named
 
 
 class Publications:

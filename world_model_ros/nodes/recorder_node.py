@@ -23,7 +23,7 @@ from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.messages import STREAMED
 from world_model_ros.nodes.polling import polled_subscription
-from world_model_ros.nodes.qos import GID, endpoint_name, type_name
+from world_model_ros.nodes.qos import Senders, type_name
 from world_model_ros.nodes.record import KEYS, Keyboard, Screen
 from world_model_ros.nodes.running import ExecutorLoop
 
@@ -48,6 +48,7 @@ class Input:
         self._topics = [topic, f"{topic}/compressed"] if stream.role == "camera" else [topic]
         self._subscription = None
         self._made: tuple = ()  # topic and type that it has
+        self._senders = Senders()
         self._numbers: dict[bytes, int] = {}  # publisher -> the number of its newest message
 
     def look(self, keep: bool) -> str:
@@ -92,7 +93,7 @@ class Input:
                 if (taken := handle.take_message(kind, False)) is None:
                     return
                 message, info = taken
-                publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID]
+                publisher = self._senders.of(info)
                 lost = self._lost(info, publisher)
                 yield kind.__name__, message, info.get("received_timestamp"), lost, publisher
 
@@ -107,7 +108,7 @@ class Input:
     def nodes(self) -> dict[bytes, str]:
         """Return the names of the nodes that publish the topic, by publisher."""
         infos = self.node.get_publishers_info_by_topic(self._made[0]) if self._made else []
-        return {bytes(info.endpoint_gid)[:GID]: endpoint_name(info) for info in infos}
+        return self._senders.names(infos)
 
     def close(self) -> None:
         """End the subscription."""
@@ -115,6 +116,7 @@ class Input:
             self.node.destroy_subscription(self._subscription)
         self._subscription, self._made = None, ()
         self._numbers.clear()
+        self._senders = Senders()
 
 
 class RecorderNode(Node):
