@@ -354,11 +354,20 @@ class Observer:
         self.notes = []  # functions that return what is worth knowing when a wait fails
         self.collected = []  # all lists that ``collect`` has returned
 
-    def collect(self, kind, topic, qos=100):
-        """Return the list that messages on ``topic`` go into."""
+    def collect(self, kind, topic, qos=100, sent=None):
+        """Return the list that messages on ``topic`` go into.
+
+        When each was sent, in ns of the wall clock, goes into the list ``sent``, if any.
+        """
         messages = []
         self.collected.append(messages)
-        self.node.create_subscription(kind, topic, messages.append, qos)
+
+        def heard(message, info):
+            messages.append(message)
+            if sent is not None:
+                sent.append(info["source_timestamp"])
+
+        self.node.create_subscription(kind, topic, heard, qos)
         return messages
 
     def drain(self):

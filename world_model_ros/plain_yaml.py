@@ -43,6 +43,17 @@ class PlainLoader(yaml.SafeLoader):
             problem = f"{node.value!r:.50} is no {node.tag.rpartition(':')[2]}"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
+    def construct_mapping(self, node, deep=False):
+        """Return a mapping; MarkedYAMLError for a key that it has twice, of which one would be ignored."""
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r:.50} is given twice", problem_mark=key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
     def construct_scalar(self, node):
         """Return the text of a node; MarkedYAMLError for a number that is too long, or half a character."""
         value = super().construct_scalar(node)

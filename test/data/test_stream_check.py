@@ -78,7 +78,7 @@ def watch(robot, role, messages, kind="JointState", hz=100, simulated=False, lat
 
 def found(watched, kind="sensor_msgs/msg/JointState", end=None, elsewhere=(), nodes=("/driver",)):
     ends = watched._last if end is None else end
-    publishers = [Endpoint(node, kind, "reliable, volatile", "pq"[i]) for i, node in enumerate(nodes)]
+    publishers = [Endpoint(node, kind, "reliable, volatile", "pqt"[i]) for i, node in enumerate(nodes)]
     return watched.finding(publishers, ends, list(elsewhere))
 
 
@@ -111,7 +111,7 @@ def test_joints_that_are_right_have_figures_and_no_problem(robot):
             "/driver and /other both send joint1: stop one of them",
         ),
         (
-            lambda stamp, i: (joints(stamp), "12"[i % 2]),  # known by numbers only
+            lambda stamp, i: (joints(stamp), ("#1", "#2")[i % 2]),  # known by numbers only
             {},
             "two of /driver, /other send joint1: stop one of them",
         ),
@@ -283,12 +283,29 @@ def test_two_teleoperations_are_a_fault_where_both_send(robot):
     assert finding.notes == [
         "/command_node can publish it too and sent nothing: end it, or see that it stays silent"
     ]
-    numbered = watch(values, "actions", lambda stamp, i: (joints(stamp, velocity=[0.1, 0.1]), "12"[i % 2]))
-    numbered = found(numbered, nodes=("/operator", "/pad")).problems  # rclpy does not tell who sent
-    assert numbered == ["2 nodes publish it at once (/operator, /pad): end all but one"]
-    one = watch(values, "actions", lambda stamp, i: (joints(stamp, velocity=[0.1, 0.1]), "1"))
-    finding = found(one, nodes=("/operator", "/pad"))
-    assert finding.notes == ["only one of /operator, /pad sent: end the others, or see that they stay silent"]
+
+    def sent_by(*publishers, nodes=("/operator", "/pad")):
+        """Return problems and notes where these sent 20 messages, one after the other an equal share."""
+
+        def message(stamp, i):
+            return joints(stamp, velocity=[0.1, 0.1]), publishers[i * len(publishers) // 20]
+
+        finding = found(watch(values, "actions", message), nodes=nodes)
+        return finding.problems, finding.notes
+
+    assert sent_by(*["#1", "#2"] * 10) == (
+        ["2 nodes publish it at once (/operator, /pad): end all but one"],
+        [],
+    )
+    three = sent_by(*["#1", "#2"] * 10, nodes=("/c", "/a", "/b"))
+    assert three[0] == ["2 nodes publish it at once (of /a, /b, /c): end all but one"]
+    told = "/operator, /pad can publish it: see that only one of them sends"
+    assert sent_by("#1") == sent_by("#1", "#2") == sent_by("") == sent_by("p", "q") == ([], [told])
+    # One that ended, after it was started again, is not blamed on those that are still there.
+    silent = "/a, /b can publish it too and sent nothing: end it, or see that it stays silent"
+    assert sent_by("r", "s", nodes=("/b", "/a")) == ([], [silent])
+    other = sent_by(*"pr" * 10)
+    assert other[0] == ["2 nodes publish it at once (/operator, another program): end all but one"]
     twice = [Endpoint("/operator", "j", "r"), Endpoint("/operator", "j", "r")]
     command = command_finding(values, "/cmd", "j", twice, [Endpoint("/arm", "j", "r")], [], True)
     assert "/operator, /operator publish it, the source of actions: stop them before" in command.notes[0]

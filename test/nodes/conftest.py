@@ -1,5 +1,6 @@
 """The other side of command_node, as messages: camera, joints and planner of a robot."""
 
+import itertools
 import time
 import uuid
 
@@ -39,9 +40,10 @@ class Robot:
         kind = dict(zip(INTERFACES, kinds, strict=True))[interface]
         topic = f"command/{'twist' if twist else interface}"
         self.kind, self.topic = kind, topic
-        self.twists = self.commands = observer.collect(kind, topic, 1000)
+        self.sent = {"commands": [], "executed": []}  # when, ns
+        self.twists = self.commands = observer.collect(kind, topic, 1000, self.sent["commands"])
         self._health_kind = DiagnosticStatus, latched
-        self.executed = observer.collect(JointState, "command/executed", 1000)
+        self.executed = observer.collect(JointState, "command/executed", 1000, self.sent["executed"])
         self.status = observer.collect(String, "status", latched)
         observer.notes.append(lambda: [message.data for message in self.status[-5:]])
         self.clock = lambda: node.get_clock().now().nanoseconds
@@ -129,12 +131,21 @@ class Robot:
         return any(first.velocities) or first.positions != last.positions
 
     def stands(self, again=None, steps=8):
-        """Let control steps pass and require that no command of theirs moves the robot."""
-        count, done = len(self.commands), len(self.executed) + steps
-        self.observer.until(lambda: len(self.executed) >= done, again=again)
-        # The first ones may have been on their way: commands and states come by topics of their own.
-        assert not any(map(self.moves, self.commands[count + 2 :]))
-        assert not any(any(message.velocity) for message in self.executed[2 - steps :])
+        """Let control steps pass and require that no command of theirs moves the robot.
+
+        What was sent before the call does not count: commands and states come by topics of their own, and to
+        a busy machine in any order.
+        """
+        now = time.time_ns()
+        self.observer.until(lambda: len(self.since(now, "executed")) >= steps, again=again)
+        told = [message.data for message in self.status[-5:]]
+        assert not any(map(self.moves, self.since(now, "commands"))), told
+        assert not any(any(message.velocity) for message in self.since(now, "executed")), told
+
+    def since(self, moment, topic):
+        """Return the "commands" or "executed" that were sent after a moment of the wall clock, in ns."""
+        both = zip(reversed(getattr(self, topic)), reversed(self.sent[topic]), strict=False)
+        return [message for message, sent in itertools.takewhile(lambda pair: pair[1] > moment, both)]
 
     def moving(self):
         """Return whether the last command moves the robot."""

@@ -65,6 +65,10 @@ def section(name, *lines):
         ('a: "\\ud800"', "line 1 is not YAML: half of a character cannot be printed"),
         ("a: !!python/object/apply:os.system ['true']", "is not YAML: could not determine a constructor"),
         ("a: '" + "x" * (1 << 20) + "'", "is not YAML: it has more than 1048576 bytes"),
+        (
+            section("/**/command_node", "lease: 1.0", "lease: 2.0"),
+            "line 4 is not YAML: 'lease' is given twice",
+        ),
         ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2 is not YAML: *a stands for another part"),
     ],
 )
@@ -121,6 +125,7 @@ def test_sections_are_matched_by_the_name_that_the_node_is_given(write):
     [
         (("-p", "joint_timout:=1.0"), "did you mean joint_timeout?"),
         (("--param", "command_node:joint_timout:=1.0"), "did you mean joint_timeout?"),
+        (("-p", "comand_node:lease:=0.3"), "there is no comand_node, did you mean command_node?"),
         (("-p", "hold:=true"), "monitor_node has"),
         (("-p", "plan_timeout:=1"), "plan_timeout is 1: write 1.0."),
         (("-p", "limits.low:=3"), "limits.low is 3: give a list of numbers with decimal points."),

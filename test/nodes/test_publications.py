@@ -1,6 +1,13 @@
 from types import SimpleNamespace
 
-from world_model_ros.nodes.qos import REMEMBERED, SILENT, Publications, Senders
+from world_model_ros.nodes.qos import (
+    REMEMBERED,
+    SILENT,
+    Publications,
+    PublisherNames,
+    Senders,
+    other_publishers,
+)
 
 
 def info(sent, publisher=b"a", number=None):
@@ -51,7 +58,7 @@ def test_the_memory_is_bounded():
     assert max(len(known._known), len(known._newest)) <= REMEMBERED
 
 
-def senders_of(*numbers, every=1):
+def senders_of(*numbers, every=50_000_000):
     senders = Senders()
     told = [senders.of(info(i * every, publisher=b"", number=number)) for i, number in enumerate(numbers)]
     return senders, told
@@ -67,6 +74,7 @@ def test_where_publishers_are_not_named_their_numbers_tell_them_apart():
     assert len(set(senders_of(100, 3, 101, 4, 5, 102)[1])) == 2
     assert len(set(senders_of(1, 1, 2, 2, 3, 3)[1])) == 2
     assert len(set(senders_of(98, 100, 99, 100, 101, 101, 102, 103)[1])) == 2  # one overtakes the other
+    assert len(set(senders_of(28, 29, 3001, 3002, 30, 31)[1])) == 2  # nobody loses 3000 in a moment
     first, second = set(senders_of(5, 6)[1]), senders_of(5, 6, 1, 2, 3, 4, 5, 6, 7)[1]  # started again
     assert set(second[:2]) == first
     assert len(set(second[2:])) == 1
@@ -84,4 +92,20 @@ def test_publishers_known_by_numbers_have_names_as_a_whole():
     assert set(told) & set(senders.names(infos("a"))) == set()
     assert {senders.names(infos("a", "b"))[sender] for sender in told} == {"/a", "/b"}
     senders, told = senders_of(7, 1, 2, every=SILENT)  # the first one has ended
-    assert senders.names(infos("b"))[told[-1]] == "/b"
+    assert set(told) & set(senders.names(infos("a", "b"))) == set()
+
+
+def test_a_program_without_ros_is_told_in_plain_words():
+    bare = SimpleNamespace(
+        node_name="_CREATED_BY_BARE_DDS_APP_",
+        node_namespace="_CREATED_BY_BARE_DDS_APP_",
+        endpoint_gid=b"x" * 16,
+    )
+    node = SimpleNamespace(
+        get_publishers_info_by_topic=lambda _: [bare],
+        get_name=lambda: "command_node",
+        get_namespace=lambda: "/",
+    )
+    assert other_publishers(node, "topic") == ["a program without ROS"]
+    names = PublisherNames(node, "topic")
+    assert names.everybody() == [names.name(info(5, b"x" * 16))] == ["a program without ROS"]

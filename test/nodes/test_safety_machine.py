@@ -435,7 +435,9 @@ class SafetyMachine(RuleBasedStateMachine):
 
     def check_status(self):
         """Moving commands are sent while status is RUNNING; which of two topics is heard first is chance."""
-        until = time.time_ns() - 0.3 * SECOND
+        # A status that came later shows that all from around the command are here: a busy reader gets what
+        # came by one topic before what came by another.
+        until = (self.rig.statuses[-1][0] if self.rig.statuses else 0) - 0.1 * SECOND
         while self.motion and self.motion[0] < until:
             moment = self.motion.pop(0)
             if moment < self.rig.spawned + DISCOVERY * SECOND:

@@ -222,6 +222,15 @@ def test_fault_56_a_stop_outlives_the_process(any_robot, observer, start_command
     any_robot.get_moving()
 
 
+def test_a_stop_before_the_node_is_configured_counts_and_is_this_process(robot, observer, start_command, ask):
+    start_command(robot, autostart="false")
+    assert ask.trigger("command/emergency_stop").success
+    assert ask.change_state("command_node", "configure")
+    assert ask.change_state("command_node", "activate")
+    stopped(robot, "emergency stop: call command/reset")
+    assert not any("before this process" in message.data for message in robot.status)
+
+
 @pytest.mark.parametrize("cause", ["frames", "joints", "plans"])
 def test_faults_02_11_and_16_what_is_missing_stops_the_robot(any_robot, observer, start_command, cause):
     start_command(any_robot)

@@ -4,6 +4,7 @@ Times are integer nanoseconds of the node's clock. The phrases for people name t
 """
 
 import difflib
+import itertools
 import math
 import zlib
 from collections import Counter
@@ -26,6 +27,7 @@ LOOKS = SECOND // 2  # between two frames that are decoded
 LARGE = 512 << 10  # bytes of a message above which Fast DDS needs this package's profile
 ROUNDING = 0.01  # of the limits' range, by which an action may be outside
 ENOUGH = 3  # messages from which a rate is judged
+ANOTHER = "another program"  # that is not there any more, or has no name
 
 
 class Endpoint(NamedTuple):
@@ -34,7 +36,7 @@ class Endpoint(NamedTuple):
     node: str  # full name; empty where it is not known
     kind: str  # message type, such as sensor_msgs/msg/Image
     qos: str  # such as "best_effort, volatile"
-    identity: str = ""  # by which messages name their publisher
+    identity: str = ""  # by which messages name their publisher, where they do
 
     def __str__(self) -> str:
         return self.node or "a program without a name"
@@ -61,6 +63,11 @@ class Finding:
 def short(kind: str) -> str:
     """Return the name of a message type without its package."""
     return kind.rpartition("/")[2]
+
+
+def _known(publishers: set[str]) -> bool:
+    # Not where rclpy does not tell who sent a message (Jazzy): numbers tell that there are two, not which.
+    return all(publisher and not publisher.startswith("#") for publisher in publishers)
 
 
 @dataclass
@@ -95,7 +102,11 @@ class StreamWatch:
         self._beyond: dict[str, tuple[float, str]] = {}  # action -> by how much outside its limits, and how
 
     def take(self, kind: str, message, received: int, publisher: str = "") -> None:
-        """Take a message of type ``kind`` (``Image`` ...) that came at ``received``."""
+        """Take a message of type ``kind`` (``Image`` ...) that came at ``received``.
+
+        ``publisher`` is the identity of an endpoint, "#" and a number for one that is told apart and not
+        known, or empty.
+        """
         self.count += 1
         self._kind, self._last = kind, received
         self._first = received if self._first is None else self._first
@@ -203,20 +214,34 @@ class StreamWatch:
 
     def _judge_publishers(self, found: Finding, publishers: list[Endpoint]) -> None:
         """Actions are one node's: those of two mix in the rows. One that is silent may be there."""
-        sending = {key[0] for key in self._series}
-        known = any(p.identity in sending for p in publishers)  # not where rclpy does not tell (Jazzy)
-        if len(sending) > 1:
-            who = ", ".join(sorted(str(p) for p in publishers if p.identity in sending or not known))
-            who = who if known or len(publishers) == len(sending) else f"of {who}"
-            found.problems.append(f"{len(sending)} nodes publish it at once ({who}): end all but one")
-        elif not known:
-            who = ", ".join(sorted(map(str, publishers)))
-            found.notes.append(f"only one of {who} sent: end the others, or see that they stay silent")
-        else:
-            who = ", ".join(sorted(str(p) for p in publishers if p.identity not in sending))
+        sending, at_once = {key[0] for key in self._series}, self._at_once()
+        names, everybody = {p.identity: str(p) for p in publishers}, ", ".join(sorted(map(str, publishers)))
+        silent = [str(p) for p in publishers if p.identity not in sending]
+        if at_once:
+            who = ", ".join(sorted(names.get(identity, ANOTHER) for identity in at_once))
+            if not _known(at_once):
+                who = everybody if len(publishers) == len(at_once) else f"of {everybody}"
+            found.problems.append(f"{len(at_once)} nodes publish it at once ({who}): end all but one")
+        elif silent and _known(sending):
+            who = ", ".join(sorted(silent))
             found.notes.append(
                 f"{who} can publish it too and sent nothing: end it, or see that it stays silent"
             )
+        else:  # one after the other, or rclpy does not tell who
+            found.notes.append(f"{everybody} can publish it: see that only one of them sends")
+
+    def _at_once(self, joint: str = "") -> set[str]:
+        """Return the publishers that sent in turns; those of ``joint`` only, if any.
+
+        One that was started again has two identities, one after the other.
+        """
+        spans: dict[str, tuple[int, int]] = {}
+        for (publisher, *names), series in self._series.items():
+            if not joint or joint in names:
+                ends = spans.get(publisher, series.arrivals[:1] * 2)
+                spans[publisher] = min(ends[0], series.arrivals[0]), max(ends[1], series.arrivals[-1])
+        pairs = itertools.permutations(spans, 2)
+        return {a for a, b in pairs if spans[a][0] <= spans[b][1] and spans[b][0] <= spans[a][1]}
 
     def _nobody(self, found: Finding, elsewhere: list[str]) -> None:
         where = f"; topics of this type are {', '.join(elsewhere)}" if elsewhere else ""
@@ -245,12 +270,11 @@ class StreamWatch:
         elif role == "joints":
             ours = sorted(self.senders)
             found.facts.append(f"{len(ours)} of {len(self.robot.joints.names)} joints")
-            twice = {n: s for n, s in self.senders.items() if len(s) > 1}
-            if twice:
+            twice = {n: who for n, s in self.senders.items() if len(s) > 1 and (who := self._at_once(n))}
+            if twice and len(nodes) > 1:
                 name, identities = next(iter(twice.items()))
-                if any(identity in nodes for identity in identities):
-                    who = " and ".join(sorted(nodes.get(i, "another program") for i in identities)) + " both"
-                else:  # rclpy does not tell (Jazzy)
+                who = " and ".join(sorted(nodes.get(i, ANOTHER) for i in identities)) + " both"
+                if not _known(identities):
                     who = f"two of {', '.join(sorted(nodes.values()))}"
                 found.problems.append(f"{who} send {name}: stop one of them")
         else:

@@ -62,7 +62,9 @@ def check(node: str, words: list[str]) -> None:
     for rule in options["param"]:
         parameter = rule.partition(":=")[0]
         whose, _, parameter = parameter.rpartition(":")
-        if whose in ("", name):
+        if whose not in ("", name):
+            _check_section(whose, f"-p {rule}")
+        else:
             _check_name(parameter, (node,), f"-p {rule}")
             _check_number(parameter, _value(rule.partition(":=")[2]), (node,), "-p")
     for file in options["params-file"]:

@@ -116,8 +116,10 @@ class CommandNode(ManagedNode):
         self.commander = Commander(
             limits, ActionBuffer(self.period, timeout), self.rules(), collector, clock, switch
         )
-        if self.stopped.there:
+        if self.stopped.inherited:
             self.commander.emergency_stop(AFTER_RESTART)
+        elif self.stopped.there:
+            self.commander.emergency_stop()
         if self.handed_over.there:
             self.commander.release()
         self.commands = Commands(action, interface, self.spec.period, limits, prefix)

@@ -78,9 +78,11 @@ class Listener(Node):
         self._heard.add((topic, watch.stream.name))
         # Joints may be shared: there two are only told apart by numbers where both send the same ones.
         senders: dict[tuple, Senders] = defaultdict(Senders)
+        shared = watch.stream.role == "joints"
 
         def heard(message, info):
-            publisher = senders[tuple(getattr(message, "name", ()))].of(info).hex()
+            sender = senders[tuple(message.name) if shared else ()].of(info)
+            publisher = sender.hex() if len(sender) == GID else sender.decode()
             now = self.get_clock().now().nanoseconds
             if now:  # else a simulated clock has not begun
                 watch.take(kind, message, now, publisher)

@@ -22,7 +22,9 @@ JOINTS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Of the dead-man switch: a release must not be overwritten by the press that follows.
 SWITCH = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 GID = 16  # bytes that identify an endpoint
+BARE = "_CREATED_BY_BARE_DDS_APP_"  # the name of one that uses DDS without ROS, such as some drivers
 REMEMBERED = 256  # publications, and publishers, that are told apart
+FASTEST = 1000  # messages a second of one publisher, about
 SILENT = 2_000_000_000  # ns after which a publisher that is known by its numbers counts as ended
 
 
@@ -50,6 +52,8 @@ def _named(info) -> bool:
 
 
 def _full_name(info) -> str:
+    if info.node_name == BARE:
+        return "a program without ROS"
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
@@ -156,8 +160,9 @@ class PublisherNames:
 class Senders:
     """Tells the publishers of a topic apart, by rclpy's information about their messages.
 
-    Where it does not name them (Jazzy), their numbers do: those of one publisher only grow, so a number that
-    is not above the last one is another publisher's, or that of one that was started again.
+    Where it does not name them (Jazzy), their numbers do: those of one publisher only grow, and hardly by
+    more than messages can have come in the time that passed. Any other number is another publisher's, or that
+    of one that was started again.
     """
 
     def __init__(self):
@@ -165,29 +170,36 @@ class Senders:
         self._count = 0
 
     def of(self, info: dict) -> bytes:
-        """Return the identifier of a message's publisher; empty where nothing tells it."""
+        """Return the identifier of a message's publisher, ``GID`` bytes.
+
+        It is shorter where the numbers tell it, and empty where nothing does.
+        """
         gid = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID]
         number, now = info.get("publication_sequence_number"), info.get("received_timestamp") or 0
         if gid or not number:
             return gid
-        before = [(*newest, sender) for sender, newest in self._newest.items() if newest[0] < number]
+        before = [
+            (*newest, sender)
+            for sender, newest in self._newest.items()
+            if 0 < number - newest[0] <= 1 + FASTEST * abs(now - newest[1]) / 1e9
+        ]
         if before:
             sender = max(before)[2]  # fewest lost since; of two alike the later: the other one may have ended
         else:
             self._count += 1
-            sender = str(self._count).encode()
+            sender = b"#%d" % self._count
         self._newest[sender] = number, now
         return sender
 
     def names(self, infos: list) -> dict[bytes, str]:
         """Return who is who, of rclpy's information about all publishers of the topic.
 
-        Known by numbers alone, they have names only while as many send as there are; then as a whole.
+        Of two that are known by numbers alone, and all that there are, it does not matter which is which.
         """
         named = {bytes(info.endpoint_gid)[:GID]: endpoint_name(info) for info in infos}
         last = max((at for _, at in self._newest.values()), default=0)
         sending = [sender for sender, (_, at) in self._newest.items() if last - at <= SILENT]
-        if len(sending) == len(named):
+        if len(sending) == len(named) == 2:
             named |= dict(zip(sending, list(named.values()), strict=True))
         return named
 

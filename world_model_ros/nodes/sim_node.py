@@ -18,7 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.declaring import declare
 from world_model_ros.nodes.messages import nanoseconds, set_stamp
-from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
+from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE, endpoint_name
 from world_model_ros.nodes.running import ExecutorLoop
 from world_model_ros.sim.faults import Faults, Frame, parse
 from world_model_ros.sim.lockstep import (
@@ -199,10 +199,10 @@ class SimNode(Node):
         if not self.guard.foreign:
             return
         publishers = self.get_publishers_info_by_topic("/clock")
-        names = [f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in publishers]
+        names = [endpoint_name(info) for info in publishers]
         if self.get_fully_qualified_name() in names:
             names.remove(self.get_fully_qualified_name())  # ourselves; another one may have the same name
-        known = sorted({name for name in names if "UNKNOWN" not in name})
+        known = sorted(set(filter(None, names)))
         raise UserError(
             f"/clock is also published by {', '.join(known) or 'another node'}: end that, or run this "
             "simulation in another ROS_DOMAIN_ID."

@@ -102,10 +102,11 @@ class Kept:
             self.there = path is not None and path.exists()
         except OSError:  # it may be set: assume so
             self.there = True
+        self.inherited = self.there  # whether an earlier process has begun it, and none since
 
     def begin(self) -> str:
         """Set the state; return why it cannot be kept beyond this process, or ""."""
-        self.there = True
+        self.there, self.inherited = True, False
         if self._path is None or self._written:  # a button that is held repeats its message
             return ""
         try:
@@ -125,7 +126,7 @@ class Kept:
 
     def end(self) -> str:
         """End the state; return why the file stays, or ""."""
-        self.there = self._written = False
+        self.there = self.inherited = self._written = False
         if self._path is None:
             return ""
         try:
