@@ -46,7 +46,8 @@ class PlainLoader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         """Return a mapping; MarkedYAMLError for a key that it has twice, of which one would be ignored."""
         seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        for key in (key for key, _ in pairs if isinstance(key, yaml.ScalarNode)):
             if (key.tag, key.value) in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"{key.value!r:.50} is given twice", problem_mark=key.start_mark

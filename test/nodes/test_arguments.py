@@ -62,6 +62,7 @@ def section(name, *lines):
         ("\na: !!bool perhaps", "line 2 is not YAML: 'perhaps' is no bool"),
         ("a: !!timestamp noon", "line 1 is not YAML: 'noon' is no timestamp"),
         ("a: !!timestamp [1]", "line 1 is not YAML: expected a scalar node"),
+        ("a: !!map text", "line 1 is not YAML: expected a mapping node"),
         ('a: "\\ud800"', "line 1 is not YAML: half of a character cannot be printed"),
         ("a: !!python/object/apply:os.system ['true']", "is not YAML: could not determine a constructor"),
         ("a: '" + "x" * (1 << 20) + "'", "is not YAML: it has more than 1048576 bytes"),
