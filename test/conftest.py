@@ -257,6 +257,10 @@ class Processes:
         lines |= {p.pid: " ".join(p.args) for p in self.started if p.poll() is None}
         return {pid: line for pid, line in lines.items() if line}
 
+    def describe(self):
+        """Return of each process how it ended, if it has, and the end of its log."""
+        return [(p.poll(), p.log.read_text(errors="replace")[-800:]) for p in self.started]
+
     def alive(self):
         """Return the command lines of all processes that were started, children included."""
         return list(self.ours().values())
@@ -351,7 +355,8 @@ class Observer:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.clients, self.asked = {}, []
-        self.notes = []  # functions that return what is worth knowing when a wait fails
+        self.notes = [self.heard]  # functions that return what is worth knowing when a wait fails
+        self.topics = []
         self.collected = []  # all lists that ``collect`` has returned
 
     def collect(self, kind, topic, qos=100, sent=None):
@@ -361,6 +366,7 @@ class Observer:
         """
         messages = []
         self.collected.append(messages)
+        self.topics.append(topic)
 
         def heard(message, info):
             messages.append(message)
@@ -369,6 +375,15 @@ class Observer:
 
         self.node.create_subscription(kind, topic, heard, qos)
         return messages
+
+    def heard(self):
+        """Return how many messages were collected by topic, by how many publishers, and what sockets lost."""
+        pairs = zip(self.topics, map(len, self.collected), strict=True)
+        counts = {topic: (count, self.node.count_publishers(topic)) for topic, count in pairs}
+        with contextlib.suppress(OSError):
+            rows = [line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+            return counts, {row[1]: row[-1] for row in rows if row[-1] != "0"}
+        return counts
 
     def drain(self):
         """Hear what has come so far: spin until several times in a row nothing was waiting."""
@@ -439,10 +454,12 @@ class Observer:
 
 
 @pytest.fixture
-def observer(domain):
+def observer(domain, request):
     """Return an Observer in this test's domain."""
     pytest.importorskip("rclpy", reason="ROS 2 is not here: make setup installs it, or source one")
     watching = Observer(domain)
+    if "processes" in request.fixturenames:
+        watching.notes.append(request.getfixturevalue("processes").describe)
     yield watching
     watching.close()
 

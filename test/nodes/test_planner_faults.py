@@ -1,5 +1,7 @@
 """Rows of the fault table that planner_node answers for; its planner is made to fail in the process."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -152,6 +154,34 @@ def test_fault_35_no_progress_ends_planning_and_says_so(processes, checkpoint, f
     assert max(map(due, feed.plans)) <= ended + BLOCK
     assert observer.call(SetBool, "planner/enable", SetBool.Request(data=True)).success
     observer.until(lambda: max(map(due, feed.plans)) > ended + BLOCK, again=feed.next)
+
+
+STEPS = """
+from world_model_ros.monitoring.progress import Progress
+real_step = Progress.step
+def step(self, now, distance):
+    print("step", now, flush=True)
+    return real_step(self, now, distance)
+Progress.step = step
+"""
+
+
+def test_fault_35_a_plan_from_before_a_call_to_try_again_does_not_count(
+    processes, checkpoint, feed, observer, tmp_path
+):
+    ends = tmp_path / "ends"
+    what = f'print("held", flush=True); wait_for("{ends}")'
+    node = start(processes, checkpoint, what, hang_timeout=30.0, first=STEPS)
+    feed.begin()
+    observer.until(lambda: "held" in node.log.read_text(), again=feed.next)
+    enable(observer, True)
+    before, count = len(node.log.read_text()), len(feed.plans)
+    held = feed.time
+    ends.touch()
+    observer.until(lambda: len(feed.plans) > count, again=feed.next)
+    steps = re.findall(r"^step (\d+)", node.log.read_text()[before:], re.MULTILINE)
+    assert steps
+    assert all(int(step) > held for step in steps)
 
 
 def test_fault_17_a_node_whose_plan_hangs_is_not_activated_beside_it(

@@ -299,14 +299,14 @@ class PlannerNode(ManagedNode):
         plan = self.planner.plan(step.latent, step.executed if follows else None, step.running, passed)
         # Its stamp is step.due: when the block ends that is running.
         message = plan_message(step, plan.actions, job.joints, self.spec, job.joints_problem)
-        if nobody_tried(step.executed, step.known, heard):
-            stuck = self.progress.pause(step.start)
-        else:
-            stuck = self.progress.step(step.start, plan.distance)
         with self.lock:
             if job.epoch != self.epoch or not self.active:
                 self.counts["discarded"] += 1
                 return
+            if nobody_tried(step.executed, step.known, heard):
+                stuck = self.progress.pause(step.start)
+            else:
+                stuck = self.progress.step(step.start, plan.distance)
             if stuck:
                 self.goal.end()
             else:
