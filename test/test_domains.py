@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from test.conftest import DOMAINS, Domain
+from test.processes import DOMAINS, Domain
 
 
 def test_a_domain_is_ones_own_until_it_is_released():
@@ -18,7 +18,7 @@ def test_a_domain_is_ones_own_until_it_is_released():
 
 def test_a_process_that_inherits_a_domain_keeps_it(monkeypatch):
     domain = Domain.claim()
-    monkeypatch.setattr("test.conftest.DOMAINS", [domain])
+    monkeypatch.setattr("test.processes.DOMAINS", [domain])
     words = [sys.executable, "-c", "input()"]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=(domain.lock,))
     domain.release()

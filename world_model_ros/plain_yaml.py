@@ -44,15 +44,15 @@ class PlainLoader(yaml.SafeLoader):
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
     def construct_mapping(self, node, deep=False):
-        """Return a mapping; MarkedYAMLError for a key that it has twice, of which one would be ignored."""
+        """Return a mapping; MarkedYAMLError for a key that stands twice: YAML would keep the last."""
         seen = set()
-        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-        for key in (key for key, _ in pairs if isinstance(key, yaml.ScalarNode)):
-            if (key.tag, key.value) in seen:
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"{key.value!r:.50} is given twice", problem_mark=key.start_mark
+                    problem=f"{key!r:.50} stands twice", problem_mark=key_node.start_mark
                 )
-            seen.add((key.tag, key.value))
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node):
@@ -68,10 +68,10 @@ class PlainLoader(yaml.SafeLoader):
         return value
 
 
-def parse(text: str, loader: type[PlainLoader] = PlainLoader):
+def parse(text: str):
     """Return what a YAML text says. Raises NotPlainError, whatever the text."""
     try:
-        return yaml.load(text, loader)
+        return yaml.load(text, PlainLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = " ".join(str(getattr(error, "problem", None) or error).split())
@@ -82,7 +82,7 @@ def parse(text: str, loader: type[PlainLoader] = PlainLoader):
         raise NotPlainError(" ".join(str(error).split())) from None
 
 
-def read(path: Path, loader: type[PlainLoader] = PlainLoader, longest: int = LONGEST):
+def read(path: Path, longest: int = LONGEST):
     """Return what a YAML file says. Raises NotPlainError, whatever the file holds, and OSError."""
     with path.open("rb") as file:  # no more than needed of what has no end
         content = file.read(longest + 1)
@@ -92,4 +92,4 @@ def read(path: Path, loader: type[PlainLoader] = PlainLoader, longest: int = LON
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise NotPlainError("it is not text") from None
-    return parse(text, loader)
+    return parse(text)

@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import pytest
 import torch
@@ -126,6 +127,26 @@ def test_fault_26_hostile_weights_are_refused_and_not_run(published, tmp_path, c
     function, arguments = hostile.__reduce__()
     function(*arguments)
     assert marker.exists()  # the payload does work where it is run
+
+
+@pytest.mark.fault
+def test_fault_26_weights_whose_archive_is_compressed_are_not_unpacked(published, capsys):
+    path = published / "weights.pt"
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    assert torch.load(path, weights_only=True)  # torch would
+    assert main(command(published)) == 2
+    assert "it was not read (it has compressed parts)" in capsys.readouterr().err
+
+
+@pytest.mark.fault
+def test_fault_26_a_torch_that_would_run_what_weights_say_reads_none(published, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.5.1+cpu"))
+    assert main(command(published)) == 2
+    assert "torch 2.5.1+cpu may run what a file of weights says" in capsys.readouterr().err
 
 
 @pytest.mark.fault

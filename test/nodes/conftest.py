@@ -39,7 +39,6 @@ class Robot:
         kinds = (TwistStamped, Twist, Float64MultiArray, JointTrajectory)
         kind = dict(zip(INTERFACES, kinds, strict=True))[interface]
         topic = f"command/{'twist' if twist else interface}"
-        self.kind, self.topic = kind, topic
         self.sent = {"commands": [], "executed": []}  # when, ns
         self.twists = self.commands = observer.collect(kind, topic, 1000, self.sent["commands"])
         self._health_kind = DiagnosticStatus, latched

@@ -68,7 +68,7 @@ def section(name, *lines):
         ("a: '" + "x" * (1 << 20) + "'", "is not YAML: it has more than 1048576 bytes"),
         (
             section("/**/command_node", "lease: 1.0", "lease: 2.0"),
-            "line 4 is not YAML: 'lease' is given twice",
+            "line 4 is not YAML: 'lease' stands twice",
         ),
         ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "line 2 is not YAML: *a stands for another part"),
     ],

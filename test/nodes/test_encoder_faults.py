@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from test.conftest import said
+from test.observer import said
 from world_model_ros.nodes import environment
 
 pytestmark = [pytest.mark.ros, pytest.mark.fault]

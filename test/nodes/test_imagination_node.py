@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
-from test.conftest import Domain, Observer, Processes, said
 from test.nodes.conftest import Asking
+from test.observer import Observer, said
+from test.processes import Domain, Processes
 
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from test.conftest import said
+from test.observer import said
 
 pytestmark = pytest.mark.ros
 BLOCK, PERIOD = 250_000_000, 50_000_000

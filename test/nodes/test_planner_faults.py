@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from test.conftest import said
+from test.observer import said
 
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
 BLOCK = 250_000_000

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from test.conftest import said
+from test.observer import said
 
 pytestmark = pytest.mark.ros
 DIM = 64

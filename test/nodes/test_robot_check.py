@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from test.conftest import Observer
+from test.observer import Observer
 
 pytestmark = pytest.mark.ros
 JOINTS = ["joint1", "joint2", "joint3"]

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import (
     PERIODS,
@@ -18,7 +16,7 @@ from world_model_ros.model.config import (
     RobotSpec,
     interface_differences,
 )
-from world_model_ros.plain_yaml import NotPlainError, PlainLoader, read
+from world_model_ros.plain_yaml import NotPlainError, read
 from world_model_ros.safety.limits import INTERFACES, TWIST_NAMES, UNITS
 
 KINDS = (*INTERFACES, "joint_position")
@@ -283,19 +281,6 @@ class RobotFile:
             )
 
 
-class _UniqueKeys(PlainLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would keep the last."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key!r} stands twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def read_robot(path: str | Path) -> RobotFile:
     """Read and check a robot file.
 
@@ -303,7 +288,7 @@ def read_robot(path: str | Path) -> RobotFile:
     """
     path = Path(path).expanduser()
     try:
-        values = read(path, _UniqueKeys, _LONGEST)
+        values = read(path, _LONGEST)
     except FileNotFoundError:
         raise UserError(f"there is no robot file {path}: give a copy of config/robot.yaml.") from None
     except OSError as error:

@@ -87,7 +87,7 @@ class StreamWatch:
         self._unscaled = replace(robot, cameras=tuple(replace(c, size=None) for c in robot.cameras))
         self.count = self.others = 0
         self.names: set[str] = set()  # of joints that its messages had
-        self.senders: dict[str, set[str]] = {}  # joint -> publishers
+        self.given: set[str] = set()  # names that its messages had numbers for
         self._series: dict[tuple, _Series] = {}
         self._kind = ""
         self._first: int | None = None
@@ -157,8 +157,7 @@ class StreamWatch:
             self._rejected[str(reason)] += 1
             return (publisher,)
         self.names.update(record.names)
-        for name in record.content:
-            self.senders.setdefault(name, set()).add(publisher)
+        self.given.update(record.content)
         if self.stream.role == "actions":
             self._compare_limits(record.content)
         if record.names and not record.content:
@@ -268,9 +267,8 @@ class StreamWatch:
             found.facts.append(f"{self._kind} {', '.join(reversed(self._shapes))}, {size}")
             self._judge_frames(found)
         elif role == "joints":
-            ours = sorted(self.senders)
-            found.facts.append(f"{len(ours)} of {len(self.robot.joints.names)} joints")
-            twice = {n: who for n, s in self.senders.items() if len(s) > 1 and (who := self._at_once(n))}
+            found.facts.append(f"{len(self.given)} of {len(self.robot.joints.names)} joints")
+            twice = {name: who for name in sorted(self.given) if (who := self._at_once(name))}
             if twice and len(nodes) > 1:
                 name, identities = next(iter(twice.items()))
                 who = " and ".join(sorted(nodes.get(i, ANOTHER) for i in identities)) + " both"
@@ -302,7 +300,7 @@ class StreamWatch:
 
     def _judge_actions(self, found: Finding) -> None:
         actions, names = self.robot.actions, self.names
-        missing = [name for name in actions.names if names and name not in self.senders]
+        missing = [name for name in actions.names if names and name not in self.given]
         if missing:
             found.problems.append(
                 f"it has no {', '.join(missing)}, it has {', '.join(sorted(names))}: correct actions.names"
@@ -412,7 +410,7 @@ def joint_names(robot: RobotFile, watches: list[StreamWatch]) -> Finding:
     """Return which declared joints were heard on all their topics, and what the others may be called."""
     wanted, prefix = robot.joints.names, robot.joints.prefix
     heard = set().union(*(watch.names for watch in watches))
-    present = {name for watch in watches for name in watch.senders}
+    present = {name for watch in watches for name in watch.given}
     missing = [name for name in wanted if name not in present]
     found = Finding("joint names", "")
     if present:

@@ -8,6 +8,7 @@ safety/limits.py narrows the limits to the robot's. At the end: the device that 
 import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 import torch
@@ -113,6 +114,19 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> tuple[LeWorldMod
         raise UserError(f"{path} cannot be read ({error}): copy the checkpoint again.") from None
     model = build_model(spec.model, strip_prefixes(tensors), path)
     return model.to(device).eval(), spec
+
+
+def load_pickled(path: str | Path, device: str | torch.device = "cpu", mmap: bool = False):
+    """Return what torch.save wrote, tensors and plain data: nothing that the file says is run.
+
+    Raises ValueError for an archive with compressed parts, which torch.save never writes and of which a few
+    MB can stand for gigabytes, and whatever torch.load raises.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("it has compressed parts")
+    return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
 
 
 def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

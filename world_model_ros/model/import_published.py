@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from world_model_ros.errors import UserError
-from world_model_ros.model.checkpoint import build_model, strip_prefixes
+from world_model_ros.model.checkpoint import build_model, load_pickled, strip_prefixes
 from world_model_ros.model.config import ActionSpec, ModelConfig
 from world_model_ros.model.strict import build
 
 CONFIG = "config.json"
 WEIGHTS = "weights.pt"
+SAFE = (2, 6)  # the first torch whose weights_only keeps its promise
 
 # ViT sizes by name: width, layers, heads, MLP
 _SIZES = {
@@ -93,10 +94,15 @@ def _read_json(path: Path) -> dict:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
+    if torch.__version__ < SAFE:
+        raise UserError(
+            f"torch {torch.__version__} may run what a file of weights says (CVE-2025-32434), and {path} is "
+            "somebody else's: pip install --upgrade torch."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about how the file was pickled: nothing a user could mend
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_pickled(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: a published folder holds {CONFIG} and {WEIGHTS}.") from None
     except Exception as error:  # unpickling a damaged or hostile file may raise anything

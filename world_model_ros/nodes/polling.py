@@ -4,6 +4,8 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.subscription import Subscription
 
+from world_model_ros.nodes.qos import gid_of
+
 
 def polled_subscription(node, kind, topic: str, profile) -> Subscription:
     """Subscribe to messages that are read when they are needed and wake no executor.
@@ -50,9 +52,9 @@ class NewestJoints:
             with handle:
                 while (taken := handle.take_message(kind, False)) is not None:
                     message, info = taken
-                    gid = (info.get("publisher_gid") or {}).get("data")
+                    gid = gid_of(info)
                     # Where publishers cannot be told apart, none may hide another's.
-                    key = (bytes(gid), tuple(message.name)) if gid else len(newest)
+                    key = (gid, tuple(message.name)) if gid else len(newest)
                     newest.pop(key, None)
                     newest[key] = message, info
         return list(newest.values())

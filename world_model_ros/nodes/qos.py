@@ -113,7 +113,12 @@ def describe_policies(profile) -> str:
 
 def _known(info) -> bool:
     # Discovery learns of an endpoint before it learns of its node.
-    return "UNKNOWN" not in info.node_name and "UNKNOWN" not in info.node_namespace
+    return _named(info) or info.node_name == BARE
+
+
+def gid_of(info: dict) -> bytes:
+    """Return the identifier of a message's publisher, ``GID`` bytes; empty where rclpy does not tell it."""
+    return bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID]
 
 
 def other_publishers(node, topic: str) -> list[str]:
@@ -135,7 +140,7 @@ class PublisherNames:
 
         Two publishers of one node are told apart by a number.
         """
-        gid = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID]
+        gid = gid_of(info)
         if not gid:
             return None
         if gid not in self._names:
@@ -174,7 +179,7 @@ class Senders:
 
         It is shorter where the numbers tell it, and empty where nothing does.
         """
-        gid = bytes((info.get("publisher_gid") or {}).get("data", b""))[:GID]
+        gid = gid_of(info)
         number, now = info.get("publication_sequence_number"), info.get("received_timestamp") or 0
         if gid or not number:
             return gid
@@ -188,7 +193,7 @@ class Senders:
         else:
             self._count += 1
             sender = b"#%d" % self._count
-        self._newest[sender] = number, now
+        _remember(self._newest, sender, (number, now))
         return sender
 
     def names(self, infos: list) -> dict[bytes, str]:
@@ -223,7 +228,7 @@ class Publications:
         sent = info.get("source_timestamp") or 0
         if not sent:
             return True
-        publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))
+        publisher = gid_of(info)
         number = info.get("publication_sequence_number")
         identity = (publisher, sent, number)
         if identity in self._known:

@@ -4,12 +4,14 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 import torch
 
 from world_model_ros.errors import UserError
+from world_model_ros.model.checkpoint import load_pickled
 
 STATE_NAME = "state.pt"
 _STEPS = "settings.steps "
@@ -21,6 +23,7 @@ UNREADABLE = (
     RuntimeError,
     pickle.UnpicklingError,
     struct.error,
+    zipfile.BadZipFile,
     ValueError,
     KeyError,
     IndexError,
@@ -45,7 +48,7 @@ def read_state(path: Path, device: torch.device, identity: dict, kinds: dict[str
     """
     remedy = "train with --restart to begin again, or choose another --run"
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = load_pickled(path, device)
         there = _completed(json.loads(state["identity"]), kinds)
         for name in ("step", "seconds", "model", "optimiser"):
             state[name]
@@ -77,7 +80,7 @@ def find_run(parent: Path, identity: dict, kinds: dict[str, type]) -> Path | Non
 def _recorded_identity(path: Path) -> dict:
     """Return the identity in a state file; empty where none can be read."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = load_pickled(path, mmap=True)
         identity = json.loads(state["identity"])
         return (
             identity if isinstance(identity, dict) and isinstance(identity.get("settings", {}), dict) else {}
