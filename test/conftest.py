@@ -155,7 +155,9 @@ def observer(domain, request):
     """Return an Observer in this test's domain."""
     pytest.importorskip("rclpy", reason="ROS 2 is not here: make setup installs it, or source one")
     watching = Observer(domain)
-    if "processes" in request.fixturenames:
-        watching.notes.append(request.getfixturevalue("processes").describe)
+    # Asked for when a wait fails: a fixture that is asked for here would end after this one.
+    watching.notes.append(
+        lambda: [p.describe() for p in request.node.funcargs.values() if hasattr(p, "ours")]
+    )
     yield watching
     watching.close()
