@@ -1,6 +1,7 @@
 """Real ROS 2 for tests: every test has a domain of its own on this machine only."""
 
 import contextlib
+import faulthandler
 import fcntl
 import os
 import resource
@@ -55,6 +56,21 @@ def pytest_collection_modifyitems(items):
         tests = kinds[kind].pop(0)
         taken[kind] += len(tests)
         items.extend(tests)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """End this process where a test's timeout does not end the test: pytest-xdist names it, and goes on.
+
+    No Python can interrupt rclpy while Fast DDS waits for itself: nodes/event_thread.py.
+    """
+    marker = item.get_closest_marker("timeout")
+    seconds = marker.args[0] if marker else float(item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(60 + 2 * seconds, exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def write_checkpoint(folder, kind, names, unit, frame=""):

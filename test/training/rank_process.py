@@ -67,6 +67,7 @@ def compare(out: Path) -> None:
             k: float((shared[k] - v).abs().max() / v.abs().max().clamp_min(0.1)) for k, v in whole.items()
         }
         (out / f"{ranks.rank}.json").write_text(json.dumps(apart))
+    ranks.leave(0)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ class CommandNode(ManagedNode):
             limits, ActionBuffer(self.period, timeout), self.rules(), collector, clock, switch
         )
         if self.stopped.inherited:
-            self.commander.emergency_stop(AFTER_RESTART)
+            self.commander.emergency_stop(self.stopped.reason() or AFTER_RESTART)
         elif self.stopped.there:
             self.commander.emergency_stop()
         if self.handed_over.there:
@@ -271,6 +271,18 @@ class CommandNode(ManagedNode):
             self.get_logger().warning(problem)
         response.success, response.message = True, "stopped until command/reset"
         return response
+
+    def may_have_missed(self, reason: str) -> None:
+        """Stand still until a reset, in the next process too: an emergency stop may have been lost."""
+        if self.commander is None:
+            return
+        if not self.stopped.there:
+            kept = f"the process before this one may have missed an emergency stop ({reason})"
+            if problem := self.stopped.begin(kept):
+                self.get_logger().warning(problem)
+        if self.active and not self.commander.release_state.reason:  # else another controller's motion
+            self.commander.emergency_stop(f"an emergency stop may have been missed ({reason})")
+            self.tick()
 
     def on_reset(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Clear a fault, and take a released robot back."""

@@ -79,9 +79,9 @@ def prepare(local: bool = False, node: str = "") -> None:
     """Complete os.environ before rclpy is imported; what the user has set stays.
 
     A virtual environment with ROS 2 wheels is an ament prefix that no variable names. The Fast DDS profile
-    has shared memory for large images, unless ``node`` needs none, and announces quickly. ``local`` is for
-    starting the nodes of a simulation: they find this package, and the graph stays on this machine, without
-    shared memory, since the pictures are small.
+    has shared memory for large images, unless ``node`` needs none, and a new node announces itself quickly.
+    ``local`` is for starting the nodes of a simulation: they find this package, and the graph stays on this
+    machine, without shared memory, since the pictures are small.
     """
     prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
     for prefix in (SOURCE / "install" / NAME, Path(sys.prefix)):

@@ -104,6 +104,9 @@ class ManagedNode(LifecycleNode):
         """Return further values of every health message; called from any thread."""
         return {}
 
+    def may_have_missed(self, reason: str) -> None:
+        """Take that messages may have been lost, and why; the process ends after this."""
+
     def watch(self) -> tuple[Health, str]:
         """Return a health beside the published one, and why; called once a second while active."""
         return Health.FINE, ""

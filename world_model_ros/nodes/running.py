@@ -13,9 +13,13 @@ from rclpy.signals import SignalHandlerOptions
 
 from world_model_ros.errors import UserError
 from world_model_ros.nodes.arguments import explain
+from world_model_ros.nodes.event_thread import EventThreads
 
 FAILED = 2  # exit code after an error that was printed as a sentence
+DEAF = 4  # exit code of a process that Fast DDS has left without news of other nodes
+IS_DEAF = "Fast DDS waits for itself for ever (eProsima/Fast-DDS issue 6502)"
 LINGER = 0.3  # seconds in which others can read a node's last messages
+CLOSING = 10  # seconds after which a node that does not come to its end is ended
 SPIN = 0.05  # seconds until a signal is noticed at the latest
 
 
@@ -24,7 +28,9 @@ class ExecutorLoop:
 
     def __init__(self):
         self.stopping = False
+        self.deaf = False  # why it is stopping, where that is so
         self.executor = SingleThreadedExecutor()
+        self._event_threads = EventThreads()
 
     def stop(self, *_):
         """Stop spinning soon; a second signal changes nothing."""
@@ -33,6 +39,8 @@ class ExecutorLoop:
     def spin(self, seconds: float = SPIN) -> None:
         """Serve callbacks for at most ``seconds``, or until one was served."""
         self.executor.spin_once(timeout_sec=max(0.0, min(seconds, SPIN)))
+        if self._event_threads.stuck(time.monotonic()):
+            self.deaf = self.stopping = True
 
 
 def run(make_node) -> NoReturn:
@@ -41,7 +49,8 @@ def run(make_node) -> NoReturn:
     Raises UserError for a command line that ROS cannot read.
     A node has ``close()``: stop accepting, stop the worker, safe command last. It may have
     ``main_loop(loop)``, its own main loop, which returns an exit code. A managed node is configured and
-    activated, unless its parameter autostart is false, and ends the process by its ``exit_code``.
+    activated, unless its parameter autostart is false, and ends the process by its ``exit_code``. Where Fast
+    DDS does not work any more, a node ends as after a signal, with exit code DEAF: a new process hears again.
     """
     try:
         # rclpy's own handlers close the context before a node can send its safe command.
@@ -66,20 +75,31 @@ def run(make_node) -> NoReturn:
             while not loop.stopping and node.exit_code is None:
                 loop.spin()
             code = node.exit_code or 0
+        if loop.deaf:
+            code = DEAF
+            text = f"{IS_DEAF}: this process hears of no new node any more, and ends to be started again"
+            node.get_logger().fatal(text)
+            if not main_loop:
+                node.may_have_missed(IS_DEAF)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = FAILED
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+        signal.alarm(CLOSING)  # what Fast DDS waits for can come to be while it destroys
         if node is not None:
-            node.close()
+            # Whoever is deaf can publish, and would wait for ever to destroy what it listens with.
+            if not (loop.deaf and main_loop):
+                node.close()
             if not main_loop:
                 node.publish_end()
             # The last message, a safe command or an answer, is in shared memory that is freed with the node.
             time.sleep(LINGER)
-            node.destroy_node()
-        rclpy.try_shutdown()
+            if not loop.deaf:
+                node.destroy_node()
+        if not loop.deaf:
+            rclpy.try_shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything is published and closed. To unload torch and DDS takes up to a second, and a worker that

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 AFTER_RESTART = "emergency stop (from before this process was started)"
+LINE = 400  # characters of a reason, at most
 SECOND = 1_000_000_000
 
 
@@ -104,8 +105,20 @@ class Kept:
             self.there = True
         self.inherited = self.there  # whether an earlier process has begun it, and none since
 
-    def begin(self) -> str:
-        """Set the state; return why it cannot be kept beyond this process, or ""."""
+    def reason(self) -> str:
+        """Return why an earlier process has begun it, where it has written that."""
+        try:
+            with self._path.open(errors="replace") as file:
+                lines = file.read(2 * LINE).splitlines()
+        except OSError:
+            return ""
+        return lines[1][:LINE] if len(lines) > 1 else ""
+
+    def begin(self, reason: str = "") -> str:
+        """Set the state; return why it cannot be kept beyond this process, or "".
+
+        The ``reason``, a line, is for the process that inherits the state.
+        """
         self.there, self.inherited = True, False
         if self._path is None or self._written:  # a button that is held repeats its message
             return ""
@@ -115,6 +128,7 @@ class Kept:
             with written.open("w") as file:
                 file.write(
                     "Kept for a command_node that is started again; command/reset removes this file.\n"
+                    f"{reason}\n"
                 )
                 file.flush()
                 os.fsync(file.fileno())

@@ -62,6 +62,17 @@ class Ranks:
             if self.size > 1:
                 dist.barrier()
 
+    def leave(self, code: int) -> None:
+        """End this process with its exit code where it is one of several; everything is written.
+
+        A thread of gloo may still hold tensors: their end during Python's own aborts the process (pytorch
+        pull request 179291), and torchrun then ends all the others.
+        """
+        if self.size > 1:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
     def mean_gradients(self, parameters: Iterable[nn.Parameter], *more: Tensor) -> list[Tensor]:
         """Replace the gradients by their mean over all ranks; return the means of the scalars ``more``."""
         if self.size == 1:

@@ -169,7 +169,9 @@ def run(arguments: argparse.Namespace) -> int:
         EpisodeFiles(arguments.data, arguments.episodes, arguments.drop_actions, given) as file,
     ):
         check_data(file)
-        return _train(arguments, file, device, ranks)
+        code = _train(arguments, file, device, ranks)
+    ranks.leave(code)
+    return code
 
 
 def check_data(file: EpisodeFiles) -> None:

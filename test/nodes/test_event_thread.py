@@ -1,0 +1,175 @@
+"""A process in which Fast DDS waits for itself for ever stops the robot, and ends to be started again."""
+
+import ctypes
+import itertools
+import threading
+import time
+
+import pytest
+
+from world_model_ros.nodes.event_thread import LOOK, STUCK, EventThreads, event_threads, waits_without_end
+
+pytestmark = [pytest.mark.ros, pytest.mark.fault]
+# A thread that the kernel calls one of Fast DDS, and that waits for a lock which nobody releases: what the
+# deadlock is, from outside. Fast DDS itself comes to it by chance only.
+WAITS = """
+import ctypes, pathlib, threading, time
+def wait_for_itself(trigger):
+    ctypes.CDLL(None).prctl(15, b"dds.ev.99", 0, 0, 0)
+    while not pathlib.Path(trigger).exists():
+        time.sleep(0.05)
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+"""
+DEAF = (
+    WAITS
+    + """
+import importlib, sys
+name, trigger = sys.argv[1], sys.argv.pop(2)
+sys.argv.pop(0)
+from world_model_ros.nodes import environment
+environment.prepare()
+from world_model_ros.nodes import running
+threading.Thread(target=wait_for_itself, args=(trigger,), daemon=True).start()
+running.run(importlib.import_module(f"world_model_ros.nodes.{name}").make_node)
+"""
+)
+
+
+@pytest.fixture
+def deaf_node(processes, tmp_path):
+    """Return a function that starts a node, and one after whose call it is deaf."""
+    script, trigger = tmp_path / "deaf.py", tmp_path / "now"
+    script.write_text(DEAF)
+
+    def start(name, **parameters):
+        words = itertools.chain.from_iterable(("-p", f"{key}:={value}") for key, value in parameters.items())
+        return processes.start(str(script), name, str(trigger), "--ros-args", *words)
+
+    return start, trigger.touch
+
+
+def test_fault_62_a_deaf_command_node_stops_the_robot_and_so_does_its_successor(
+    any_robot, observer, start_command, deaf_node, ask, monkeypatch, processes
+):
+    start, make_deaf = deaf_node
+    monkeypatch.setattr(processes, "node", lambda name, config, **parameters: start(name, **parameters))
+    node = start_command(any_robot)
+    monkeypatch.undo()
+    any_robot.get_moving()
+    make_deaf()
+    observer.until(lambda: node.poll() is not None, again=any_robot.drive)
+    assert node.returncode == 4
+    assert "hears of no new node any more" in node.log.read_text()
+    ended = time.time_ns()
+    assert any("may have been missed (Fast DDS waits" in message.data for message in any_robot.status)
+    observer.until(lambda: not any_robot.moving())
+    any_robot.status.clear()
+    start_command(any_robot)
+    observer.until(
+        lambda: any_robot.state() == "FAULT" and "the process before this one may have" in any_robot.reason(),
+        again=any_robot.drive,
+    )
+    any_robot.stands(again=any_robot.drive)
+    assert not any(map(any_robot.moves, any_robot.since(ended, "commands")))
+    assert ask.trigger("command/reset").success
+    any_robot.get_moving()
+
+
+@pytest.mark.parametrize(
+    "name", ["sim_node", "encoder_node", "planner_node", "monitor_node", "imagination_node", "view_node"]
+)
+def test_fault_62_every_other_deaf_node_ends_to_be_started_again(
+    processes, observer, checkpoint, deaf_node, name
+):
+    start, make_deaf = deaf_node
+    parameters = {"view_node": {"port": 0}, "sim_node": {}}.get(name, {"checkpoint": checkpoint})
+    node = start(name, **parameters)
+    observer.until(lambda: name in observer.node.get_node_names())
+    make_deaf()
+    observer.until(lambda: node.poll() is not None)
+    log = node.log.read_text()
+    assert node.returncode == 4, log
+    assert "hears of no new node any more" in log
+    assert "Traceback" not in log
+
+
+ENDLESS = """
+import threading
+from world_model_ros.nodes import environment
+environment.prepare()
+from world_model_ros.nodes import monitor_node, running
+monitor_node.MonitorNode.destroy_node = lambda self: threading.Event().wait()
+running.CLOSING = 1
+running.run(monitor_node.make_node)
+"""
+
+
+def test_a_node_that_waits_for_ever_at_its_end_is_ended(processes, observer, checkpoint, tmp_path, ask):
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    node = processes.start(str(script), "--ros-args", "-p", f"checkpoint:={checkpoint}")
+    assert ask.change_state("monitor_node", "shutdown")
+    observer.until(lambda: node.poll() is not None)
+    assert node.returncode == -14
+
+
+class Waiter:
+    """A thread of this process with a name, of which ``act`` is called until it is let go."""
+
+    def __init__(self, name, act):
+        self.tid, self.there, self.gone = 0, threading.Event(), False
+
+        def run():
+            ctypes.CDLL(None).prctl(15, name.encode(), 0, 0, 0)
+            self.tid = threading.get_native_id()
+            self.there.set()
+            while not self.gone:
+                act()
+
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+        self.there.wait()
+
+
+@pytest.fixture
+def lock():
+    held = threading.Lock()
+    held.acquire()
+    yield held
+    held.release()
+
+
+def stuck(looks=STUCK):
+    watch = EventThreads()
+    return any(watch.stuck(1 + LOOK * look) for look in range(looks + 1))
+
+
+def waiting(waiter, until=60):
+    """Wait until the kernel says that it waits for its lock."""
+    (thread,) = [path for path in event_threads() if path.name == str(waiter.tid)]
+    end = time.monotonic() + until
+    while not waits_without_end(thread) and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def test_a_thread_that_waits_for_a_lock_is_stuck_after_the_last_look(lock):
+    waiter = Waiter("dds.ev.9", lambda: lock.acquire() and lock.release())
+    waiter.gone = True
+    waiting(waiter)
+    assert not stuck(STUCK - 1)
+    assert stuck()
+    watch = EventThreads()
+    assert not any(watch.stuck(1 + 0.01 * look) for look in range(10 * STUCK))  # no look counts twice
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"), [("dds.ev.9", 60), ("dds.ev.9", 0.0001), ("dds.udp.9", -1)], ids=str
+)
+def test_who_waits_for_a_time_wakes_or_is_another_thread_is_not_stuck(lock, name, seconds):
+    waiter = Waiter(name, lambda: lock.acquire(timeout=seconds) and lock.release())
+    try:
+        assert not stuck()
+    finally:
+        waiter.gone = True
