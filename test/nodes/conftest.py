@@ -39,11 +39,11 @@ class Robot:
         kinds = (TwistStamped, Twist, Float64MultiArray, JointTrajectory)
         kind = dict(zip(INTERFACES, kinds, strict=True))[interface]
         topic = f"command/{'twist' if twist else interface}"
-        self.sent = {"commands": [], "executed": []}  # when, ns
+        self.sent = {"commands": [], "executed": [], "status": []}  # when, ns
         self.twists = self.commands = observer.collect(kind, topic, 1000, self.sent["commands"])
         self._health_kind = DiagnosticStatus, latched
         self.executed = observer.collect(JointState, "command/executed", 1000, self.sent["executed"])
-        self.status = observer.collect(String, "status", latched)
+        self.status = observer.collect(String, "status", latched, self.sent["status"])
         observer.notes.append(lambda: [message.data for message in self.status[-5:]])
         self.clock = lambda: node.get_clock().now().nanoseconds
 
@@ -142,7 +142,7 @@ class Robot:
         assert not any(any(message.velocity) for message in self.since(now, "executed")), told
 
     def since(self, moment, topic):
-        """Return the "commands" or "executed" that were sent after a moment of the wall clock, in ns."""
+        """Return the "commands", "executed" or "status" sent after a moment of the wall clock, in ns."""
         both = zip(reversed(getattr(self, topic)), reversed(self.sent[topic]), strict=False)
         return [message for message, sent in itertools.takewhile(lambda pair: pair[1] > moment, both)]
 
