@@ -117,6 +117,23 @@ def test_fault_56_a_stop_is_there_for_the_next_process_until_it_is_reset(tmp_pat
     assert Kept(path).there
 
 
+def test_fault_62_the_reason_is_there_for_the_next_process(tmp_path):
+    path = tmp_path / "stopped"
+    assert Kept(path).reason() == Kept().reason() == ""
+    Kept(path).begin()
+    assert Kept(path).reason() == ""
+    Kept(path).end()
+    Kept(path).begin("it was deaf")
+    assert Kept(path).reason() == "it was deaf"
+    path.write_bytes(b"\n\x1b[2J\xff" + 10_000_000 * b"a" + b"\nmore")
+    assert Kept(path).reason().startswith("[2J\ufffdaaa")
+    assert len(Kept(path).reason()) < 500
+    path.unlink()
+    path.mkdir()
+    assert Kept(path).there
+    assert Kept(path).reason() == ""
+
+
 def test_the_file_is_under_the_home_of_ros_by_domain_and_name(tmp_path):
     path = state_file("/left/command_node", "stopped", {"ROS_HOME": str(tmp_path)})
     assert path == tmp_path / "world_model_ros" / "0.left.command_node.stopped"

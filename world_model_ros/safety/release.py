@@ -107,12 +107,14 @@ class Kept:
 
     def reason(self) -> str:
         """Return why an earlier process has begun it, where it has written that."""
+        if self._path is None or not self._path.is_file():
+            return ""
         try:
             with self._path.open(errors="replace") as file:
-                lines = file.read(2 * LINE).splitlines()
+                text = file.read(2 * LINE).split("\n")
         except OSError:
             return ""
-        return lines[1][:LINE] if len(lines) > 1 else ""
+        return "".join(letter for letter in text[1][:LINE] if letter.isprintable()) if text[1:] else ""
 
     def begin(self, reason: str = "") -> str:
         """Set the state; return why it cannot be kept beyond this process, or "".
