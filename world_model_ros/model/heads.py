@@ -50,7 +50,7 @@ class ObjectDistance(nn.Module):
         )
 
     def encode(self, latents: Tensor) -> Tensor:
-        """Return the codes (..., C) of latents (..., D); each number has unit variance over the training."""
+        """Return the codes (..., C) of latents (..., D); their mean variance over the training is 1."""
         return self.net(latents)
 
     def forward(self, starts: Tensor, goals: Tensor) -> Tensor:

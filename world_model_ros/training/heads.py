@@ -48,10 +48,12 @@ RATE = 1e-3
 LONGEST = 20  # model steps between the two latents of a pair, at most
 LATENT_NOISE_STD = 0.05  # on the first latent: the ones that a planner predicts are not exact either
 # Of the object-distance head: sizes; how far apart in model steps its pairs are; the noise on codes; from
-# which squared error of a latent and squared change of a code on a pair hardly counts; the weight of changes.
+# which squared error of a latent and squared change of a code on a pair hardly counts; the weight of changes;
+# the pairs and rounds by which the codes' directions are weighed, and the least variance of changes there.
 OBJECT_HIDDEN, OBJECT_CODE, OBJECT_LONGEST = 256, 6, 4
 OBJECT_BATCH, OBJECT_RATE = 512, 2e-3
 CODE_NOISE_STD, SWAP, CHANGE, SELDOM = 0.1, 0.1, 0.01, 0.04
+OBJECT_PAIRS, SCATTER_ROUNDS, LEAST_CHANGE = 60_000, 30, 1e-6
 # Of the risk head: its size; how many model steps ahead it learns from what the model imagines; the share of
 # held-out futures of that length without the event that may be announced; the least threshold; the noise on
 # imagined latents, since those of other episodes than the training's are less exact.
@@ -306,7 +308,8 @@ def fit_object_distance(
     from a code and the robot's state, a decoder tells the latent, so a code says what the robot's state
     leaves open; from the code of an earlier frame and the robot's present state it tells the present
     latent, wherever nothing else has moved meanwhile, so a code says nothing of the robot; and codes
-    change seldom. The last two are robust: pairs between which something has moved hardly count. Raises
+    change seldom. The last two are robust: pairs between which something has moved hardly count. What the
+    robot still changes in the codes makes a distance of all directions alike (``_equally_exact``). Raises
     ValueError where no episode has two frames.
     """
     starts, lengths = _usable(lengths)
@@ -331,12 +334,14 @@ def fit_object_distance(
             nn.Linear(OBJECT_HIDDEN, width),
         )
 
+    def pairs(number: int) -> tuple[Tensor, Tensor]:
+        episode = _draw(len(lengths), generator, number)
+        offset = 1 + _draw((lengths[episode] - 1).clamp(max=longest), generator, number)
+        earlier = starts[episode] + _draw(lengths[episode] - offset, generator, number)
+        return earlier, earlier + offset
+
     def loss(_: nn.Module) -> Tensor:
-        episode = _draw(len(lengths), generator)[:OBJECT_BATCH]
-        count = lengths[episode]
-        offset = 1 + _draw((count - 1).clamp(max=longest), generator, OBJECT_BATCH)
-        earlier = starts[episode] + _draw(count - offset, generator, OBJECT_BATCH)
-        later = earlier + offset
+        earlier, later = pairs(OBJECT_BATCH)
         codes = [scaled(head.encode(_noisy(latents[rows], generator))) for rows in (earlier, later)]
         blurred = codes[0] + CODE_NOISE_STD * torch.randn(codes[0].shape, generator=generator)
         told, swapped = (decoder(torch.cat([blurred, robot[rows]], 1)) for rows in (earlier, later))
@@ -352,7 +357,32 @@ def fit_object_distance(
         last, std = head.net[-1], (scaled.running_var + scaled.eps).sqrt()
         last.bias.copy_((last.bias - scaled.running_mean) / std)
         last.weight.div_(std[:, None])
+        first, second = (head.encode(latents[rows]) for rows in pairs(OBJECT_PAIRS))
+        scale = _equally_exact(first, first - second)
+        last.bias.copy_(scale @ last.bias)
+        last.weight.copy_(scale @ last.weight)
     return head.eval().requires_grad_(False)
+
+
+def _equally_exact(codes: Tensor, changes: Tensor) -> Tensor:
+    """Return the matrix (C, C) that makes codes (N, C) as exact in each direction, their mean variance 1.
+
+    changes (M, C) are those of pairs of frames. They are whitened: a distance then counts a direction the
+    less, the more the robot alone changes the codes along it (the within-class scatter of discriminant
+    analysis). The scatter is that of a Cauchy distribution, fitted by reweighting (Kent and Tyler 1991, a t
+    distribution of 1 degree of freedom), so that pairs between which something has moved hardly count.
+    """
+    size, codes, changes = codes.shape[1], codes.double(), changes.double()
+    scatter = torch.eye(size, dtype=torch.float64)
+    floor = LEAST_CHANGE * scatter  # for codes that hardly change at all
+    for _ in range(SCATTER_ROUNDS):
+        squared = (changes @ scatter.inverse() * changes).sum(1)
+        weights = (size + 1) / (1 + squared)
+        scatter = (weights[:, None] * changes).T @ changes / len(changes) + floor
+    variances, directions = torch.linalg.eigh(scatter)
+    scale = directions @ (variances.rsqrt()[:, None] * directions.T)
+    variance = (codes @ scale.T).var(0).mean()
+    return (scale / variance.clamp_min(1e-12).sqrt()).float()
 
 
 def fit_member(
