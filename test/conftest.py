@@ -22,6 +22,8 @@ from world_model_ros.nodes import environment
 environment.prepare(local=True)
 # HYPOTHESIS_PROFILE=thorough, or --hypothesis-profile=thorough, looks longer and elsewhere each time.
 EXAMPLES = int(os.environ.get("WORLD_MODEL_ROS_EXAMPLES", "1000"))
+TIMEOUT = 300  # seconds of a test: pyproject.toml
+ERRORS = pytest.StashKey[int]()
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(
     "quick",
@@ -58,6 +60,11 @@ def pytest_collection_modifyitems(items):
         items.extend(tests)
 
 
+def pytest_configure(config):
+    """Keep where errors go: while tests run, stderr is captured."""
+    config.stash[ERRORS] = os.dup(2)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """End this process where a test's timeout does not end the test: pytest-xdist names it, and goes on.
@@ -65,8 +72,10 @@ def pytest_runtest_protocol(item):
     No Python can interrupt rclpy while Fast DDS waits for itself: nodes/event_thread.py.
     """
     marker = item.get_closest_marker("timeout")
-    seconds = marker.args[0] if marker else float(item.config.getini("timeout"))
-    faulthandler.dump_traceback_later(60 + 2 * seconds, exit=True)
+    seconds = TIMEOUT if marker is None else (*marker.args, marker.kwargs.get("timeout"))[0]
+    if item.config.getoption("usepdb") or not seconds:
+        return (yield)
+    faulthandler.dump_traceback_later(60 + 2 * seconds, exit=True, file=item.config.stash[ERRORS])
     try:
         return (yield)
     finally:

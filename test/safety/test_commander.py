@@ -731,3 +731,29 @@ def test_that_the_goal_is_reached_is_said_once_and_only_while_the_plan_stands_st
     assert decisions[0].reason.startswith("the goal is reached: standing still")
     bench.report("planner_node", enabled="true", goal="true", reached="false")
     assert bench.tick(plan=0.0).reason == "playing the plan"
+
+
+def test_fault_62_a_stop_that_may_be_lost_is_a_fault_where_a_plan_has_moved_the_robot(bench):
+    bench.tick()
+    assert not bench.commander.may_have_missed("it")
+    assert bench.tick().state is State.READY
+    bench.run()
+    assert bench.commander.may_have_missed("it")
+    decision = bench.tick()
+    assert decision.state is State.FAULT
+    assert (
+        decision.reason == "it may have missed an emergency stop: look at the robot, then call command/reset"
+    )
+    assert still(decision)
+
+
+def test_fault_62_a_fault_keeps_its_reason_and_a_released_robot_is_left_alone(bench):
+    bench.run()
+    bench.commander.emergency_stop()
+    assert bench.commander.may_have_missed("it")
+    assert bench.tick().reason == "emergency stop: call command/reset to go on"
+    bench.commander.reset()
+    bench.run()
+    bench.commander.release()
+    assert not bench.commander.may_have_missed("it")
+    assert bench.tick().state is State.RELEASED

@@ -273,16 +273,14 @@ class CommandNode(ManagedNode):
         return response
 
     def may_have_missed(self, reason: str) -> None:
-        """Stand still until a reset, in the next process too: an emergency stop may have been lost."""
-        if self.commander is None:
+        """Stand still until a reset, in the next process too, where an emergency stop may have been lost."""
+        if not (self.active and self.commander.may_have_missed(f"{reason}: command_node")):
             return
+        self.tick()
         if not self.stopped.there:
-            kept = f"the process before this one may have missed an emergency stop ({reason})"
-            if problem := self.stopped.begin(kept):
+            text = f"{reason}: the process before this one may have missed an emergency stop"
+            if problem := self.stopped.begin(text):
                 self.get_logger().warning(problem)
-        if self.active and not self.commander.release_state.reason:  # else another controller's motion
-            self.commander.emergency_stop(f"an emergency stop may have been missed ({reason})")
-            self.tick()
 
     def on_reset(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Clear a fault, and take a released robot back."""

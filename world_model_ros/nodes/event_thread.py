@@ -20,14 +20,14 @@ class EventThreads:
 
     def __init__(self):
         self._next = 0.0  # when to look again
-        self._looks: dict[Path, tuple[str, int]] | None = None  # of a thread: where it waits, since how many
+        self._looks: dict[Path, tuple[str, int]] = {}  # thread -> where it waits, for how many looks
 
     def stuck(self, now: float) -> bool:
-        """Return whether one waits for a lock since about 3 s; ``now`` is in seconds, and never set."""
+        """Return whether one has waited for a lock for about 3 s; ``now`` is in seconds of a steady clock."""
         if now < self._next:
             return False
         self._next = now + LOOK
-        if self._looks is None:
+        if not self._looks:
             self._looks = dict.fromkeys(event_threads(), ("", 0))
         for thread, (before, looks) in self._looks.items():
             place = waits_without_end(thread)
@@ -58,6 +58,6 @@ def _name(thread: Path) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except OSError:  # the thread has ended, or this is not Linux
         return ""

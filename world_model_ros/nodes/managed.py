@@ -105,7 +105,7 @@ class ManagedNode(LifecycleNode):
         return {}
 
     def may_have_missed(self, reason: str) -> None:
-        """Take that messages may have been lost, and why; the process ends after this."""
+        """Make safe since messages may have been lost, and why; ``stop`` is not called any more."""
 
     def watch(self) -> tuple[Health, str]:
         """Return a health beside the published one, and why; called once a second while active."""

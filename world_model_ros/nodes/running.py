@@ -17,9 +17,9 @@ from world_model_ros.nodes.event_thread import EventThreads
 
 FAILED = 2  # exit code after an error that was printed as a sentence
 DEAF = 4  # exit code of a process that Fast DDS has left without news of other nodes
-IS_DEAF = "Fast DDS waits for itself for ever (eProsima/Fast-DDS issue 6502)"
+IS_DEAF = "Fast DDS seems to wait for itself for ever, see eProsima/Fast-DDS issue 6502"
 LINGER = 0.3  # seconds in which others can read a node's last messages
-CLOSING = 10  # seconds after which a node that does not come to its end is ended
+CLOSING = 10  # seconds after which a process that does not come to its end is ended
 SPIN = 0.05  # seconds until a signal is noticed at the latest
 
 
@@ -28,7 +28,7 @@ class ExecutorLoop:
 
     def __init__(self):
         self.stopping = False
-        self.deaf = False  # why it is stopping, where that is so
+        self.deaf = False  # whether it is stopping since Fast DDS does not work any more
         self.executor = SingleThreadedExecutor()
         self._event_threads = EventThreads()
 
@@ -50,7 +50,8 @@ def run(make_node) -> NoReturn:
     A node has ``close()``: stop accepting, stop the worker, safe command last. It may have
     ``main_loop(loop)``, its own main loop, which returns an exit code. A managed node is configured and
     activated, unless its parameter autostart is false, and ends the process by its ``exit_code``. Where Fast
-    DDS does not work any more, a node ends as after a signal, with exit code DEAF: a new process hears again.
+    DDS does not work any more, the main loop ends as after a signal, the exit code is DEAF, and nothing is
+    destroyed, which would wait for ever.
     """
     try:
         # rclpy's own handlers close the context before a node can send its safe command.
@@ -76,21 +77,20 @@ def run(make_node) -> NoReturn:
                 loop.spin()
             code = node.exit_code or 0
         if loop.deaf:
+            signal.alarm(CLOSING)
             code = DEAF
-            text = f"{IS_DEAF}: this process hears of no new node any more, and ends to be started again"
-            node.get_logger().fatal(text)
             if not main_loop:
                 node.may_have_missed(IS_DEAF)
+            node.get_logger().fatal(f"{IS_DEAF}: this process hears of no new node any more, and ends")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = FAILED
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        signal.alarm(CLOSING)  # what Fast DDS waits for can come to be while it destroys
+        signal.alarm(CLOSING)  # to destroy may wait for ever, too, and no Python runs meanwhile
         if node is not None:
-            # Whoever is deaf can publish, and would wait for ever to destroy what it listens with.
-            if not (loop.deaf and main_loop):
+            if not loop.deaf:
                 node.close()
             if not main_loop:
                 node.publish_end()

@@ -1,6 +1,7 @@
 """view_node: a page in the browser that shows what the robot sees and does, with buttons."""
 
 import math
+import signal
 import threading
 import time
 from collections import deque
@@ -36,6 +37,7 @@ except ModuleNotFoundError as error:
     raise UserError("the page needs aiohttp: pip install aiohttp.") from None
 
 LOOK = 0.5  # seconds between two looks at who publishes and serves what
+HUNG = 15  # seconds without a turn of the main loop after which the process is ended
 HEARD = 2.0  # seconds since a heartbeat for which command_node counts as running
 # picture -> topic, of sensor_msgs/Image; CompressedImage on the topic below it
 PICTURES = {"camera": "camera/image_raw", "goal": "goal/image", "imagination": "imagination"}
@@ -112,7 +114,11 @@ class ViewNode(Node):
         if not self.access.local:
             print("view_node: whoever has this address can move and stop the robot", flush=True)
         while not loop.stopping:
+            # To destroy the subscription of a picture may wait for ever (event_thread.py): no Python runs
+            # meanwhile, and the button that stops the robot would be dead.
+            signal.alarm(HUNG)
             loop.spin()
+        signal.alarm(0)
         return 0
 
     def close(self) -> None:

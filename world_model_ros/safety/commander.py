@@ -19,6 +19,7 @@ from world_model_ros.safety.release import Ramp, Release
 from world_model_ros.safety.watchdogs import SECOND, ClockWatch, set_by
 
 STALLED = 1.0  # seconds of real time between two control steps after which messages may have been lost
+MISSED = "may have missed an emergency stop: look at the robot, then call command/reset"
 AHEAD = 2.0  # seconds that a plan may begin ahead of the clock; its sender has another one where it is more
 PLAYING = "playing the plan"
 AT_GOAL = "the goal is reached: standing still until the robot is away from it, or another goal comes"
@@ -197,6 +198,15 @@ class Commander:
         self._enter_fault(f"{reason}: call command/reset to go on")
         if self.release_state.reason:  # a stop is sent all the same, for a moment
             self._rested_since, self._stop_due = self.inputs.age, True
+
+    def may_have_missed(self, who: str) -> bool:
+        """Enter a fault where a stop may have been lost while a plan moved the robot, unless there is one.
+
+        Return whether there is a fault now of a robot that is not left to others.
+        """
+        if self._played and not self._fault and not self.release_state.reason:
+            self._enter_fault(f"{who} {MISSED}")
+        return bool(self._fault) and not self.release_state.reason
 
     def release(self) -> None:
         """Stop, and then send nothing: another node may command the robot."""
@@ -402,10 +412,7 @@ class Commander:
         paused = 0 if self._ticked is None or self.inputs.simulated else steady - self._ticked
         self._ticked = steady
         if paused > STALLED * SECOND and self._played and not self._fault:
-            self._enter_fault(
-                f"command_node did not run for {paused / SECOND:.1f} s and may have missed an emergency "
-                "stop: look at the robot, then call command/reset"
-            )
+            self._enter_fault(f"command_node did not run for {paused / SECOND:.1f} s and {MISSED}")
 
     def _running_reason(self, overridden: bool, moves: bool) -> str:
         if not overridden:
