@@ -285,6 +285,9 @@ class PlannerNode(ManagedNode):
     def plan(self, job: Job) -> None:
         """Plan one model step and publish it; runs in the worker thread."""
         self.job_epoch = job.epoch
+        with self.lock:  # one that waited while planning was disabled, or for another goal
+            if self.is_outdated(job):
+                return
         before, goal = self._planned or (None, None)
         new_goal = goal is not job.goal
         if new_goal:
@@ -300,8 +303,7 @@ class PlannerNode(ManagedNode):
         # Its stamp is step.due: when the block ends that is running.
         message = plan_message(step, plan.actions, job.joints, self.spec, job.joints_problem)
         with self.lock:
-            if job.epoch != self.epoch or not self.active:
-                self.counts["discarded"] += 1
+            if self.is_outdated(job):
                 return
             if nobody_tried(step.executed, step.known, heard):
                 stuck = self.progress.pause(step.start)
@@ -326,6 +328,12 @@ class PlannerNode(ManagedNode):
         self.paths.publish(step, plan.actions, self.planner)  # for people, so after all the rest
         if new_goal:
             self.report_due = True  # the executor's thread reports
+
+    def is_outdated(self, job: Job) -> bool:
+        """Return, and count, whether a job is of a time before the last change; with the lock held."""
+        outdated = job.epoch != self.epoch or not self.active
+        self.counts["discarded"] += outdated
+        return outdated
 
     def take_reached(self, plan: Plan) -> None:
         """Keep, and log once, that the goal is reached or left; with the lock held."""
