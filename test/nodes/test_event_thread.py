@@ -71,13 +71,23 @@ def deaf_node(processes, tmp_path):
     return start, trigger.touch
 
 
+@pytest.fixture
+def deaf_command(deaf_node, start_command, monkeypatch, processes):
+    """Return a function that starts such a command_node for a Robot."""
+
+    def start(robot):
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "node", lambda name, config, **values: deaf_node[0](name, **values))
+            return start_command(robot)
+
+    return start
+
+
 def test_fault_62_a_deaf_command_node_stops_the_robot_and_so_does_its_successor(
-    any_robot, observer, start_command, deaf_node, ask, monkeypatch, processes
+    any_robot, observer, start_command, deaf_node, deaf_command, ask
 ):
-    start, make_deaf = deaf_node
-    monkeypatch.setattr(processes, "node", lambda name, config, **parameters: start(name, **parameters))
-    node = start_command(any_robot)
-    monkeypatch.undo()
+    _, make_deaf = deaf_node
+    node = deaf_command(any_robot)
     any_robot.get_moving()
     make_deaf()
     observer.until(lambda: node.poll() is not None, again=any_robot.drive)
@@ -134,13 +144,11 @@ def test_a_page_whose_node_hangs_is_ended(processes, observer, tmp_path):
 
 
 def test_a_command_node_that_has_moved_nothing_or_is_released_keeps_no_stop(
-    robot, observer, start_command, deaf_node, ask, monkeypatch, processes
+    robot, observer, start_command, deaf_node, deaf_command, ask
 ):
-    start, make_deaf = deaf_node
+    _, make_deaf = deaf_node
     for released in (False, True):
-        monkeypatch.setattr(processes, "node", lambda name, config, **parameters: start(name, **parameters))
-        node = start_command(robot)
-        monkeypatch.undo()
+        node = deaf_command(robot)
         if released:
             robot.get_moving()
             assert ask.trigger("command/release").success
@@ -195,7 +203,8 @@ def waiting(waiter, until=60):
     """Wait until the kernel says that it waits for its lock."""
     (thread,) = [path for path in event_threads() if path.name == str(waiter.tid)]
     end = time.monotonic() + until
-    while not waits_without_end(thread) and time.monotonic() < end:
+    while not waits_without_end(thread):
+        assert time.monotonic() < end
         time.sleep(0.001)
 
 
