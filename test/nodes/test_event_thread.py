@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from world_model_ros.nodes import environment
 from world_model_ros.nodes.event_thread import LOOK, STUCK, EventThreads, event_threads, waits_without_end
 
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
@@ -109,14 +110,25 @@ def test_fault_62_a_deaf_command_node_stops_the_robot_and_so_does_its_successor(
 
 
 @pytest.mark.parametrize(
-    "name", ["sim_node", "encoder_node", "planner_node", "monitor_node", "imagination_node", "view_node"]
+    "name",
+    [
+        "sim_node",
+        "encoder_node",
+        "planner_node",
+        "monitor_node",
+        "imagination_node",
+        "view_node",
+        "recorder_node",
+    ],
 )
-def test_fault_62_every_other_deaf_node_ends_to_be_started_again(
-    processes, observer, checkpoint, deaf_node, name
-):
+def test_fault_62_every_other_deaf_node_ends(processes, observer, checkpoint, deaf_node, tmp_path, name):
     start, make_deaf = deaf_node
-    parameters = {"view_node": {"port": 0}, "sim_node": {}}.get(name, {"checkpoint": checkpoint})
-    node = start(name, **parameters)
+    others = {
+        "view_node": {"port": 0},
+        "sim_node": {},
+        "recorder_node": {"robot": environment.share() / "config" / "robot.yaml", "out": tmp_path / "a.h5"},
+    }
+    node = start(name, **others.get(name, {"checkpoint": checkpoint}))
     observer.until(lambda: name in observer.node.get_node_names())
     make_deaf()
     observer.until(lambda: node.poll() is not None)
