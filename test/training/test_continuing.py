@@ -113,7 +113,7 @@ def test_heads_are_judged_where_their_latents_are(data, tiny, monkeypatch):
     drawn = [torch.randn(96, width, generator=generator) for width in (8, 4)]
     monkeypatch.setattr(heads, "_by_episode", lambda *_: (*drawn, lengths))
     spec = read_spec("models/reach")
-    monkeypatch.setattr(heads, "_proprio", lambda *_: torch.randn(96, 3, generator=generator))
+    monkeypatch.setattr(heads, "robot_pose", lambda *_: torch.randn(96, 3, generator=generator))
     steps = {"temporal": 2, "inverse": 2, "object": 2, "decoder": 0}
     _, metrics = heads.add_heads(model, spec, None, None, None, steps, 0)
     assert {"temporal_1", "inverse_1", "object_p50"} <= metrics.keys()

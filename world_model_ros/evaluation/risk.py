@@ -28,7 +28,7 @@ from world_model_ros.monitoring.risk import LONGEST, RiskForecast
 from world_model_ros.sim.lockstep import wilson_interval
 from world_model_ros.sim.task import Task
 from world_model_ros.sim.tasks import check_world, make_world
-from world_model_ros.training.heads import RISK_FALSE_ALARMS, event_in
+from world_model_ros.training.risk import FALSE_ALARMS, event_in
 
 EPISODES = 100  # with the event, and without
 _LEAD = 0.25  # s
@@ -138,9 +138,7 @@ def _figures(with_event: list[Anticipation], without: list[Anticipation], spec: 
         a.differences if a.onset is None else a.differences[: max(0, a.onset - 1)]
         for a in (*with_event, *without)
     ]
-    bound = (
-        float(np.quantile(np.concatenate(quiet), 1 - RISK_FALSE_ALARMS / spec.block)) if quiet else math.nan
-    )
+    bound = float(np.quantile(np.concatenate(quiet), 1 - FALSE_ALARMS / spec.block)) if quiet else math.nan
     leads, before_onset = [], []
     shown = 0
     for a in with_event:

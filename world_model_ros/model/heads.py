@@ -1,4 +1,4 @@
-"""Heads on latents or pairs of them, trained on the frozen latents of a world model (training/heads.py)."""
+"""Heads on latents or pairs of them, trained on the frozen latents of a world model (training/)."""
 
 import math
 
@@ -35,7 +35,7 @@ class ObjectDistance(nn.Module):
 
     Where the robot is decides half of what a latent says, and is not what a goal picture is about: an object
     that has its pose has reached it, wherever the arm is. The codes are small, say nothing of the robot,
-    and change only where something else has moved (training/heads.py).
+    and change only where something else has moved (training/object_distance.py).
     """
 
     def __init__(self, latent_dim: int, hidden: int, code: int):
@@ -61,7 +61,7 @@ class ObjectDistance(nn.Module):
 class Risk(nn.Module):
     """How probable it is that an event has happened where a latent shows the world: an MLP.
 
-    The event is one that must not happen, such as the fall of what the robot pushes (training/heads.py). On
+    The event is one that must not happen, such as the fall of what the robot pushes (training/risk.py). On
     the latents that the model imagines, it tells which plans would make it happen.
     """
 

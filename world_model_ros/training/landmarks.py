@@ -5,6 +5,8 @@ The planner aims at them on the way to a far goal (planning/landmarks.py).
 Shapes: N landmarks, M latents, D latent. Distances are in the head's unit, which is not quite a model step.
 """
 
+import sys
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ POOL = 10_000  # of the latents, that landmarks are chosen from
 # How long an edge may be, there and back, in units of the head's mean estimate for a recorded model step: the
 # estimate is above 1 where an explorer goes to and fro, as two latents a step apart are seldom met in a row.
 SURE = 2.0
+JOINED = 0.9  # share of the pairs of landmarks below which there is a warning
 _CHUNK = 64  # latents at a time: with 1024 landmarks the head takes 0.2 GB for these
 
 
@@ -63,6 +66,18 @@ def landmark_metrics(landmarks: Landmarks) -> dict[str, float]:
         "landmark_edges": float(edges.sum() / count),
         "landmarks_joined": float((joined.sum() - count) / max(1, count * (count - 1))),
     }
+
+
+def warn_of_landmarks(asked: int, kept: int, joined: float) -> None:
+    """Say where there are fewer landmarks than asked for, and where ways over them join too few pairs."""
+    if kept < asked:
+        print(f"note: there are only {kept} latents for {asked} landmarks", file=sys.stderr)
+    if joined < JOINED:
+        print(
+            f"warning: a way over recorded steps joins {joined:.0%} of the pairs of landmarks, so often the "
+            "planner will aim at the goal alone: record more episodes that lead from place to place",
+            file=sys.stderr,
+        )
 
 
 def apart(head: TemporalDistance, some: Tensor, others: Tensor) -> Tensor:

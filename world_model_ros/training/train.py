@@ -45,7 +45,6 @@ from world_model_ros.training.heads import (
     STORED,
     add_heads,
     add_step_arguments,
-    check_event,
     check_landmarks,
     risk_of,
     steps_of,
@@ -60,6 +59,7 @@ from world_model_ros.training.loop import (
 from world_model_ros.training.metrics import overfits, validate
 from world_model_ros.training.metrics_log import delete_metrics
 from world_model_ros.training.ranks import Ranks, joined
+from world_model_ros.training.risk import check_event
 from world_model_ros.training.state import STATE_NAME, find_run
 
 _SIZES = {"small": ModelConfig.small, "medium": ModelConfig.medium, "full": ModelConfig.full}

@@ -33,11 +33,11 @@ from world_model_ros.training.heads import (
     STORED,
     add_heads,
     add_step_arguments,
-    check_event,
     check_landmarks,
     risk_of,
     steps_of,
 )
+from world_model_ros.training.risk import check_event
 
 HELD_OUT_SHARE, SEED = 0.1, 0  # of a checkpoint that does not say which episodes it held out
 
