@@ -231,6 +231,27 @@ def test_fault_57_a_camera_that_is_too_slow_is_named_with_both_rates(
     assert values["camera_hz_needed"] == "10.0"
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize("lengths", [(2, 1), (0,), (), (3, 3)])
+def test_fault_13_a_plan_that_is_none_is_refused_and_the_monitor_goes_on(
+    processes, monitored, world, observer, ask, lengths
+):
+    from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+    plans = observer.node.create_publisher(JointTrajectory, "plan", 5)
+    node = processes.node("monitor_node", config=False, checkpoint=monitored)
+    observer.until(lambda: world.latents.get_subscription_count() and plans.get_subscription_count())
+    points = [JointTrajectoryPoint(velocities=[0.1] * length) for length in lengths]
+    plan = JointTrajectory(joint_names=["linear_x", "linear_y"], points=points)
+    observer.until(
+        lambda: int(ask.diagnosis("monitor_node")[2].get("rejected plan", 0)) > 0,
+        again=lambda: plans.publish(plan),
+    )
+    before = len(world.surprises)
+    observer.until(lambda: len(world.surprises) > before + 3, again=world.step)
+    assert node.poll() is None
+
+
 @pytest.fixture
 def foreboding(monitored):
     """Return a checkpoint whose risk head expects the event wherever the model imagines, but not now."""

@@ -1,5 +1,6 @@
 """Stop means stop: on every interface, whoever asks for it, again and again, and after a restart."""
 
+import contextlib
 import itertools
 import signal
 import time
@@ -19,6 +20,22 @@ def set_clocks(self):
     now, steady = clocks(self)
     return now + int(leap.read_text() or 0), steady
 command_node.CommandNode.clocks = set_clocks
+running.run(command_node.make_node)
+"""
+# One whose executor is busy for as long as a file is there; another file says so.
+BUSY = """
+import pathlib, sys, time
+from world_model_ros.nodes import environment
+environment.prepare()
+from world_model_ros.nodes import command_node, running
+busy, said = map(pathlib.Path, (sys.argv.pop(1), sys.argv.pop(1)))
+take = command_node.CommandNode.take_joints
+def take_late(self):
+    while busy.exists():
+        said.touch()
+        time.sleep(0.01)
+    take(self)
+command_node.CommandNode.take_joints = take_late
 running.run(command_node.make_node)
 """
 
@@ -90,6 +107,81 @@ def test_fault_41_a_stop_before_the_node_is_configured_holds(robot, observer, st
         assert ask.change_state("command_node", transition)
     stopped(robot)
     assert ask.trigger("command/reset").success
+    robot.get_moving()
+
+
+@pytest.fixture
+def busy(robot, observer, processes, checkpoint, tmp_path):
+    """Return a context in which the command_node of a moving robot hears messages and takes none of them."""
+    script, held, said = (tmp_path / name for name in ("busy.py", "busy", "said"))
+    script.write_text(BUSY)
+    words = ["command_node", "--ros-args", "-p", f"checkpoint:={checkpoint}"]
+    processes.start(str(script), str(held), str(said), *words)
+
+    @contextlib.contextmanager
+    def context():
+        robot.get_moving()
+        held.touch()
+        observer.until(said.exists)
+        yield
+        held.unlink()
+
+    return context
+
+
+def test_fault_41_a_stop_is_not_lost_among_messages_that_come_while_the_node_is_busy(robot, observer, busy):
+    from rclpy.duration import Duration
+    from std_msgs.msg import Bool
+
+    buttons = [observer.node.create_publisher(Bool, "command/emergency_stop", 1000) for _ in range(3)]
+    observer.until(lambda: all(b.get_subscription_count() > 1 for b in buttons), again=robot.drive)
+    with busy():
+        buttons[0].publish(Bool(data=True))
+        for _ in range(100):
+            for button in buttons:
+                button.publish(Bool(data=False))
+        assert all(button.wait_for_all_acked(Duration(seconds=30)) for button in buttons)
+    stopped(robot, "emergency stop: call command/reset")
+
+
+def test_fault_41_a_reset_that_was_asked_for_before_the_stop_does_not_end_it(robot, observer, busy):
+    from rclpy.duration import Duration
+    from std_msgs.msg import Bool
+    from std_srvs.srv import Trigger
+
+    button = observer.node.create_publisher(Bool, "command/emergency_stop", 10)
+    reset = observer.node.create_client(Trigger, "command/reset")
+    observer.until(lambda: button.get_subscription_count() > 1, again=robot.drive)
+    observer.until(reset.service_is_ready, again=robot.drive)
+    with busy():
+        answer = reset.call_async(Trigger.Request())
+        button.publish(Bool(data=True))
+        assert button.wait_for_all_acked(Duration(seconds=30))
+    stopped(robot, "emergency stop: call command/reset")
+    if answer.done():  # the first answer of a server may be lost
+        assert not answer.result().success
+        assert "at the same time" in answer.result().message
+    assert observer.call(Trigger, "command/reset").success
+    robot.get_moving()
+
+
+def test_fault_41_a_reset_and_a_stop_of_a_node_that_was_cleaned_up(robot, observer, start_command, ask):
+    node = start_command(robot)
+    robot.get_moving()
+    for transition in ("deactivate", "cleanup"):
+        assert ask.change_state("command_node", transition)
+    assert ask.trigger("command/reset").success
+    assert not ask.trigger("command/release").success
+    assert ask.trigger("command/emergency_stop").success
+    for transition in ("configure", "activate"):
+        assert ask.change_state("command_node", transition)
+    stopped(robot)
+    assert node.poll() is None
+    for transition in ("deactivate", "cleanup"):
+        assert ask.change_state("command_node", transition)
+    assert ask.trigger("command/reset").success
+    for transition in ("configure", "activate"):
+        assert ask.change_state("command_node", transition)
     robot.get_moving()
 
 

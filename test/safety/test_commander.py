@@ -123,11 +123,50 @@ def test_joint_ends_are_respected_with_measured_positions(make_bench):
     assert bench.commander.positions().tolist() == [1.99, 2.5]
 
 
-def test_a_plan_that_begins_a_minute_ahead_is_refused_and_never_played(bench):
-    bench.tick()
-    assert "begins 60.0 s ahead" in bench.plan(start=bench.now + 60_000 * MS)
+@pytest.mark.fault
+@pytest.mark.parametrize("seconds", [0.7, 1.9, 60.0])
+def test_fault_49_plans_of_a_clock_that_is_ahead_are_never_played_and_the_status_says_why(bench, seconds):
+    def ahead():
+        problem = bench.plan(start=bench.now + round(1000 * seconds) * MS)
+        return problem, bench.tick()
+
+    bench.run()
+    bench.commander.buffer.clear()
+    for problem, decision in (ahead() for _ in range(100)):
+        assert f"begins {seconds:.1f} s ahead" in problem
+        assert decision.state is State.HOLD
+        assert decision.reason == (
+            "no plan covers the present time: plans begin too far ahead: synchronise the computers' clocks"
+        )
     assert bench.commander.buffer.plans == []
-    assert bench.plan() == ""
+    assert bench.tick(plan=0.1).moving
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("milliseconds", [500, 2000])
+def test_fault_49_plans_that_come_after_their_time_are_named(bench, milliseconds):
+    def behind():
+        assert bench.plan(start=bench.now - milliseconds * MS) == ""
+        return bench.tick()
+
+    bench.ticks(3)
+    assert {behind().reason for _ in range(40)} == {
+        "waiting for the first plan: plans come after their time: synchronise the computers' clocks, or let "
+        "planner_node plan faster"
+    }
+    bench.run()
+    for _ in range(40):
+        behind()
+    assert "no plan covers the present time: plans come after their time" in bench.decisions[-1].reason
+    assert "standing still until one comes" in bench.ticks(30)[-1].reason  # no plan comes at all any more
+    assert bench.tick(plan=0.1).moving
+
+
+def test_a_plan_that_comes_after_its_time_ends_none_that_is_played(bench):
+    bench.run()
+    bench.plan(0.3, start=bench.now)
+    bench.plan(0.2, start=bench.now - 600 * MS)
+    assert bench.tick().action.tolist() == [0.3, 0.3]
 
 
 @pytest.mark.fault
@@ -216,6 +255,20 @@ def test_fault_14_actions_outside_the_limits_are_clamped_and_persistent_ones_are
     assert all(map(still, decisions[39:]))
     assert "outside the limits" in decisions[-1].reason
     assert bench.commander.counts == {"clamped": 40, "rejected_plans": 0, "holds": 0, "faults": 1}
+
+
+@pytest.mark.fault
+def test_fault_55_actions_outside_the_limits_are_a_fault_again_within_a_second_of_a_reset(bench):
+    bench.ticks(3)
+    bench.ticks(60, plan=9.0)
+    for _ in range(3):
+        bench.commander.reset()
+        moved = [decision for decision in bench.ticks(60, plan=9.0) if decision.moving]
+        assert 0 < len(moved) < 20
+        assert bench.decisions[-1].state is State.FAULT
+    bench.commander.reset()
+    assert bench.ticks(5, plan=0.1)[-1].moving
+    assert sum(decision.moving for decision in bench.ticks(60, plan=9.0)) == 39  # as after a start
 
 
 @pytest.mark.fault

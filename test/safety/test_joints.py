@@ -217,3 +217,22 @@ def test_a_joint_without_a_position_is_named():
     lost = "joint_states had no position of left_a for more than 1 s"
     assert collector.unusable(SECOND + 1, SECOND) == lost
     assert collector.positions(SECOND + 1, SECOND) is None
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("continuous", [(), ("a",)])
+def test_fault_12_a_position_where_no_joint_can_be_is_not_used(continuous):
+    reports = Reports(continuous=continuous)
+    assert reports.add(["a", "b"], [0.5, 0.5]) == ""
+    for position in (1.7e308, -1.7e308, 2e9):
+        assert "where no joint is" in reports.add(["a"], [position])
+        assert reports.positions().tolist() == [0.5, 0.5]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("leap", "turn"), [(6.3, True), (-6.2, True), (56.55, False), (1e8, False)])
+def test_a_jump_of_one_turn_alone_is_said_to_be_one(reports, leap, turn):
+    reports.add(["a"], [0.0])
+    reports.add(["a"], [leap])
+    assert ("about a turn" in reports.collector.suspect(reports.now)) is turn
+    assert "jumped" in reports.collector.suspect(reports.now)

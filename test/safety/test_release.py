@@ -77,7 +77,15 @@ def test_a_planner_that_was_started_again_enabled_does_not_end_a_release_by_disa
     assert not release.reason
 
 
-@pytest.mark.parametrize("values", [{}, {"enabled": "perhaps"}, {"enabled": "true", "enable_calls": "x"}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"enabled": "perhaps"},
+        {"enabled": "true", "enable_calls": "x"},
+        {"enabled": "true", "enable_calls": "9" * 5000},
+    ],
+)
 def test_another_planners_health_changes_nothing(release, values):
     release.ask()
     release.planner(values)

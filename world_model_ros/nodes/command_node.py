@@ -48,6 +48,7 @@ class CommandNode(ManagedNode):
 
     def __init__(self):
         self.commander: Commander | None = None
+        self.stopping = False  # a stop was among the messages that are being taken
         super().__init__("command_node")
         self.stopped, self.handed_over = (
             Kept(state_file(self.get_fully_qualified_name(), state) if self.values["remember_stop"] else None)
@@ -191,6 +192,10 @@ class CommandNode(ManagedNode):
 
         self.subscribe(DiagnosticStatus, f"{name}/health", on_health, HEALTH, always=True)
 
+    def tear_down(self) -> None:
+        """Forget the robot; a stop, and a release, are kept."""
+        self.commander = None
+
     def start(self) -> None:
         """Begin without inputs; a fault stays."""
         self.joint_states.read()  # of the time before
@@ -262,15 +267,24 @@ class CommandNode(ManagedNode):
 
     def on_stop(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Stand still at once, and until reset."""
+        if not self.stopping:
+            self.stopping = True
+            self.executor.create_task(self.stop_was_heard)  # called before the next messages are taken
         if self.commander is not None:
             self.commander.emergency_stop()
-        # A button that is held repeats its message, and the robot stands already.
-        if self.active and not (self.stopped.there and self.commander.state[0] is State.FAULT):
-            self.tick()
-        if problem := self.stopped.begin():
-            self.get_logger().warning(problem)
+        try:
+            # A button that is held repeats its message, and the robot stands already.
+            if self.active and not (self.stopped.there and self.commander.state[0] is State.FAULT):
+                self.tick()
+        finally:  # the next process must stand still whatever ends this one
+            if problem := self.stopped.begin():
+                self.get_logger().warning(problem)
         response.success, response.message = True, "stopped until command/reset"
         return response
+
+    def stop_was_heard(self) -> None:
+        """Take resets again: what comes from now on was sent after the stop, or together with it."""
+        self.stopping = False
 
     def may_have_missed(self, reason: str) -> None:
         """Stand still until a reset, in the next process too, where an emergency stop may have been lost."""
@@ -284,6 +298,10 @@ class CommandNode(ManagedNode):
 
     def on_reset(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Clear a fault, and take a released robot back."""
+        if self.stopping:  # of what came while the node was busy, topics are first: the stop may be later
+            response.success = False
+            response.message = "an emergency stop came at the same time: look at the robot, then call again"
+            return response
         response.success, response.message = True, "reset"
         for kept in (self.stopped, self.handed_over):
             if problem := kept.end():

@@ -19,7 +19,7 @@ from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.monitoring.imagination_picture import draw, headline, message_picture, square, two_rows
 from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import nanoseconds, pixels_of, set_stamp
+from world_model_ros.nodes.messages import nanoseconds, pixels_of, planned_actions, set_stamp
 from world_model_ros.nodes.polling import Newest, polled_subscription
 from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE
 from world_model_ros.nodes.worker import Worker
@@ -185,33 +185,18 @@ class ImaginationNode(ManagedNode):
         """Show the model step that this plan was made for."""
         if not self.wanted:
             return
-        due, actions = nanoseconds(message.header.stamp), self.actions_of(message)
-        if actions is None:
+        due = nanoseconds(message.header.stamp)
+        try:
+            actions = planned_actions(message, self.spec.action.names)
+        except ValueError as error:
+            self.reject("plan", str(error))
             return
+        self.accept("plan")
         self.timeline.buffer.put(due, actions)
         known = next((i + 1 for i, step in enumerate(self.steps) if step.due == due), None)
         if known is not None:
             self.unplanned = 0
             self.show(known, actions)
-
-    def actions_of(self, message: JointTrajectory) -> np.ndarray | None:
-        """Return a plan's actions (rows, dim), one at least; None after logging once why not."""
-        names = self.spec.action.names
-        rows = [point.velocities for point in message.points]
-        problem = ""
-        if tuple(message.joint_names) != names:
-            problem = f"it is of {', '.join(message.joint_names) or 'nothing'}, not of {', '.join(names)}"
-        elif not rows:
-            problem = "it is empty"
-        elif any(len(row) != len(names) for row in rows):
-            problem = f"not every point has {len(names)} velocities"
-        elif not np.isfinite(np.array(rows)).all():
-            problem = "it holds numbers that are not finite"
-        if problem:
-            self.reject("plan", problem)
-            return None
-        self.accept("plan")
-        return np.array(rows, np.float64)
 
     def show(self, count: int, plan: np.ndarray | None) -> None:
         """Hand the first ``count`` of the kept model steps to the worker; what waits there is replaced."""

@@ -105,6 +105,21 @@ KINDS = {
 }
 
 
+def planned_actions(message: JointTrajectory, names: tuple[str, ...]) -> np.ndarray:
+    """Return a plan's actions (rows, dim), one row at least. Raises ValueError where it is none of these."""
+    rows = [point.velocities for point in message.points]
+    if tuple(message.joint_names) != names:
+        raise ValueError(f"it is of {', '.join(message.joint_names) or 'nothing'}, not of {', '.join(names)}")
+    if not rows:
+        raise ValueError("it is empty")
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError(f"not every point has {len(names)} velocities")
+    actions = np.array(rows, np.float64)
+    if not np.isfinite(actions).all():
+        raise ValueError("it holds numbers that are not finite")
+    return actions
+
+
 class Commands:
     """Makes the message of one control step of ``period`` seconds."""
 

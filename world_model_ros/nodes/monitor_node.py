@@ -25,7 +25,7 @@ from world_model_ros.monitoring.risk import RiskForecast
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.monitoring.surprise import OneStepPrediction
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import nanoseconds
+from world_model_ros.nodes.messages import nanoseconds, planned_actions
 from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
@@ -231,16 +231,20 @@ class MonitorNode(ManagedNode):
     def on_plan(self, message: JointTrajectory) -> None:
         """Note how long it took from the latent to the plan made from it."""
         due = nanoseconds(message.header.stamp)
+        try:
+            actions = planned_actions(message, self.spec.action.names)
+        except ValueError as error:
+            self.reject("plan", str(error))
+            return
+        self.accept("plan")
         self.heard("plan")
         seen = self.seen.get(due - self.length)
         if seen is not None:
             self.planning.add(1e3 * (time.monotonic() - seen))
-        actions = np.array([point.velocities for point in message.points], np.float64)
-        if actions.ndim == 2 and actions.shape[1] == self.spec.action.dim and np.isfinite(actions).all():
-            self.timeline.buffer.put(due, actions)
-            self.plan = due, actions
-            if self.judged is not None and self.judged.due == due:  # made from the last judged step
-                self.foresee()
+        self.timeline.buffer.put(due, actions)
+        self.plan = due, actions
+        if self.judged is not None and self.judged.due == due:  # made from the last judged step
+            self.foresee()
 
     def on_executed(self, message: JointState) -> None:
         """Take an action that was sent to the robot."""

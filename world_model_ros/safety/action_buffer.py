@@ -47,6 +47,11 @@ class ActionBuffer:
         self.plans = [plan for plan in self.plans if plan.start < start][-MAX_PLANS + 1 :]
         self.plans.append(StampedPlan(start, actions))
 
+    def is_over(self, time: int, start: int, steps: int) -> bool:
+        """Return whether no action of a plan of ``steps`` control steps from ``start`` is due any more."""
+        steps = min(steps, -(-self.max_age // self.period))
+        return start + steps * self.period <= time + self.period // 2
+
     def drop_before(self, time: int) -> None:
         """Drop the plans that a later one has replaced by ``time``."""
         while len(self.plans) > 1 and self.plans[1].start <= time:

@@ -20,7 +20,10 @@ from world_model_ros.safety.watchdogs import SECOND, ClockWatch, set_by
 
 STALLED = 1.0  # seconds of real time between two control steps after which messages may have been lost
 MISSED = "may have missed an emergency stop: look at the robot, then call command/reset"
-AHEAD = 2.0  # seconds that a plan may begin ahead of the clock; its sender has another one where it is more
+AHEAD = 2  # model steps that a plan may begin ahead of the clock; its sender has another one where it is more
+LATE = "plans come after their time: synchronise the computers' clocks, or let planner_node plan faster"
+NAMED = 1.0  # seconds for which a plan that could not be used is the cause of what is lacking
+AGAIN = 0.9  # seconds of actions outside the limits after which that fault is back after a reset
 PLAYING = "playing the plan"
 AT_GOAL = "the goal is reached: standing still until the robot is away from it, or another goal comes"
 SIMULATED_LEAP = 1.9  # model steps by which a simulated clock jumps ahead where the simulation begins anew
@@ -99,6 +102,8 @@ class Commander:
         self.release_state = Release()
         self.counts = {"clamped": 0, "rejected_plans": 0, "holds": 0, "faults": 0}
         self._fault = ""  # why the robot is kept still until a reset
+        self._was_wrong = False  # whether actions outside the limits were a fault, and none within came since
+        self._unused: tuple[int, str] | None = None  # when a plan came that could not be used, and why
         self._moving = False  # in the last control step
         self._silent = False  # nothing is sent: the robot is released
         self._ramp, self._holds = Ramp(), AnomalyHolds()
@@ -179,16 +184,20 @@ class Commander:
             problem = f"the plan has shape {actions.shape}, it must be (steps, {len(self.limits.names)})"
         elif not np.isfinite(actions).all():
             problem = "the plan holds numbers that are not finite"
-        elif start - now > AHEAD * SECOND:
+        elif start - now > AHEAD * SECOND * self.rules.step:
             ahead = (start - now) / SECOND
             problem = f"the plan begins {ahead:.1f} s ahead of this clock: synchronise the computers' clocks"
+            self._unused = self.inputs.age, "plans begin too far ahead: synchronise the computers' clocks"
         if problem:
             self.counts["rejected_plans"] += 1
         elif not (self._fault or self.release_state.reason):
             if self.sources.values(PLANNER).get("enabled") == "false":
                 self.release_state.disabled()  # the plan is late, or not planner_node's
+            elif self.buffer.is_over(now, start, len(actions)):
+                self._unused = self.inputs.age, LATE
             elif not self._clock_hold:
                 self.buffer.put(start, actions)
+                self._unused = None
         return problem
 
     # What people ask for.
@@ -362,7 +371,12 @@ class Commander:
             held = f"held at {', '.join(self.limiter.held)}: the goal may lie beyond it"
             reason = held if reason == PLAYING else f"{held}; {reason}"
         self.counts["clamped"] += bool(limited.by)
-        if self.limiter.wrong_in_a_row >= self.rules.clamped_steps:
+        most = self.rules.clamped_steps
+        if self._was_wrong:
+            self._was_wrong = bool(limited.wrong)
+            most = min(most, max(1, round(AGAIN * SECOND / self.buffer.period)))
+        if self.limiter.wrong_in_a_row >= most:
+            self._was_wrong = True
             self._enter_fault(
                 f"{self.limiter.wrong_in_a_row} actions in a row {self._what_is_wrong(limited.wrong)}, then "
                 "call command/reset"
@@ -422,9 +436,11 @@ class Commander:
         return f"{PLAYING} {self._slowly()} after the reset" + (f", in spite of {trouble}" if trouble else "")
 
     def _planner_lacks(self) -> str:
-        """Return what planner_node needs before it plans, or ""."""
+        """Return what planner_node needs before it plans, or why its plans are not used, or ""."""
         values = self.sources.values(PLANNER)
         lacking = []
+        if self._unused and 0 <= self.inputs.age - self._unused[0] <= NAMED * SECOND:
+            lacking.append(self._unused[1])
         if values.get("goal") == "false":
             lacking.append("planner_node has no goal: publish goal/image or call planner/goal_from_camera")
         if values.get("enabled") == "false":

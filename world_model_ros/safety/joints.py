@@ -13,6 +13,7 @@ LAG = 0.1  # seconds by which publishers of the same joints may be apart
 NOISE = 0.01  # rad
 CONTRADICTED = 1.0  # seconds without another contradiction after which positions are believed again
 JUMPED = 0.5  # likewise, after a jump of one publisher's
+FARTHEST = 1e9  # rad, or m: no joint is farther away
 
 
 def match_joints(wanted, names, values, topic: str = "joint_states") -> np.ndarray:
@@ -104,10 +105,12 @@ class JointCollector:
         for name, position in zip(names, positions, strict=True):
             if name not in self.wanted:
                 continue
-            if math.isfinite(position):
-                self._take(now, steady, self.wanted[name], float(position), publisher)
-            else:
+            if not math.isfinite(position):
                 problem = "joint_states holds numbers that are not finite"
+            elif abs(position) > FARTHEST:
+                problem = f"joint_states has {name} at {position:.3g}, where no joint is"
+            else:
+                self._take(now, steady, self.wanted[name], float(position), publisher)
         return problem
 
     def _add_any(self, now: int, steady: int, names: list, positions: list, publisher) -> str:  # noqa: ARG002
@@ -141,7 +144,7 @@ class JointCollector:
         turns = round(leap / TURN)
         if other is not None:
             return f"joint_states of {other} and of {publisher} contradict each other about {name}"
-        if turns and abs(leap - turns * TURN) < NEAR_A_TURN:
+        if abs(turns) == 1 and abs(leap - turns * TURN) < NEAR_A_TURN:
             return (
                 f"joint_states: {name} jumped by {leap:.2f} rad, about a turn: name it in the parameter "
                 "continuous_joints if it has no end"

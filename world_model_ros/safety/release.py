@@ -4,6 +4,7 @@ A release, like an emergency stop, outlives the process of command_node: each is
 """
 
 import os
+import re
 from pathlib import Path
 
 AFTER_RESTART = "emergency stop (from before this process was started)"
@@ -51,7 +52,7 @@ class Release:
             return
         self._enabled = enabled == "true"
         calls = values.get("enable_calls", "0")
-        now = (values.get("instance", ""), int(calls) if calls.isdecimal() else 0)
+        now = (values.get("instance", ""), int(calls) if re.fullmatch(r"\d{1,18}", calls) else 0)
         then, self._calls = self._calls or now, now
         asked_for = now[1] > (then[1] if now[0] == then[0] else 0)
         if before and not self._enabled and not self.reason:
