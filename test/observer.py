@@ -21,7 +21,7 @@ class Observer:
         self.node = rclpy.create_node("observer", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.clients, self.asked = {}, []
+        self.clients, self.asked, self.once = {}, [], {}
         self.notes = [self.heard]  # functions that return what is worth knowing when a wait fails
         self.collected = []  # (topic, list) of all lists that ``collect`` has returned
 
@@ -67,7 +67,8 @@ class Observer:
             if again and time.monotonic() >= next_time:
                 again()
                 next_time = time.monotonic() + 0.05
-            self.executor.spin_once(timeout_sec=0.05)
+            wait = max(0.0, next_time - time.monotonic()) if again else 0.05
+            self.executor.spin_once(timeout_sec=min(wait, 0.05))
 
     def spin(self, seconds):
         """Hear one message, or wait for it as long."""
@@ -86,8 +87,17 @@ class Observer:
         self.until(lambda: len(results) >= times, seconds, lambda: results.append(action()))
         return results
 
-    def call(self, kind, name, request=None):
-        """Return a service's answer.
+    def ask_once(self, kind, name, request=None):
+        """Call a service without waiting for it, unless the last such call is under way."""
+        client = self.clients.get((kind, name))
+        if client is None:
+            client = self.clients[kind, name] = self.node.create_client(kind, name)
+        before, at = self.once.get(name, (None, 0.0))
+        if before is None or before.done() or time.monotonic() > at + ASK_AGAIN:
+            self.once[name] = client.call_async(request or kind.Request()), time.monotonic()
+
+    def call(self, kind, name, request=None, again=None):
+        """Return a service's answer; ``again()`` is called 20 times a second until it is there.
 
         The first answer of a server is lost where it does not know the reader of the answers yet, which
         nobody can see from here: where none comes, it is asked again: ``asked`` has the futures.
@@ -95,7 +105,7 @@ class Observer:
         client = self.clients.get((kind, name))
         if client is None:
             client = self.clients[kind, name] = self.node.create_client(kind, name)
-        self.until(client.service_is_ready)
+        self.until(client.service_is_ready, again=again)
         self.asked, asked_at = [], -ASK_AGAIN
 
         def answered():
@@ -105,7 +115,7 @@ class Observer:
                 asked_at = time.monotonic()
             return any(future.done() for future in self.asked)
 
-        self.until(answered)
+        self.until(answered, again=again)
         return next(future for future in self.asked if future.done()).result()
 
     def close(self):

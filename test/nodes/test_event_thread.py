@@ -138,12 +138,18 @@ def test_fault_62_every_other_deaf_node_ends(processes, observer, checkpoint, de
     assert "Traceback" not in log
 
 
-def test_a_node_that_waits_for_ever_at_its_end_is_ended(processes, observer, checkpoint, tmp_path, ask):
+def test_a_node_that_waits_for_ever_at_its_end_is_ended(processes, observer, checkpoint, tmp_path):
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
     script = tmp_path / "endless.py"
     script.write_text(ENDLESS)
     node = processes.start(str(script), "--ros-args", "-p", f"checkpoint:={checkpoint}")
-    assert ask.change_state("monitor_node", "shutdown")
-    observer.until(lambda: node.poll() is not None)
+    end = ChangeState.Request(transition=Transition(label="shutdown"))
+    observer.until(
+        lambda: node.poll() is not None,  # its answer may be lost
+        again=lambda: observer.ask_once(ChangeState, "monitor_node/change_state", end),
+    )
     assert node.returncode == -14
 
 

@@ -227,7 +227,7 @@ def test_fault_53_a_stop_is_sent_to_a_released_robot_too(any_robot, observer, st
     observer.repeat(any_robot.drive, 30)
     now = time.time_ns()
     assert ask.trigger("command/emergency_stop").success
-    observer.until(lambda: len(any_robot.since(now, "commands")) > 2, again=any_robot.drive)
+    observer.until(lambda: len(any_robot.since(now, "commands")) > 0, again=any_robot.drive)
     assert not any(map(any_robot.moves, any_robot.since(now, "commands")))
     observer.until(lambda: "nothing is sent" in any_robot.reason(), again=any_robot.drive)
     assert any_robot.state() == "FAULT"

@@ -1,6 +1,7 @@
 """The planner: goals, enabling, diagnostics; latents it cannot use."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -174,8 +175,8 @@ def test_a_latent_of_long_ago_becomes_no_goal(planner, observer):
         return answers[-1]
 
     observer.until(lambda: ask().success, again=feed.next)
-    observer.until(lambda: not ask().success, seconds=20)  # the camera gives nothing any more
-    assert answers[-1].message.startswith("the newest latent came 1.")
+    observer.until(lambda: not ask().success)  # the camera gives nothing any more
+    assert re.match(r"the newest latent came [1-9]\d*\.", answers[-1].message)
     assert "the camera and encoder_node are running" in answers[-1].message
     observer.until(lambda: ask().success, again=feed.next)
 

@@ -236,12 +236,12 @@ def test_fault_29_a_simulated_clock_that_stands_or_is_set_back_stops_the_robot(
     observer.until(lambda: "nobody publishes /clock" in node.log.read_text(), again=any_robot.drive)
     assert any_robot.commands == []
     observer.until(any_robot.moving, again=drive_all)
-    observer.until(lambda: not any_robot.moving(), seconds=10)
+    observer.until(lambda: not any_robot.moving())
     assert "the clock has stood" in node.log.read_text()
     observer.until(any_robot.moving, again=drive_all)
     time[0] -= 2_000_000_000
     tell()
-    observer.until(lambda: not any_robot.moving(), seconds=10)
+    observer.until(lambda: not any_robot.moving())
     observer.until(any_robot.moving, again=drive_all)
 
 
@@ -354,7 +354,7 @@ def test_fault_22_the_safe_command_is_the_last_on_every_interface(any_robot, obs
     node.send_signal(number)
     observer.until(lambda: node.poll() is not None)
     assert node.returncode == 0
-    observer.until(lambda: not any_robot.moving(), seconds=3)
+    observer.until(lambda: not any_robot.moving())
 
 
 def test_an_inactive_node_publishes_nothing_so_that_a_gap_is_a_gap(any_robot, observer, start_command, ask):

@@ -194,7 +194,7 @@ def test_a_page_that_hangs_holds_nobody_up_and_all_end_together(processes, obser
         observer.until(lambda: len(executed) > begin + 60)
         processes.kill("view_node", signal.SIGCONT)
         viewer.values["status"] = None
-        observer.until(lambda: viewer.values["heard"])
+        observer.until(lambda: viewer.values["status"])
         sim.send_signal(signal.SIGINT)
         processes.ends_within(sim, 3.0, observer.spin)
     finally:

@@ -88,7 +88,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(alone, tmp_p
     process = subprocess.Popen([*COMMAND, *options, "--episodes", "3000"], stderr=subprocess.PIPE, text=True)
     until(lambda: stored(path) >= 3, process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "the same command goes on from there" in errors
     assert "Traceback" not in errors
@@ -137,7 +137,7 @@ def test_a_dead_worker_is_an_error_and_not_a_wait(tmp_path):
     until(lambda: stored(path) >= 2, process)
     victim = next(c for c in children(process.pid) if "spawn_main" in command_of(c))
     os.kill(victim, signal.SIGKILL)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "a worker process died" in errors
     assert "Traceback" not in errors

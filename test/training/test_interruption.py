@@ -173,7 +173,7 @@ def test_ctrl_c_on_a_real_process(data, tmp_path, command):
         assert process.poll() is None
         deadline.wait(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in error
     assert (tmp_path / "run" / "state.pt").exists()

@@ -64,7 +64,7 @@ def test_two_ranks_train_like_one_and_one_goes_on_where_two_were_interrupted(
         assert process.poll() is None, process.communicate()
         threading.Event().wait(0.05)
     os.kill(int((tmp_path / "pid1").read_text()), signal.SIGINT)  # one rank alone, and not the first
-    _, error = process.communicate(timeout=100)
+    _, error = process.communicate(timeout=200)
     assert process.returncode != 0
     assert error.count("the same command goes on from there") == 1
     done = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"]
@@ -102,7 +102,7 @@ def test_two_ranks_go_on_where_one_ended_and_write_one_checkpoint(data, tmp_path
     for cache in data.parent.glob("*.frames"):
         cache.unlink()
     process = torchrun(tmp_path, *command(data, tmp_path, steps=40, **options))
-    out, error = process.communicate(timeout=100)
+    out, error = process.communicate(timeout=200)
     assert process.returncode == 0, error
     assert "going on at step 20 of 40" in error
     assert out.count("checkpoint: ") == 1

@@ -318,6 +318,8 @@ class CommandNode(ManagedNode):
         response.message = "command_node is not configured: it sends nothing"
         if response.success:
             self.commander.release()
+            if self.active:
+                self.tick()  # the stop must not wait for the file
             if problem := self.handed_over.begin():
                 self.get_logger().warning(problem)
             after = self.values["release_after"]
