@@ -128,7 +128,10 @@ def test_fault_47_a_hold_that_returns_whenever_the_robot_moves_is_a_fault(any_ro
     start_command(any_robot, repeated_holds_window=60.0)
     for _ in range(10):  # more than 3 where a busy machine lets the camera's HOLD come first
         any_robot.report("monitor_node")
-        observer.until(lambda: any_robot.moving() or any_robot.state() == "FAULT", again=any_robot.drive)
+        observer.until(
+            lambda: any_robot.state() == "FAULT" or (any_robot.moving() and any_robot.state() == "RUNNING"),
+            again=any_robot.drive,
+        )
         any_robot.report("monitor_node", "hold", "surprised by 3 model steps in a row")
         observer.until(
             lambda: "surprised" in any_robot.reason() and any_robot.state() in ("HOLD", "FAULT"),

@@ -121,6 +121,7 @@ def busy(robot, observer, processes, checkpoint, tmp_path):
     @contextlib.contextmanager
     def context():
         robot.get_moving()
+        robot.watched = False
         held.touch()
         observer.until(said.exists)
         yield
