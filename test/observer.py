@@ -67,8 +67,8 @@ class Observer:
             if again and time.monotonic() >= next_time:
                 again()
                 next_time = time.monotonic() + 0.05
-            wait = max(0.0, next_time - time.monotonic()) if again else 0.05
-            self.executor.spin_once(timeout_sec=min(wait, 0.05))
+            # Always the same: with another timeout rclpy looks at all anew, and the last ones never come.
+            self.executor.spin_once(timeout_sec=0.02 if again else 0.05)
 
     def spin(self, seconds):
         """Hear one message, or wait for it as long."""

@@ -32,7 +32,7 @@ class Robot:
         self.instance = uuid.uuid4().hex
         self.health_of = {}  # node -> (asks_for, reason, values); its heartbeat is part of ``drive``
         self._health, self._beat = {}, 0.0
-        self.watched = True  # by a person, who resets what a busy machine has caused
+        self.watched = False  # by a person, who resets what a busy machine has caused
         self.joints = node.create_publisher(JointState, "joint_states", 10)
         self.latents = node.create_publisher(Image, "latent", 10)
         self.plans = node.create_publisher(JointTrajectory, "plan", 10)
@@ -163,8 +163,10 @@ class Robot:
 
     def get_moving(self):
         """Drive until commands go out."""
+        self.watched = True
         self.observer.until(self.moving, again=self.drive)
         self.observer.until(lambda: self.state() == "RUNNING", again=self.drive)
+        self.watched = False
 
     def at_rest(self, count=5):
         """Return whether the last ``count`` commands were standing still."""

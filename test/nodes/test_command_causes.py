@@ -110,7 +110,7 @@ def test_fault_46_a_reset_overrides_a_hold_of_the_monitor_slowly_and_for_a_while
     # Heartbeats go on: a monitor that is missed asks for nothing.
     answer = ask.trigger("command/reset", again=any_robot.supply)
     assert "0.25" in answer.message
-    observer.until(any_robot.moving, again=any_robot.drive)
+    any_robot.get_moving()
     observer.until(lambda: "in spite of monitor_node" in any_robot.reason(), again=any_robot.drive)
     holds(any_robot, "like none seen in training")
     speeds = {m.velocity[0] for m in any_robot.executed if m.velocity[0]}
@@ -274,7 +274,7 @@ def test_fault_60_and_44_the_interface_and_the_limits_are_said_at_configure(
     any_robot, observer, start_command
 ):
     node = start_command(any_robot, **{"limits.max_step": "[0.05, 0.1]", "limits.high": "[0.3, 0.4]"})
-    observer.until(any_robot.moving, again=any_robot.drive)
+    any_robot.get_moving()
     log = node.log.read_text()
     first = any_robot.action_names[0]
     assert f"limits in force ({'m/s' if first == 'linear_x' else 'rad/s'}): {first} -0.4 to 0.3" in log

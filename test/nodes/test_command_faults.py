@@ -38,7 +38,7 @@ def test_fault_02_a_camera_that_drops_holds_until_frames_are_back(robot, observe
     count = len(robot.twists)
     observer.until(lambda: len(robot.twists) > count + 3, again=without_image)
     assert robot.at_rest(4)
-    observer.until(robot.moving, again=robot.drive)
+    robot.get_moving()
 
 
 def test_fault_11_joints_that_stop_hold_the_robot(robot, observer, command):
@@ -50,7 +50,7 @@ def test_fault_11_joints_that_stop_hold_the_robot(robot, observer, command):
 
     observer.until(lambda: robot.state() == "HOLD" and "joint_states" in robot.reason(), again=without_joints)
     observer.until(robot.at_rest, again=without_joints)
-    observer.until(robot.moving, again=robot.drive)
+    robot.get_moving()
 
 
 def test_fault_12_joints_that_are_not_finite_are_as_good_as_none(robot, observer, command):
@@ -68,7 +68,7 @@ def test_fault_12_joints_that_are_not_finite_are_as_good_as_none(robot, observer
         ),
         again=broken,
     )
-    observer.until(robot.moving, again=robot.drive)
+    robot.get_moving()
     assert command.log.read_text().count(words) == 1
 
 
@@ -81,7 +81,7 @@ def test_fault_14_actions_outside_the_limits_are_clamped_and_in_the_end_a_fault(
     assert max(m.twist.linear.x for m in robot.twists) == 0.4
     observer.until(robot.at_rest, again=robot.drive)
     assert ask.trigger("command/reset").success
-    observer.until(robot.moving, again=robot.drive)
+    robot.get_moving()
 
 
 def test_fault_16_a_plan_that_is_used_up_holds(robot, observer, command):
@@ -93,7 +93,7 @@ def test_fault_16_a_plan_that_is_used_up_holds(robot, observer, command):
 
     observer.until(lambda: robot.state() == "HOLD" and "no plan" in robot.reason(), again=without_plan)
     observer.until(robot.at_rest, again=without_plan)
-    observer.until(robot.moving, again=robot.drive)
+    robot.get_moving()
 
 
 def test_fault_22_the_safe_command_is_the_last(robot, observer, command, processes):
@@ -114,7 +114,7 @@ def test_fault_23_deactivating_mid_plan_stops_first(robot, observer, command, as
     assert all(m.header.stamp.sec * 10**9 + m.header.stamp.nanosec < answered for m in robot.twists)
     assert not robot.moving()
     assert ask.change_state("command_node", "activate")
-    observer.until(robot.moving, again=robot.drive)
+    robot.get_moving()
 
 
 def test_fault_27_a_bad_parameter_is_refused_with_a_reason_and_changes_nothing(robot, observer, command, ask):
@@ -235,4 +235,4 @@ def test_fault_40_the_emergency_stop_is_latched(robot, observer, command, how, a
     observer.until(lambda: len(robot.twists) > count + 10, again=robot.drive)
     assert robot.at_rest(10)
     assert ask.trigger("command/reset").success
-    observer.until(robot.moving, again=robot.drive)
+    robot.get_moving()

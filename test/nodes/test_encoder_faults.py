@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from test.observer import said
+from test.processes import without_processor
 from world_model_ros.nodes import environment
 
 pytestmark = [pytest.mark.ros, pytest.mark.fault]
@@ -285,7 +286,9 @@ def test_fault_30_a_thousand_images_a_second_disturb_neither_memory_nor_commands
     flood = processes.start("-c", FLOOD)
     observer.until(robot.moving, again=alive)
     before, first = resident(), len(robot.executed)
+    waited = without_processor(command.pid)
     observer.until(lambda: len(robot.executed) > first + 200, again=alive)
+    waited = 1e3 * (without_processor(command.pid) - waited) / 200
     stamps = [m.header.stamp.sec + 1e-9 * m.header.stamp.nanosec for m in robot.executed[first:]]
     periods = 1e3 * np.diff(stamps)
     observer.until(lambda: "camera_hz" in ask.diagnosis("encoder_node")[2], again=alive)
@@ -296,6 +299,7 @@ def test_fault_30_a_thousand_images_a_second_disturb_neither_memory_nor_commands
     )
     assert int(values["frames_too_many"]) > int(values["frames_used"])
     assert resident() - before < 20
+    assert 45 < np.median(periods) < 55 + waited
     observer.until(robot.moving, again=alive)
     assert flood.poll() is None
 

@@ -121,7 +121,6 @@ def busy(robot, observer, processes, checkpoint, tmp_path):
     @contextlib.contextmanager
     def context():
         robot.get_moving()
-        robot.watched = False
         held.touch()
         observer.until(said.exists)
         yield
@@ -138,7 +137,7 @@ def test_fault_41_a_stop_is_not_lost_among_messages_that_come_while_the_node_is_
     observer.until(lambda: all(b.get_subscription_count() > 1 for b in buttons), again=robot.drive)
     with busy():
         buttons[0].publish(Bool(data=True))
-        for _ in range(100):
+        for _ in range(30):
             for button in buttons:
                 button.publish(Bool(data=False))
         assert all(button.wait_for_all_acked(Duration(seconds=30)) for button in buttons)
@@ -155,11 +154,11 @@ def test_fault_41_a_reset_that_was_asked_for_before_the_stop_does_not_end_it(rob
     observer.until(lambda: button.get_subscription_count() > 1, again=robot.drive)
     observer.until(reset.service_is_ready, again=robot.drive)
     with busy():
-        answer = reset.call_async(Trigger.Request())
+        answers = [reset.call_async(Trigger.Request()) for _ in range(3)]
         button.publish(Bool(data=True))
         assert button.wait_for_all_acked(Duration(seconds=30))
     stopped(robot, "emergency stop: call command/reset")
-    if answer.done():  # the first answer of a server may be lost
+    for answer in filter(lambda answer: answer.done(), answers):  # the first one of a server may be lost
         assert not answer.result().success
         assert "at the same time" in answer.result().message
     assert observer.call(Trigger, "command/reset").success

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -158,7 +160,7 @@ def test_fault_49_plans_that_come_after_their_time_are_named(bench, milliseconds
     for _ in range(40):
         behind()
     assert "no plan covers the present time: plans come after their time" in bench.decisions[-1].reason
-    assert "standing still until one comes" in bench.ticks(30)[-1].reason  # no plan comes at all any more
+    assert "standing still until one comes" in bench.ticks(110)[-1].reason  # no plan comes at all any more
     assert bench.tick(plan=0.1).moving
 
 
@@ -269,6 +271,25 @@ def test_fault_55_actions_outside_the_limits_are_a_fault_again_within_a_second_o
     bench.commander.reset()
     assert bench.ticks(5, plan=0.1)[-1].moving
     assert sum(decision.moving for decision in bench.ticks(60, plan=9.0)) == 39  # as after a start
+    bench.commander.take(Rules(clamped_steps=50))  # the operator lets it be
+    bench.commander.reset()
+    assert sum(decision.moving for decision in bench.ticks(60, plan=9.0)) == 49
+
+
+@pytest.mark.fault
+def test_fault_55_a_slow_start_within_the_limits_ends_no_suspicion(make_bench):
+    bench = make_bench(Limits(NAMES, (-0.4, -0.4), (0.4, 0.4), max_step=(0.05, 0.05)))
+    signs = itertools.cycle((1, -1))
+    bench.ticks(3)
+    for _ in range(60):
+        bench.tick(plan=0.2 * next(signs))
+    assert bench.decisions[-1].state is State.FAULT
+    bench.commander.release()
+    bench.ticks(20)
+    bench.commander.reset()
+    moved = [d for d in (bench.tick(plan=0.2 * next(signs)) for _ in range(60)) if d.moving]
+    assert len(moved) < 30  # 0.5 s of it the slow start
+    assert bench.decisions[-1].state is State.FAULT
 
 
 @pytest.mark.fault

@@ -49,6 +49,7 @@ class CommandNode(ManagedNode):
     def __init__(self):
         self.commander: Commander | None = None
         self.stopping = False  # a stop was among the messages that are being taken
+        self.refused = False  # and a reset
         super().__init__("command_node")
         self.stopped, self.handed_over = (
             Kept(state_file(self.get_fully_qualified_name(), state) if self.values["remember_stop"] else None)
@@ -283,8 +284,11 @@ class CommandNode(ManagedNode):
         return response
 
     def stop_was_heard(self) -> None:
-        """Take resets again: what comes from now on was sent after the stop, or together with it."""
-        self.stopping = False
+        """Take resets again, unless one was refused just now: of several that wait each round takes one."""
+        self.stopping = self.refused
+        if self.refused:
+            self.refused = False
+            self.executor.create_task(self.stop_was_heard)
 
     def may_have_missed(self, reason: str) -> None:
         """Stand still until a reset, in the next process too, where an emergency stop may have been lost."""
@@ -299,6 +303,7 @@ class CommandNode(ManagedNode):
     def on_reset(self, _request, response: Trigger.Response) -> Trigger.Response:
         """Clear a fault, and take a released robot back."""
         if self.stopping:  # of what came while the node was busy, topics are first: the stop may be later
+            self.refused = True
             response.success = False
             response.message = "an emergency stop came at the same time: look at the robot, then call again"
             return response
@@ -318,10 +323,12 @@ class CommandNode(ManagedNode):
         response.message = "command_node is not configured: it sends nothing"
         if response.success:
             self.commander.release()
-            if self.active:
-                self.tick()  # the stop must not wait for the file
-            if problem := self.handed_over.begin():
-                self.get_logger().warning(problem)
+            try:
+                if self.active:
+                    self.tick()  # the stop must not wait for the file
+            finally:  # the next process must leave the robot alone whatever ends this one
+                if problem := self.handed_over.begin():
+                    self.get_logger().warning(problem)
             after = self.values["release_after"]
             response.message = (
                 f"nothing is sent after {after:g} s at rest, until command/reset or planner/enable"

@@ -41,7 +41,7 @@ HEALTH = QoSProfile(
 )
 CLOCK_REPORTS = 2  # without a clock after which that is logged: a simulation starts with its nodes
 NAME_REPORTS = 5  # that discovery may take to find a node's name
-COMMAND_DEPTH = 1000  # commands of any publishers that may wait while the node is busy: none may be lost
+COMMAND_DEPTH = 100  # commands of any publishers that may wait while a node is busy, for a second or two
 
 
 def health_of(message: DiagnosticStatus) -> Health:

@@ -20,10 +20,10 @@ FRESH = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Several publishers may share the joints: what one sends in a control step must not push out another's.
 JOINTS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Of the dead-man switch: a release must not be overwritten by the presses that follow.
-SWITCH = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
+SWITCH = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 GID = 16  # bytes that identify an endpoint
 BARE = "_CREATED_BY_BARE_DDS_APP_"  # the name of one that uses DDS without ROS, such as some drivers
-REMEMBERED = 256  # publications, and publishers, that are told apart
+REMEMBERED = 512  # publications, and publishers, that are told apart
 FASTEST = 1000  # messages a second of one publisher, about
 SILENT = 2_000_000_000  # ns after which a publisher that is known by its numbers counts as ended
 

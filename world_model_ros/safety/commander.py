@@ -22,7 +22,7 @@ STALLED = 1.0  # seconds of real time between two control steps after which mess
 MISSED = "may have missed an emergency stop: look at the robot, then call command/reset"
 AHEAD = 2  # model steps that a plan may begin ahead of the clock; its sender has another one where it is more
 LATE = "plans come after their time: synchronise the computers' clocks, or let planner_node plan faster"
-NAMED = 1.0  # seconds for which a plan that could not be used is the cause of what is lacking
+NAMED = 5.0  # seconds for which a plan that could not be used is the cause of what is lacking
 AGAIN = 0.9  # seconds of actions outside the limits after which that fault is back after a reset
 PLAYING = "playing the plan"
 AT_GOAL = "the goal is reached: standing still until the robot is away from it, or another goal comes"
@@ -102,7 +102,6 @@ class Commander:
         self.release_state = Release()
         self.counts = {"clamped": 0, "rejected_plans": 0, "holds": 0, "faults": 0}
         self._fault = ""  # why the robot is kept still until a reset
-        self._was_wrong = False  # whether actions outside the limits were a fault, and none within came since
         self._unused: tuple[int, str] | None = None  # when a plan came that could not be used, and why
         self._moving = False  # in the last control step
         self._silent = False  # nothing is sent: the robot is released
@@ -118,6 +117,7 @@ class Commander:
         self._holds.override_time = rules.override_time
         self._holds.window = rules.repeated_holds_window
         self.dead_man.timeout = rules.dead_man_timeout
+        self._was_wrong = False  # whether actions outside the limits were a fault, and none within came since
         self.inputs.clock.ahead = SIMULATED_LEAP * SECOND * rules.step
 
     def begin(self) -> None:
@@ -373,7 +373,7 @@ class Commander:
         self.counts["clamped"] += bool(limited.by)
         most = self.rules.clamped_steps
         if self._was_wrong:
-            self._was_wrong = bool(limited.wrong)
+            self._was_wrong = bool(limited.wrong) or share < 1.0  # a slow start stays within them
             most = min(most, max(1, round(AGAIN * SECOND / self.buffer.period)))
         if self.limiter.wrong_in_a_row >= most:
             self._was_wrong = True

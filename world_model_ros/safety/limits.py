@@ -286,7 +286,7 @@ class PoseKeeper:
     """Turns one action after the other into poses, for control steps of ``period`` seconds.
 
     At rest the poses are what was measured when the rest began. A measured pose that is farther from them
-    than a control step may lead (and than DRIFT) was not caused by a load: the joints were moved by hand, and
+    than a control step may lead, or than DRIFT, was not caused by a load: the joints were moved by hand, and
     are held where they are now. In motion the poses are at most LEASH seconds at full speed ahead.
     """
 
