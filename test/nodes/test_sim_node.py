@@ -93,16 +93,17 @@ def test_fault_61_a_second_clock_in_the_domain_is_refused(processes, observer):
 @pytest.mark.fault
 @pytest.mark.parametrize("rate", ["15"])
 def test_fault_57_goals_are_reached_with_a_camera_off_the_grid(processes, observer, rate):
-    options = ("--goals", "4", "--real-time-factor", "0", "--seed", "3")
+    options = ("--goals", "12", "--real-time-factor", "0", "--seed", "3")
     sim = processes.sim(*options, "--camera-rate", rate, "--camera-jitter", "0.01")
     observer.until(lambda: sim.poll() is not None, seconds=200)
     log = sim.log.read_text()
     assert sim.returncode == 0, log
-    assert log.count(" reached: ") >= 3, log
+    assert log.count(" reached: ") >= 9, log
     judged, steps = map(int, re.search(r"surprise judged on (\d+) of (\d+) model steps", log).groups())
-    assert steps > 10
-    # Three at the start, and three for each step that a busy machine interrupts.
-    assert steps - judged <= 3 + 2 * 3, log
+    assert steps > 30
+    # On a busy machine the monitor may find command_node after seconds of simulated time. Of a camera that it
+    # cannot follow it judges no step at all.
+    assert judged > steps / 2, log
 
 
 def test_a_reset_of_the_simulation_holds_nothing(processes, observer, ask):
