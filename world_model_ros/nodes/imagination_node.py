@@ -19,7 +19,7 @@ from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.monitoring.imagination_picture import draw, headline, message_picture, square, two_rows
 from world_model_ros.monitoring.statistics import Percentiles
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import nanoseconds, pixels_of, planned_actions, set_stamp
+from world_model_ros.nodes.messages import nanoseconds, pixels_of, set_stamp
 from world_model_ros.nodes.polling import Newest, polled_subscription
 from world_model_ros.nodes.qos import FRESH, LATCHED, RELIABLE
 from world_model_ros.nodes.worker import Worker
@@ -185,13 +185,9 @@ class ImaginationNode(ManagedNode):
         """Show the model step that this plan was made for."""
         if not self.wanted:
             return
-        due = nanoseconds(message.header.stamp)
-        try:
-            actions = planned_actions(message, self.spec.action.names)
-        except ValueError as error:
-            self.reject("plan", str(error))
+        due, actions = nanoseconds(message.header.stamp), self.actions_of(message, self.spec.action.names)
+        if actions is None:
             return
-        self.accept("plan")
         self.timeline.buffer.put(due, actions)
         known = next((i + 1 for i, step in enumerate(self.steps) if step.due == due), None)
         if known is not None:

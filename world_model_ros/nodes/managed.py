@@ -18,7 +18,7 @@ from world_model_ros.data.robot import read_robot
 from world_model_ros.errors import UserError
 from world_model_ros.model.config import find_checkpoint, read_spec
 from world_model_ros.nodes.declaring import declare
-from world_model_ros.nodes.messages import latent_array
+from world_model_ros.nodes.messages import latent_array, planned_actions
 from world_model_ros.nodes.polling import NewestJoints, polled_subscription
 from world_model_ros.nodes.qos import JOINTS, Publications, describe_mismatch
 from world_model_ros.planning.timeline import Timeline
@@ -327,6 +327,16 @@ class ManagedNode(LifecycleNode):
         """Note that messages on ``topic`` are fine, and log it where they were not."""
         if self.complaints.fine(topic):
             self.get_logger().info(f"messages on {topic} are fine again")
+
+    def actions_of(self, message, names: tuple[str, ...]) -> np.ndarray | None:
+        """Return a plan's actions (rows, dim), one at least; None after logging once why not."""
+        try:
+            actions = planned_actions(message, names)
+        except ValueError as error:
+            self.reject("plan", str(error))
+            return None
+        self.accept("plan")
+        return actions
 
     def latent_of(self, message: Image, topic: str, width: int) -> np.ndarray | None:
         """Return the latent (width,) of a message on ``topic``; None after logging once why there is none."""

@@ -25,7 +25,7 @@ from world_model_ros.monitoring.risk import RiskForecast
 from world_model_ros.monitoring.statistics import Percentiles, Rate
 from world_model_ros.monitoring.surprise import OneStepPrediction
 from world_model_ros.nodes.managed import ManagedNode
-from world_model_ros.nodes.messages import nanoseconds, planned_actions
+from world_model_ros.nodes.messages import nanoseconds
 from world_model_ros.nodes.qos import HISTORY, LATCHED, RELIABLE
 from world_model_ros.planning.timeline import ModelStep, Timeline
 from world_model_ros.safety.action_buffer import ActionBuffer
@@ -230,13 +230,9 @@ class MonitorNode(ManagedNode):
 
     def on_plan(self, message: JointTrajectory) -> None:
         """Note how long it took from the latent to the plan made from it."""
-        due = nanoseconds(message.header.stamp)
-        try:
-            actions = planned_actions(message, self.spec.action.names)
-        except ValueError as error:
-            self.reject("plan", str(error))
+        due, actions = nanoseconds(message.header.stamp), self.actions_of(message, self.spec.action.names)
+        if actions is None:
             return
-        self.accept("plan")
         self.heard("plan")
         seen = self.seen.get(due - self.length)
         if seen is not None:
