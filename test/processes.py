@@ -50,6 +50,23 @@ def without_processor(pid):
     return seconds
 
 
+def threads(pid):
+    """Return what the threads of a process do, in one line: of a node that hangs it tells where.
+
+    Each by its name, state, processor time in ms, and what it waits for: the system call, and its address and
+    timeout, which a lock has not.
+    """
+    found = []
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError, IndexError):  # it has ended
+            name = (thread / "comm").read_text().strip()
+            state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+            ran = int((thread / "schedstat").read_text().split()[0]) // 1_000_000
+            call = (thread / "syscall").read_text().split()
+            found.append(" ".join([name, state, str(ran), *call[:2], *call[4:5]]))
+    return ", ".join(found)
+
+
 class Domain(int):
     """A ROS_DOMAIN_ID that nobody else on this machine tests in: a file is locked for as long."""
 
@@ -161,8 +178,9 @@ class Processes:
         return {pid: line for pid, line in lines.items() if line}
 
     def describe(self):
-        """Return of each process how it ended, if it has, and the end of its log."""
-        return [(p.poll(), p.log.read_text(errors="replace")[-800:]) for p in self.started]
+        """Return of each process how it ended, if it has, and the end of its log; and what the threads do."""
+        logs = [(p.poll(), p.log.read_text(errors="replace")[-2000:]) for p in self.started]
+        return logs, [f"{line[:120]}: {threads(pid)}" for pid, line in self.ours().items()]
 
     def alive(self):
         """Return the command lines of all processes that were started, children included."""

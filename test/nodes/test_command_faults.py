@@ -155,10 +155,21 @@ def test_fault_29_a_clock_that_stands_or_jumps_back_stops_the_robot(processes, c
     observer.until(lambda: robot.joints.get_subscription_count() > 0)
     observer.repeat(robot.drive, 10)
     assert robot.twists == []
+
+    # a simulation that hangs before the first frame: the clock is the cause, not the camera
+    def joints_only():
+        time[0] += 50_000_000
+        robot.publish_joints()
+        tell()
+
+    observer.until(lambda: "no camera/image_raw encoded yet" in robot.reason(), again=joints_only)
+    observer.until(lambda: robot.reason().startswith("the clock stands"))
+    observer.until(lambda: "no camera/image_raw encoded yet" in robot.reason(), again=joints_only)
     observer.until(robot.moving, again=drive_all)
     # a pause
     observer.until(lambda: not robot.moving())
     assert "the clock has stood" in node.log.read_text()
+    observer.until(lambda: robot.reason().startswith("the clock stands"))
     count = len(robot.twists)
     observer.until(robot.moving, again=drive_all)
     assert len(robot.twists) > count

@@ -214,8 +214,10 @@ def test_fault_56_another_light_than_in_training_is_named_with_numbers_and_logge
 def test_fault_30_topics_that_do_have_images_are_offered_by_their_full_names(
     processes, checkpoint, observer, ask
 ):
+    from diagnostic_msgs.msg import DiagnosticStatus
     from sensor_msgs.msg import CompressedImage, Image
 
+    beats = observer.collect(DiagnosticStatus, "encoder_node/health")
     start(processes, checkpoint)
     observer.until(lambda: ask.diagnosed("encoder_node", "no image yet: nobody publishes /camera/image_raw"))
     other = observer.node.create_publisher(CompressedImage, "front/image_raw/compressed", 1)
@@ -224,6 +226,8 @@ def test_fault_30_topics_that_do_have_images_are_offered_by_their_full_names(
     observer.node.create_publisher(Image, "front/image_raw", 1)
     words = "nobody publishes /camera/image_raw, images are on /front/image_raw: remap /camera/image_raw"
     observer.until(lambda: ask.diagnosed("encoder_node", words))
+    # The status of command_node has it from here.
+    observer.until(lambda: any(words in pair.value for beat in beats[-1:] for pair in beat.values))
     assert other.get_subscription_count() == 0
 
 

@@ -176,6 +176,14 @@ def test_fault_01_without_an_image_nothing_is_sent_and_the_topic_is_named(bench)
     decisions = bench.ticks(100, frame=False, plan=0.1)
     assert {(d.state, d.action) for d in decisions} == {(State.WAITING, None)}
     assert "camera/image_raw" in decisions[-1].reason
+    # What encoder_node knows of the cause is said here too.
+    cause = "no image yet: nobody publishes /camera/image_raw, images are on /front"
+    bench.report("encoder_node", no_image=cause)
+    assert bench.tick(frame=False).reason.endswith(f"(nothing on latent): {cause}")
+    bench.report("encoder_node", Health.HOLD, "the picture is black", no_image=cause)
+    assert bench.tick(frame=False).reason.endswith("(nothing on latent): encoder_node: the picture is black")
+    bench.report("encoder_node", no_image=cause)  # a second late
+    assert bench.tick().state is State.RUNNING
 
 
 @pytest.mark.fault

@@ -379,13 +379,16 @@ class CommandNode(ManagedNode):
             self.out.publish(message)
 
     def watch_clock(self) -> None:
-        """Stop the robot when a simulated clock stands: then no control step stops it."""
+        """Stop the robot when a simulated clock stands, for then no control step does, and say so."""
         (now, _), real = self.clocks(), time.monotonic()
         self.commander.sources.look(real)
         if now != self.last_time:
             self.last_time, self.waking = now, real
         elif real - self.waking > self.values["clock_timeout"]:
-            if self.commander.moving:
+            self.waking = math.inf  # once, until it advances
+            if now == 0:
+                self.publish_status(State.WAITING, "use_sim_time is true and nobody publishes /clock")
+            elif self.commander.moving or self.commander.state[0] not in (State.FAULT, State.RELEASED):
                 self.commander.stop()
                 self.get_logger().warning(
                     f"the clock has stood for {self.values['clock_timeout']:g} s, the robot stands still: "
@@ -393,9 +396,6 @@ class CommandNode(ManagedNode):
                 )
                 self.publish_status(State.WAITING, "the clock stands: no new time on /clock")
                 self.send(now, np.zeros(self.spec.action.dim), moving=False)
-            elif now == 0:
-                self.waking = math.inf  # logged once
-                self.publish_status(State.WAITING, "use_sim_time is true and nobody publishes /clock")
 
     def watch(self):
         """Return the warning about other publishers of the command, or that nobody subscribes to it."""

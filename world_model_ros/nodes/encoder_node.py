@@ -57,6 +57,7 @@ class EncoderNode(ManagedNode):
         self.state = CameraState()
         self.goal: tuple[np.ndarray, np.ndarray] | None = None  # pixels and latent of the last one taken
         self.goal_problem, self.goal_stamp = "", 0  # why the newest goal was refused; ns, that of its picture
+        self.no_image = ""  # why no image has ever come
         self.milliseconds, self.rate, self.light = Percentiles(), Rate(), LightMonitor()
         topic, self.kind = "camera/image_raw", Image
         if self.values["compressed"]:
@@ -176,8 +177,12 @@ class EncoderNode(ManagedNode):
         self.beat()
 
     def health_values(self) -> dict[str, str]:
-        """Return which goal was judged last, and why it was refused."""
-        return {"goal_stamp": str(self.goal_stamp), "goal_problem": self.goal_problem}
+        """Return which goal was judged last, why it was refused, and why no image has ever come."""
+        return {
+            "goal_stamp": str(self.goal_stamp),
+            "goal_problem": self.goal_problem,
+            "no_image": self.no_image,
+        }
 
     def take_goal(self, message: Image) -> None:
         """Publish the latent of a goal image, or log once why not."""
@@ -238,14 +243,21 @@ class EncoderNode(ManagedNode):
 
     def watch(self):
         """Return the warning that no image comes, or that the newest goal was refused."""
-        if not self.rate.metrics("camera", 0.0):
-            if not self.count_publishers(self.topic):
-                return Health.WARNING, f"no image yet: nobody publishes {self.topic}{self.other_cameras()}"
-            cameras = self.cameras() or "the camera"
-            return Health.WARNING, f"no image yet on {self.topic} from {cameras}: if they are large, {REMEDY}"
+        self.no_image = self.why_no_image()
+        if self.no_image:
+            return Health.WARNING, self.no_image
         if self.goal_problem:
             return Health.WARNING, f"the newest goal on {self.goal_topic} was refused: {self.goal_problem}"
         return Health.FINE, ""
+
+    def why_no_image(self) -> str:
+        """Return why no image has ever come, or ""."""
+        if self.rate.metrics("camera", 0.0):
+            return ""
+        if not self.count_publishers(self.topic):
+            return f"no image yet: nobody publishes {self.topic}{self.other_cameras()}"
+        cameras = self.cameras() or "the camera"
+        return f"no image yet on {self.topic} from {cameras}: if they are large, {REMEDY}"
 
     def cameras(self) -> str:
         """Return the names of the nodes that publish the camera's topic, as far as they are known."""

@@ -87,8 +87,8 @@ class Inputs:
         if not self.collector.complete:
             return self.collector.missing()
         if not self._frames.ever:
-            trouble = self.sources.trouble(ENCODER)
-            return "no camera/image_raw encoded yet (nothing on latent)" + (f": {trouble}" if trouble else "")
+            why = self.sources.trouble(ENCODER) or self.sources.values(ENCODER).get("no_image", "")
+            return "no camera/image_raw encoded yet (nothing on latent)" + (f": {why}" if why else "")
         unconfirmed = self.sources.unconfirmed()
         return f"{unconfirmed} has not reported since the reset" if unconfirmed else ""
 
