@@ -43,7 +43,11 @@ def pytest_collection_modifyitems(items):
     """Spread the files whose tests start nodes, and mostly wait, evenly among those that compute.
 
     Each of several workers begins with an equal part of the list, so at any time some wait and some compute.
+    More examples may take longer.
     """
+    for item in items:
+        if item.path.parent.name == "fuzz" and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUT * max(1, EXAMPLES // 1000)))
     files = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
