@@ -187,10 +187,11 @@ def test_fault_35_a_plan_from_before_a_call_to_try_again_does_not_count(
 def test_fault_17_a_node_whose_plan_hangs_is_not_activated_beside_it(
     processes, checkpoint, feed, observer, ask, tmp_path
 ):
-    ends = tmp_path / "ends"
-    node = start(processes, checkpoint, f'wait_for("{ends}")')
+    begun, ends = tmp_path / "begun", tmp_path / "ends"
+    node = start(processes, checkpoint, f'open("{begun}", "w"); wait_for("{ends}")')
     feed.begin()
-    observer.until(lambda: feed.asks() == "fault", again=feed.next)
+    # A plan that only waits for a processor is such a fault, too.
+    observer.until(lambda: begun.exists() and feed.asks() == "fault", again=feed.next)
     assert ask.change_state("planner_node", "deactivate")
     assert not ask.change_state("planner_node", "activate")  # two workers would use one planner
     assert "the last plan has not ended for" in node.log.read_text()
@@ -210,11 +211,12 @@ def enable(observer, value):
 def test_fault_17_a_plan_that_ends_after_all_is_no_fault_any_more(
     processes, checkpoint, feed, observer, tmp_path
 ):
-    ends = tmp_path / "ends"
+    begun, ends = tmp_path / "begun", tmp_path / "ends"
     # The job that waits beside the one that hangs is not planned any more: it would hang, too.
-    start(processes, checkpoint, f'len(calls) > 5 and threading.Event().wait(2); wait_for("{ends}")')
+    what = f'open("{begun}", "w"); len(calls) > 5 and threading.Event().wait(2); wait_for("{ends}")'
+    start(processes, checkpoint, what)
     feed.begin()
-    observer.until(lambda: feed.asks() == "fault", again=feed.next)
+    observer.until(lambda: begun.exists() and feed.asks() == "fault", again=feed.next)
     observer.repeat(feed.next, 3)
     enable(observer, False)  # so that the plan is discarded, and no other one follows
 
