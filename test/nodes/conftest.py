@@ -61,13 +61,12 @@ class Robot:
         fields = {"name": self.joint_names, "position": self.pose} | fields
         self.joints.publish(self.stamp(JointState(**fields)))
 
-    def publish_latent(self):
-        """Publish a latent, as if a frame had just been perceived."""
+    def publish_latent(self, time=None):
+        """Publish a latent, as if a frame of this time, or of now, had just been perceived."""
         from sensor_msgs.msg import Image
 
-        self.latents.publish(
-            self.stamp(Image(height=1, width=64, encoding="32FC1", step=256, data=bytes(256)))
-        )
+        latent = Image(height=1, width=64, encoding="32FC1", step=256, data=bytes(256))
+        self.latents.publish(self.stamp(latent, time))
 
     def report(self, node, asks="go_on", reason="", **values):
         """Be a node that reports its health, now and with every heartbeat from now on."""
