@@ -71,6 +71,8 @@ def test_fault_57_a_camera_is_judged_by_the_middle_of_its_intervals():
     assert rate_of([90, 110] * 5).too_slow() == ""
     assert rate_of([50, 50, 50, 50, 1000] * 2).too_slow() == ""  # frames are lost now and then
     assert rate_of([250] * 9).too_slow() == ""  # each model step is shown
+    assert rate_of([250] * 4 + [310] + [250] * 4).too_slow() == ""  # after a jump of the clock
+    assert rate_of([244, 257, 250, 241, 258, 250, 262, 247, 250]).too_slow()  # about 4 Hz, by chance
     assert "3.7 Hz" in rate_of([270] * 9).too_slow()
 
 
