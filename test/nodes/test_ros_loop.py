@@ -54,8 +54,11 @@ def test_one_plan_a_model_step_and_a_line_a_goal(processes, observer, checkpoint
         for i, point in enumerate(plan.points[:5]):
             planned[start + i * 50_000_000] = list(point.velocities)
     done = {nanoseconds(m.header.stamp): list(m.velocity) for m in executed}
-    planned = {t: action for t, action in planned.items() if t >= min(done)}  # discovered late, likewise
+    # The simulation waits for commands once it has discovered who sends them: until then some are left out.
+    begin = next(t for t in sorted(done) if all(t + i * 50_000_000 in done for i in range(10)))
+    planned = {t: action for t, action in planned.items() if t >= begin}
     both = sorted(set(planned) & set(done))
+    assert len(both) >= 75 // 2
     assert len(planned) - len(both) <= 15  # of the first plan that came late, and of the last two
     assert sum(planned[t] != done[t] for t in both) <= 5, log  # the first block, likewise
 
