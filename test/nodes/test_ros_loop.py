@@ -58,9 +58,11 @@ def test_one_plan_a_model_step_and_a_line_a_goal(processes, observer, checkpoint
     begin = next(t for t in sorted(done) if all(t + i * 50_000_000 in done for i in range(10)))
     planned = {t: action for t, action in planned.items() if t >= begin}
     both = sorted(set(planned) & set(done))
-    assert len(both) >= 75 // 2
     assert len(planned) - len(both) <= 15  # of the first plan that came late, and of the last two
-    assert sum(planned[t] != done[t] for t in both) <= 5, log  # the first block, likewise
+    # A busy machine may be late with a picture, and the robot stands still meanwhile.
+    moved = [t for t in both if any(done[t])]
+    assert len(moved) >= 75 // 2, log
+    assert sum(planned[t] != done[t] for t in moved) <= 5, log  # the first block, likewise
 
 
 @pytest.mark.skipif(not (ROOT / "models/reach").is_dir(), reason="models/reach is not shipped in this tree")
