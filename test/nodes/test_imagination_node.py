@@ -360,6 +360,7 @@ def test_the_simulation_shows_everything_and_goes_on_when_the_viewer_is_killed(p
     (viewer,) = [pid for pid, line in processes.ours().items() if "nodes imagination_node" in line]
     os.kill(viewer, signal.SIGKILL)
     observer.until(lambda: "the simulation goes on" in simulation.log.read_text())
+    observer.drain()  # what it had sent before
     count, shown = len(plans), len(images)
     observer.until(lambda: len(plans) > count + 4)
     assert len(images) <= shown + 1
