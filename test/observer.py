@@ -1,10 +1,13 @@
 """A node of the test, which hears the nodes that are tested."""
 
 import contextlib
+import ctypes
+import os
 import time
 from pathlib import Path
 
-from test.processes import TIMEOUT
+from test.processes import TIMEOUT, pause
+from world_model_ros.nodes.event_thread import LOOK, STUCK, event_threads, waits_without_end
 
 ASK_AGAIN = 10.0  # seconds without a service's answer
 
@@ -16,9 +19,11 @@ class Observer:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
-        self.context = rclpy.Context()
+        before = event_threads()
+        self.domain, self.context = domain, rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("observer", context=self.context)
+        self.event_threads = [thread for thread in event_threads() if thread not in before]
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.clients, self.asked, self.once = {}, [], {}
@@ -119,12 +124,31 @@ class Observer:
         return next(future for future in self.asked if future.done()).result()
 
     def close(self):
-        """Leave the graph."""
+        """Leave the graph, unless that would wait for ever: then all stays, and the domain is kept."""
         import rclpy
 
+        if self.is_stuck():
+            self.lock = os.dup(self.domain.lock)
+            for kept in (self.node, self.executor, self.context):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+            return
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
+
+    def is_stuck(self):
+        """Return whether Fast DDS waits for itself for ever (nodes/event_thread.py).
+
+        That may happen whenever a process of the test ends. Nothing is waited for where it has not.
+        """
+        before = None
+        for _ in range(STUCK):
+            places = [waits_without_end(thread) for thread in self.event_threads]
+            if not any(places) or (before and places != before):
+                return False
+            before = places
+            pause(LOOK)
+        return True
 
 
 def said(reports):

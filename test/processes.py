@@ -72,17 +72,20 @@ class Domain(int):
 
     lock: int  # the file's descriptor: processes that inherit it keep the domain when this one dies
 
+    @property
+    def file(self):
+        """The file that is locked."""
+        return Path(tempfile.gettempdir()) / f"world_model_ros_domain_{int(self)}.lock"
+
     @classmethod
     def claim(cls, seconds=TIMEOUT):
         """Return one that is free. Fails when there is none for ``seconds``."""
-        folder = Path(tempfile.gettempdir())
         end = time.monotonic() + seconds
         while True:
             # From the system's randomness: a seed that tests have set must not lead all to the same one.
             for number in random.SystemRandom().sample(DOMAINS, len(DOMAINS)):
-                path = folder / f"world_model_ros_domain_{number}.lock"
                 try:
-                    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                    lock = os.open(cls(number).file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 except PermissionError:  # another user's
                     continue
                 try:

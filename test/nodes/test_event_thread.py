@@ -1,9 +1,12 @@
 """A process in which Fast DDS waits for itself for ever stops the robot, and ends to be started again."""
 
 import ctypes
+import fcntl
 import itertools
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -262,3 +265,28 @@ def test_who_waits_for_a_time_wakes_or_is_another_thread_is_not_stuck(lock, name
         assert not stuck()
     finally:
         waiter.gone = True
+
+
+def test_an_observer_whose_event_thread_waits_for_ever_stays_and_keeps_its_domain():
+    from test.observer import Observer
+    from test.processes import Domain
+
+    pytest.importorskip("rclpy", reason="ROS 2 is not here: make setup installs it, or source one")
+    lock, domain = threading.Lock(), Domain.claim()
+    lock.acquire()
+    thread = threading.Thread(target=lock.acquire, daemon=True)
+    thread.start()
+    observer = Observer(domain)
+    assert observer.event_threads
+    assert not observer.is_stuck()
+    theirs, observer.event_threads = observer.event_threads, [Path(f"/proc/self/task/{thread.native_id}")]
+    observer.close()
+    domain.release()
+    assert observer.node.get_node_names() == ["observer"]  # not destroyed
+    with pytest.raises(BlockingIOError), domain.file.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock.release()
+    thread.join()
+    os.close(observer.lock)
+    observer.event_threads = theirs
+    observer.close()
