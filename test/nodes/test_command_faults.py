@@ -133,7 +133,9 @@ def test_fault_27_a_bad_parameter_is_refused_with_a_reason_and_changes_nothing(r
     assert kept == 0.75
 
 
-def test_fault_29_a_clock_that_stands_or_jumps_back_stops_the_robot(processes, checkpoint, robot, observer):
+def test_fault_29_a_clock_that_stands_or_jumps_back_stops_the_robot(
+    processes, checkpoint, robot, observer, ask
+):
     from rosgraph_msgs.msg import Clock
 
     time = [5_000_000_000]
@@ -169,6 +171,10 @@ def test_fault_29_a_clock_that_stands_or_jumps_back_stops_the_robot(processes, c
     # a pause
     observer.until(lambda: not robot.moving())
     assert "the clock has stood" in node.log.read_text()
+    observer.until(lambda: robot.reason().startswith("the clock stands"))
+    assert ask.trigger("command/emergency_stop").success
+    observer.until(lambda: robot.state() == "FAULT")
+    assert ask.trigger("command/reset").success
     observer.until(lambda: robot.reason().startswith("the clock stands"))
     count = len(robot.twists)
     observer.until(robot.moving, again=drive_all)

@@ -262,22 +262,17 @@ def test_fault_49_a_clock_that_is_set_stops_the_robot_and_is_named(
     real, offset = any_robot.clock, [0]
     any_robot.clock = lambda: real() + offset[0]
     any_robot.get_moving()
-
-    def without_plans():  # the HOLD ends after a second, and on a busy machine later than this looks
-        any_robot.beat()
-        any_robot.publish_joints()
-        any_robot.publish_latent()
-
+    # Without plans: the HOLD ends after a second, and on a busy machine later than this looks.
     offset[0] = seconds * 1_000_000_000
     any_robot.publish_plan(steps=20)  # of the old time, on its way
     leap.write_text(str(offset[0]))
     observer.until(
         lambda: any("the clock was set" in s.data and "HOLD" in s.data for s in any_robot.status),
-        again=without_plans,
+        again=any_robot.supply,
     )
     expected = f"the clock was set {'back' if seconds < 0 else 'forward'} by 5.0 s"
     assert any(expected in s.data for s in any_robot.status)
-    any_robot.stands(again=without_plans)
+    any_robot.stands(again=any_robot.supply)
 
     def stamp(message):
         return message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec

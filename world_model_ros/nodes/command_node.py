@@ -315,6 +315,7 @@ class CommandNode(ManagedNode):
             self.take_joints()  # what has come so far is of before
             response.message = self.commander.reset()
             self.commands.reset()
+            self.waking = time.monotonic()  # where the clock stands, no control step says what holds now
         return response
 
     def on_release(self, _request, response: Trigger.Response) -> Trigger.Response:
@@ -385,10 +386,11 @@ class CommandNode(ManagedNode):
         if now != self.last_time:
             self.last_time, self.waking = now, real
         elif real - self.waking > self.values["clock_timeout"]:
-            self.waking = math.inf  # once, until it advances
             if now == 0:
+                self.waking = math.inf  # said once, until it advances
                 self.publish_status(State.WAITING, "use_sim_time is true and nobody publishes /clock")
             elif self.commander.moving or self.commander.state[0] not in (State.FAULT, State.RELEASED):
+                self.waking = math.inf
                 self.commander.stop()
                 self.get_logger().warning(
                     f"the clock has stood for {self.values['clock_timeout']:g} s, the robot stands still: "
