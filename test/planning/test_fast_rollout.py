@@ -65,6 +65,20 @@ def test_bf16_is_near(model):
     assert not torch.equal(rolled, exact)
 
 
+@torch.no_grad()
+def test_bf16_works_on_a_cpu_that_cannot_lay_it_out(model, monkeypatch):
+    given = inputs(1, 40, 3, 5)
+    plain = FastRollout(model, torch.bfloat16).rollout(*given)
+
+    def refuse(*_):
+        raise RuntimeError("bf16 path needs the cpu support avx_ne_convert or avx512bw")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", refuse, raising=False)
+    rolled = FastRollout(model, torch.bfloat16, packed=True).rollout(*given)
+    assert (rolled - plain).square().mean() < 1e-4 * plain.square().mean()
+
+
 def test_packed_weights_leave_gradients_to_the_others(model):
     latents, past, candidates = inputs(1, 3, 3, 2)
     gradients = []
@@ -74,11 +88,13 @@ def test_packed_weights_leave_gradients_to_the_others(model):
         blocks = candidates.clone().requires_grad_()
         fast.rollout(latents, past, blocks).square().sum().backward()
         gradients.append(blocks.grad)
-    assert gradients[0].abs().max() > 0
-    torch.testing.assert_close(*gradients)
+    largest = float(gradients[0].abs().max())
+    assert largest > 0
+    # CPUs add up in different orders.
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5 * largest)
 
 
-@pytest.mark.skipif(not packs(), reason="this torch has no oneDNN")
+@pytest.mark.skipif(not packs(torch.float32), reason="this torch has no oneDNN")
 @torch.no_grad()
 def test_packed_layers_do_what_linear_ones_do():
     weight, bias, x = torch.randn(48, 24), torch.randn(48), torch.randn(2, 7, 24)

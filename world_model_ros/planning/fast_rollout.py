@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Block = tuple[Tensor, Tensor]  # keys and values of consecutive tokens, (T, B, S, heads, head dim)
 _PACKED = ("_linear_pointwise", "_reorder_linear_weight")  # oneDNN's, which torch.compile uses too
+_BF16 = "_is_mkldnn_bf16_supported"
 
 
 def for_planning(model: LeWorldModel, precision: str = "fp32") -> Union["FastRollout", "FusedRollout"]:
@@ -226,9 +227,17 @@ def pointwise(convolution: nn.Conv1d) -> nn.Linear:
     return layer
 
 
-def packs() -> bool:
-    """Whether this build of torch can lay weights out for the CPU."""
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in _PACKED)
+def packs(dtype: torch.dtype) -> bool:
+    """Whether this build of torch can lay weights of ``dtype`` out for this CPU.
+
+    oneDNN does so in bfloat16 only where the CPU has AVX-512 or AVX-NE-CONVERT.
+    """
+    operations = torch.ops.mkldnn
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(operations, name) for name in _PACKED):
+        return False
+    if dtype != torch.bfloat16:
+        return True
+    return hasattr(operations, _BF16) and getattr(operations, _BF16)()
 
 
 class Dense:
@@ -242,7 +251,7 @@ class Dense:
         self.weight, self.bias, self.gelu = weight, bias, gelu
         self.packed = None
         pays = gelu or weight.dtype == torch.bfloat16
-        if packed and pays and weight.device.type == "cpu" and packs():
+        if packed and pays and weight.device.type == "cpu" and packs(weight.dtype):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
             self.activation = ("gelu", [], "none") if gelu else ("none", [], "")
 
