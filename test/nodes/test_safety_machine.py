@@ -102,16 +102,19 @@ class Rig:
         self.instance = uuid.uuid4().hex
         kind = {"twist": TwistStamped, "joint_trajectory": JointTrajectory}[interface]
         self.commands, self.executed, self.statuses = [], [], []
+        self.numbers = {}  # when a message was sent -> its number among those of its publisher, or None
 
         def listen(kind, topic, messages, qos):
             def heard(message, info):
                 messages.append((info["source_timestamp"], message))
+                if messages is self.statuses:
+                    self.numbers[info["source_timestamp"]] = info.get("publication_sequence_number")
 
             self.node.create_subscription(kind, topic, heard, qos)
 
         listen(kind, f"command/{interface}", self.commands, 1000)
         listen(JointState, "command/executed", self.executed, 1000)
-        listen(String, "status", self.statuses, QoSProfile(depth=10, durability=latched.durability))
+        listen(String, "status", self.statuses, QoSProfile(depth=100, durability=latched.durability))
         self.clients = {}
         self.now = 10 * SECOND if simulated else time.time_ns()
         self.pose, self.poses = np.zeros(2), []
@@ -140,6 +143,18 @@ class Rig:
             self.statuses.clear()
             self.spawned = time.time_ns()
         self.nodes[name] = self.processes.node(name, config=False, **words)
+
+    def lost_status(self, moment):
+        """Return whether a status from around ``moment`` (ns) never came here, by the publisher's count.
+
+        The publisher keeps the newest one only: what a busy reader's socket lost then is not sent again.
+        """
+        before = [when for when, _ in self.statuses if when < moment]
+        after = [when for when, _ in self.statuses if when >= moment]
+        if not before or not after:
+            return False
+        first, last = self.numbers[before[-1]], self.numbers[after[0]]
+        return first is not None and last is not None and last != first + 1
 
     def waited(self):
         """Return for how long command_node has waited for a processor, in seconds."""
@@ -450,6 +465,9 @@ class SafetyMachine(RuleBasedStateMachine):
             moment = self.motion.pop(0)
             if moment < self.rig.spawned + DISCOVERY * SECOND:
                 continue  # wait_for_status waits for it
+            if self.rig.lost_status(moment):
+                self.unsaid = []
+                continue
             reported = [(when - moment, text.data) for when, text in self.rig.statuses]
             around = [text for when, text in reported if abs(when) <= 0.1 * SECOND]
             around += [text for when, text in reported if when < -0.1 * SECOND][-1:]

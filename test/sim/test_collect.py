@@ -75,7 +75,7 @@ def test_what_is_stored_replays_in_the_world(alone):
     world = make_world("push")
     world.reset((0, 7))
     for row in range(3):
-        np.testing.assert_allclose(world.state(), states[row], atol=1e-5)
+        np.testing.assert_allclose(world.state(), states[row], atol=1e-6)
         assert np.abs(resize_frame(world.render(), 16).astype(int) - pixels[row]).mean() < 0.1
         if row < 2:
             for action in actions[row].reshape(5, 2):

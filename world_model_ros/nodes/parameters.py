@@ -542,7 +542,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         ),
         Parameter(
             "lockstep_timeout",
-            1.0,
+            1.5,
             "Real time that the simulation waits for a command or plan that is due, in seconds.",
             low=0.0,
             high=60.0,

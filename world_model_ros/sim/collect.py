@@ -95,8 +95,9 @@ def record(
             break
         block = []
         for _ in range(world.block):
-            block.append(explorer.action(world.state()))
-            world.step(block[-1])
+            # Done as it is stored: pushing against the rim would magnify what rounding leaves out.
+            block.append(explorer.action(world.state()).astype(np.float32))
+            world.step(block[-1].astype(np.float64))
         actions.append(np.concatenate(block))
     actions.append(np.full_like(actions[0], np.nan))
     columns = (np.array(rows, np.float32) for rows in (actions, states, proprio))
