@@ -1,10 +1,14 @@
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from world_model_ros.nodes.worker import Worker
 
 TIMEOUT = 20.0
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Desk:
@@ -95,6 +99,54 @@ def test_fault_17_a_job_that_does_not_end_is_seen_with_where_it_hangs(desk, monk
     assert "in work" in desk.worker.stack()
     assert not desk.worker.stop(0.01)
     assert desk.worker.alive
+
+
+@pytest.mark.fault
+def test_fault_17_a_job_that_waits_for_a_processor_does_not_hang(desk, monkeypatch):
+    now, waited = [1000.0], [3.0]
+    monkeypatch.setattr("world_model_ros.nodes.worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("world_model_ros.nodes.worker.without_processor", lambda: waited[0])
+    assert not desk.worker.hangs(5.0)
+    desk.start("slow")
+    now[0] += 1.0
+    assert not desk.worker.hangs(5.0)
+    now[0] += 9.0
+    waited[0] += 6.0
+    assert not desk.worker.hangs(5.0)
+    now[0] += 1.5
+    assert desk.worker.hangs(5.0)
+    waited[0] += 15.0
+    assert not desk.worker.hangs(5.0)
+    now[0] += 20.0
+    assert desk.worker.hangs(5.0)  # no computer is as busy as that
+    desk.go.release()
+    desk.start("next")
+    now[0] += 4.9
+    assert not desk.worker.hangs(5.0)  # what the last one had waited is nothing to it
+    now[0] += 0.2
+    assert desk.worker.hangs(5.0)
+
+
+WAITS = """
+import os, time
+from world_model_ros.nodes.worker import without_processor
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+before, parent = without_processor(), os.getpid()
+if os.fork() == 0:
+    while os.getppid() == parent:
+        pass
+    os._exit(0)
+end = time.monotonic() + 60.0
+while without_processor() < before + 0.2 and time.monotonic() < end:
+    pass
+print(without_processor() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not tell")
+def test_two_processes_on_one_processor_wait_for_it():
+    done = subprocess.run([sys.executable, "-c", WAITS], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert float(done.stdout) >= 0.2
 
 
 def test_nothing_is_busy_between_jobs(desk):

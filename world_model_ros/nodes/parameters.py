@@ -236,7 +236,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter(
             "hang_timeout",
             5.0,
-            "Real time after which an unfinished plan is a fault, in seconds.",
+            "Real time, less waits for a processor, after which an unfinished plan is a fault, in seconds.",
             low=0.1,
             high=600.0,
             changeable=True,

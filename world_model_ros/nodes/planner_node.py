@@ -379,7 +379,7 @@ class PlannerNode(ManagedNode):
             self.report()
         timeout = self.values["hang_timeout"]
         with self.lock:
-            if self.worker.busy() > timeout:
+            if self.worker.hangs(timeout):
                 if self.health is not Health.FAULT:
                     self.hung = True
                     self.publish_health(

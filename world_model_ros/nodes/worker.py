@@ -1,9 +1,25 @@
 """One long-lived thread for work that would block a node's callbacks."""
 
+import contextlib
 import sys
 import threading
 import time
 import traceback
+from pathlib import Path
+
+OVERLOAD = 6.0  # times the limit: a job counts as one that hangs then, however busy the computer is
+
+
+def without_processor() -> float:
+    """Return for how long the threads of this process have waited for a processor, in seconds.
+
+    Zero where the kernel does not tell; Linux does.
+    """
+    nanoseconds = 0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # a thread that has just ended
+            nanoseconds += int(thread.read_text().split()[1])
+    return 1e-9 * nanoseconds
 
 
 class Worker:
@@ -20,6 +36,7 @@ class Worker:
         self._job = None
         self._stopping = False
         self._began: float | None = None
+        self._slow: tuple[float, float] | None = None  # when a slow job began, what it had waited at first
         self.replaced = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -33,6 +50,21 @@ class Worker:
         """Return for how many seconds of real time the job at hand has been running; 0 without one."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
+
+    def hangs(self, limit: float) -> bool:
+        """Return whether the job at hand has been running for more than ``limit`` seconds.
+
+        The time for which the process waited for a processor does not count: on a computer with too much to
+        do a job is slow, and ends. To be called several times within the limit.
+        """
+        began, busy = self._began, self.busy()
+        if began is None or busy < limit / 5:
+            return False
+        waited = without_processor()
+        if self._slow is None or self._slow[0] != began:
+            self._slow = began, waited
+        waited = max(0.0, waited - self._slow[1])  # less where a thread has ended
+        return busy - waited > limit or busy > OVERLOAD * limit
 
     def stack(self) -> str:
         """Return where the thread is now, as a traceback."""
