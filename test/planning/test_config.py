@@ -27,6 +27,7 @@ def test_every_field_is_an_option_with_a_sentence_and_a_range_or_choices():
         assert option.description.endswith(".")
         assert bool(option.choices) != (option.low is not None)
         numbers = ("seed", "reached_steps", "risk_variants", "ensemble", "landmarks", "impasse_steps")
+        numbers += ("surprise_steps",)
         assert field.default in option.choices or field.default is None or field.name in numbers
 
 

@@ -10,11 +10,12 @@ import torch
 from test.planning.test_planner import SPEC, STILL, PointMass, latent
 from world_model_ros.errors import NoPlanError
 from world_model_ros.planning.config import PlannerConfig
-from world_model_ros.planning.impasse import AWAY, Impasse, moves_elsewhere
+from world_model_ros.planning.impasse import AWAY, Impasse, Surprises, moves_elsewhere
 from world_model_ros.planning.planner import LEFT, RecedingHorizonPlanner
 
 LIMITS = torch.full((10,), -2.0), torch.full((10,), 2.0)
 STEPS = 8
+MOVE = np.full((5, 2), 0.1)
 CONFIG = PlannerConfig(impasse_steps=STEPS)
 
 
@@ -182,3 +183,50 @@ def test_another_goal_and_a_gap_end_it():
     follow(planner, STEPS + 2)
     assert planner.plan(latent(0.0, 0.0), STILL, STILL, passed=1).elsewhere
     assert not planner.plan(latent(0.0, 0.0), None, STILL, passed=AWAY).elsewhere
+
+
+def test_surprises_in_a_row_while_the_robot_does_what_it_was_told():
+    def after(error, executed=MOVE):
+        surprises.expect(MOVE, torch.zeros(3))
+        return surprises.step(torch.tensor([error**0.5, 0.0, 0.0]), executed)
+
+    surprises = Surprises(2, 1.0)
+    assert [after(error) for error in (1.1, 0.9, 1.1, 1.1, 1.1, 1.1)] == [False] * 3 + [True, False, True]
+    assert [after(9.0, executed) for executed in (None, STILL, 2 * MOVE)] == [False] * 3
+    assert not surprises.step(torch.full((3,), 9.0), MOVE)  # nothing was expected
+    surprises.expect(None, torch.zeros(3))
+    assert not surprises.step(torch.full((3,), 9.0), MOVE)
+    assert not after(9.0)
+    surprises.reset()
+    assert [after(9.0), after(9.0)] == [False, True]
+    surprises = Surprises(0, 1.0)
+    assert not any(after(9.0) for _ in range(9))
+    surprises = Surprises(2, None)
+    assert not any(after(9.0) for _ in range(9))
+
+
+def surprised(bound):
+    thresholds = dataclasses.replace(SPEC.thresholds, surprise=bound)
+    spec = dataclasses.replace(SPEC, thresholds=thresholds)
+    return RecedingHorizonPlanner(believer(), spec, PlannerConfig(reached_steps=0))
+
+
+def test_where_it_is_surprised_it_goes_elsewhere_at_once_and_then_plans_on():
+    seen = follow(surprised(1e-3), 20)
+    first = seen.index(True)
+    assert first == 3  # of the first plan's blocks the second has run, and both moved nothing
+    assert seen[first : first + AWAY + 1] == [True] * AWAY + [False]
+    assert not any(follow(surprised(1e3), 20))
+
+
+def test_a_move_elsewhere_waits_for_a_robot_that_is_kept_still():
+    planner = surprised(1e-3)
+    assert follow(planner, 4)[-1]
+    held = [planner.plan(latent(0.0, 0.0), STILL, STILL) for _ in range(3 * AWAY)]
+    assert all(plan.elsewhere for plan in held)
+    running, seen = held[-1].actions[:5], []
+    for _ in range(AWAY):
+        plan = planner.plan(latent(0.0, 0.0), running, running)
+        seen.append(plan.elsewhere)
+        running = plan.actions[:5]
+    assert seen == [True] * (AWAY - 1) + [False]

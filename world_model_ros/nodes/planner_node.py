@@ -346,12 +346,11 @@ class PlannerNode(ManagedNode):
         self.report_due = True
 
     def take_elsewhere(self, plan: Plan) -> None:
-        """Count, and log, that the robot begins to move elsewhere because the goal came no nearer."""
+        """Count, and log, that the robot begins to move elsewhere because nothing comes of its plans."""
         if plan.elsewhere and not self.elsewhere:
             self.counts["moves_elsewhere"] += 1
-            steps = self.planner.config.impasse_steps
             self.get_logger().info(
-                f"the goal has come no nearer for {steps} model steps: moving elsewhere before planning on"
+                "what the plans promise does not come here: moving elsewhere before planning on"
             )
         self.elsewhere = plan.elsewhere
 

@@ -217,6 +217,14 @@ class PlannerConfig:
         1000,
         default=0,
     )
+    surprise_steps: int = _number(
+        "Model steps in a row in which what the robot did led elsewhere than the model expects, by more than "
+        "the surprise threshold, after which it moves elsewhere before it plans on; only where a second "
+        "predictor judges plans too, and not near the goal. 0: never.",
+        0,
+        1000,
+        default=2,
+    )
     precision: str = _choice(
         "Number format of the predictions; auto: bf16 where a second predictor judges plans too and the "
         "processor multiplies in bf16, else fp32. fp16: fused kernels on a GPU.",

@@ -7,6 +7,7 @@ another place it sees the object from another side, and pushes elsewhere.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,46 @@ class Impasse:
         if not self.steps or not counts or self._since < self.steps:
             return False
         self._since = 0
+        return True
+
+
+class Surprises:
+    """Notices that what the robot did led elsewhere than expected, ``steps`` times in a row; 0: never.
+
+    Such as an object that is pressed against something and does not move: pushed again, it does so again, and
+    monitor_node keeps the robot still each time.
+    """
+
+    def __init__(self, steps: int, bound: float | None):
+        self.steps = steps if bound is not None else 0
+        self.bound = bound  # of the squared error of an expected latent that counts as a surprise
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._count = 0
+        self._expected: tuple[np.ndarray, Tensor] | None = None
+
+    def expect(self, running: np.ndarray | None, latent: Tensor) -> None:
+        """Take the latent (D,) that is expected after the block (block, dim) that is running now."""
+        self._expected = None if running is None else (np.array(running), latent)
+
+    def step(self, latent: Tensor, executed: np.ndarray | None) -> bool:
+        """Take what came (D,) and was executed (block, dim); return whether to move elsewhere now.
+
+        Where something else was executed than what was running, nothing was expected.
+        """
+        expected, self._expected = self._expected, None
+        if not self.steps or expected is None or executed is None or not np.any(executed):
+            return False
+        running, imagined = expected
+        if running.shape != executed.shape or not np.allclose(running, executed, rtol=0.0, atol=1e-3):
+            return False
+        surprised = float((imagined - latent).square().sum()) > self.bound
+        self._count = self._count + 1 if surprised else 0
+        if self._count < self.steps:
+            return False
+        self._count = 0
         return True
 
 

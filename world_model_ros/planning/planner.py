@@ -23,7 +23,7 @@ from world_model_ros.planning.cem import CEM, Solution
 from world_model_ros.planning.config import PlannerConfig, proposes
 from world_model_ros.planning.cuda_graph import SolveRunner
 from world_model_ros.planning.fast_rollout import for_planning
-from world_model_ros.planning.impasse import SAMPLES, Impasse, moves_elsewhere
+from world_model_ros.planning.impasse import SAMPLES, Impasse, Surprises, moves_elsewhere
 from world_model_ros.planning.landmarks import Waypoints
 from world_model_ros.planning.objective import (
     RISK_SHARE,
@@ -56,7 +56,7 @@ class Plan:
     cost_now: float = math.nan
     costs: np.ndarray | None = None
     reached: bool = False  # the goal is reached: the robot stands still, and nothing was solved
-    elsewhere: bool = False  # the goal has come no nearer: the robot moves elsewhere first, see impasse.py
+    elsewhere: bool = False  # nothing comes of plans here: the robot moves elsewhere first, see impasse.py
 
 
 class History:
@@ -183,6 +183,7 @@ class RecedingHorizonPlanner:
         )
         moves = bool(self.ensemble) and self.config.objective == "object"
         self.impasse = Impasse(self.config.impasse_steps * moves, self.config.stand_still_margin)
+        self.surprises = Surprises(self.config.surprise_steps * moves, spec.thresholds.surprise)
         landmarks = getattr(model, "landmarks", None)
         self.waypoints = None
         if landmarks is not None and self.config.landmarks:
@@ -197,6 +198,7 @@ class RecedingHorizonPlanner:
         self.history = History(self.spec.history)
         self.arrival.reset()
         self.impasse.reset()
+        self.surprises.reset()
         self._take_goal(self._goal)
         self._clear_plan()
 
@@ -213,6 +215,7 @@ class RecedingHorizonPlanner:
         self._take_goal(None if latent is None else self._latent(latent))
         self.arrival.reset()
         self.impasse.reset()
+        self.surprises.reset()
         self._clear_plan()
 
     def _take_goal(self, latent: Tensor | None) -> None:
@@ -247,25 +250,30 @@ class RecedingHorizonPlanner:
         start = time.perf_counter()
         deadline = None if self.config.deadline is None else start + 1e-3 * self.config.deadline
         self._remember(latent, executed)
+        surprised = self.surprises.step(self.history.latents[-1], executed)
         if self.arrival.step(self._distance_now(self._goal_distance)):
             return self._rest_at_goal(start)
         # Neither where the robot did not do what was planned, nor near the goal, where moving may harm.
         counts = executed is not None and (np.any(executed) or self._stands_still) and self.arrival.far
+        held = executed is not None and not np.any(executed)  # the move elsewhere is still to come
         self._advance_previous_plan(passed)
         context = self._after_running_block(running)
-        if self.impasse.step(self._distance_now(self.metric), counts) or self._elsewhere is not None:
-            return self._move_elsewhere(context, start)
+        self.surprises.expect(running, context.latents[-1])
+        begins = self.impasse.step(self._distance_now(self.metric), counts)
+        begins = begins or (surprised and self.arrival.far) or (self._elsewhere is not None and held)
+        if begins or self._elsewhere is not None:
+            return self._move_elsewhere(context, start, begins)
         self._choose_target(context, executed is not None and bool(np.any(executed)))
         solution = self._keep_or_choose_arrival(context, deadline)
         self._keep_plan(solution)
         return self._physical_plan(solution, start)
 
     @torch.inference_mode()
-    def _move_elsewhere(self, context: History, start: float) -> Plan:
+    def _move_elsewhere(self, context: History, start: float, begins: bool) -> Plan:
         """Return the blocks that are left of a move elsewhere, or begin one."""
         latents, past = context.batched(len(self.still))
         blocks, count = self._elsewhere, 0
-        if blocks is None:
+        if begins or blocks is None:
             models = [self.model, *self.ensemble]
             scene = latents, past, self._goal, self.metric, self.impasse.least
             blocks = moves_elsewhere(models, *scene, self.limits, self.shape[0], self.generator)
@@ -273,6 +281,7 @@ class RecedingHorizonPlanner:
         imagined = self.model.rollout(latents, past, blocks[None, None])[:, 0]
         distances = self.metric(imagined, self._goal)
         self._clear_plan()  # what follows is chosen anew
+        self.surprises.reset()
         self._elsewhere = blocks
         solution = Solution(
             blocks[None].cpu(),
