@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # each first collects and trains
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "new_task.md").read_text()
 LESS = {"--episodes": "30", "--steps": "20", "--temporal-steps": "5", "--inverse-steps": "5", "-n": "3"}
@@ -51,7 +52,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.timeout(900)
 def test_the_page_leads_from_a_file_to_results(folder):
     told = run(folder, "evaluate", "--json")
     assert "light:Light, protocol random, n = 3" in told
@@ -76,7 +76,6 @@ def test_the_page_is_what_a_gymnasium_environment_is_made_from(folder, monkeypat
 
 
 @pytest.mark.ros
-@pytest.mark.timeout(900)
 def test_the_page_is_driven_over_ros(folder, processes, observer):
     processes.environment["PYTHONPATH"] += os.pathsep + str(folder)
     words = command("sim")

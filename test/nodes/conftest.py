@@ -252,6 +252,11 @@ class Asking:
                     return status.level, status.message, {v.key: v.value for v in status.values}
         return b"", "", {}
 
+    def newest(self):
+        """Return the newest diagnostics of each node: (name, message, {key: value})."""
+        newest = {status.name: status for array in self.reports for status in array.status}
+        return [(name, s.message, {v.key: v.value for v in s.values}) for name, s in newest.items()]
+
     def diagnosed(self, node, words):
         """Return whether the message of a node's newest diagnostics has these words."""
         return words in self.diagnosis(node)[1]
@@ -259,5 +264,7 @@ class Asking:
 
 @pytest.fixture
 def ask(observer):
-    """Return an Asking in this test's domain."""
-    return Asking(observer)
+    """Return an Asking in this test's domain; a wait that fails shows the newest diagnostics."""
+    asking = Asking(observer)
+    observer.notes.append(asking.newest)
+    return asking

@@ -115,6 +115,7 @@ def rehearsed(world, goal, rng):
     return best
 
 
+@pytest.mark.timeout(1800)
 def test_from_where_pushes_leave_the_block_a_scripted_expert_reaches_every_goal(world):
     rng = np.random.default_rng(2)
     world.reset(seed=3)
