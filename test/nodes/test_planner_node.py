@@ -54,7 +54,11 @@ def test_plans_for_the_block_after_the_latent_once_there_is_a_goal(planner, obse
     feed = Feed(observer)
     observer.until(lambda: feed.latents.get_subscription_count() and feed.goals.get_subscription_count())
     observer.repeat(feed.next, 5)
+    # The goal must not overtake latents on the way: between two reports the node takes what has come.
+    count = len(reports)
+    observer.until(lambda: len(reports) > count + 1)
     assert not plans
+    before = feed.time
     feed.goals.publish(latent(1, 1.0))
     observer.until(lambda: plans, again=feed.next)
 
@@ -62,6 +66,7 @@ def test_plans_for_the_block_after_the_latent_once_there_is_a_goal(planner, obse
         return [p.header.stamp.sec * 1_000_000_000 + p.header.stamp.nanosec for p in plans]
 
     assert all(stamp % BLOCK == 0 for stamp in due())
+    assert due()[0] >= before + BLOCK  # nothing was planned for the latents before the goal
     observer.until(lambda: distances)
     assert distances[0].data == pytest.approx(DIM * 0.9**2, rel=1e-4)
 
