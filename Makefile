@@ -55,8 +55,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Bytecode is kept, whatever the environment says: each of several processes compiled all tests anew.
 test: lint
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m "not browser and not foreign_robot"
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal -m "not browser and not foreign_robot"
 
 # ROS 2 Jazzy in an environment of its own, which only borrows torch.
 $(JAZZY)/.installed: $(VENV)/.installed constraints-jazzy.txt

@@ -39,11 +39,18 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+def limit(item):
+    """Return the seconds that a test may take, or none."""
+    marker = item.get_closest_marker("timeout")
+    return TIMEOUT if marker is None else (*marker.args, marker.kwargs.get("timeout"))[0]
+
+
 def pytest_collection_modifyitems(items):
     """Spread the files whose tests start nodes, and mostly wait, evenly among those that compute.
 
     Each of several workers begins with an equal part of the list, so at any time some wait and some compute.
-    More examples may take longer.
+    Tests that may take longest come first: no worker is left alone with them at the end. More examples may
+    take longer.
     """
     for item in items:
         if item.path.parent.name == "fuzz" and not item.get_closest_marker("timeout"):
@@ -62,6 +69,7 @@ def pytest_collection_modifyitems(items):
         tests = kinds[kind].pop(0)
         taken[kind] += len(tests)
         items.extend(tests)
+    items.sort(key=lambda item: (limit(item) or 0) <= TIMEOUT)
 
 
 def pytest_configure(config):
@@ -75,8 +83,7 @@ def pytest_runtest_protocol(item):
 
     No Python can interrupt rclpy while Fast DDS waits for itself: nodes/event_thread.py.
     """
-    marker = item.get_closest_marker("timeout")
-    seconds = TIMEOUT if marker is None else (*marker.args, marker.kwargs.get("timeout"))[0]
+    seconds = limit(item)
     if item.config.getoption("usepdb") or not seconds:
         return (yield)
     faulthandler.dump_traceback_later(60 + 2 * seconds, exit=True, file=item.config.stash[ERRORS])

@@ -169,6 +169,27 @@ def test_a_gap_of_command_node_is_a_gap(processes, monitored, world, observer, a
     observer.until(lambda: len(world.surprises) > judged + 3, again=world.step)
 
 
+def test_a_monitor_that_hears_no_latent_says_so_and_that_nothing_is_judged(
+    processes, monitored, world, observer, ask
+):
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import Image
+
+    observer.node.destroy_publisher(world.latents)
+    processes.node("monitor_node", config=False, checkpoint=monitored)
+    observer.until(lambda: ask.diagnosed("monitor_node", "surprise is not judged: no "), again=world.act)
+    level, sentence, _ = ask.diagnosis("monitor_node")
+    assert level == b"\x01"
+    assert sentence.endswith("; nobody publishes it")
+    # One that it cannot hear: best effort, and it asks for reliable.
+    world.latents = observer.node.create_publisher(Image, "latent", qos_profile_sensor_data)
+    observer.until(lambda: ask.diagnosed("monitor_node", "; it has a publisher"), again=world.step)
+    observer.node.destroy_publisher(world.latents)
+    world.latents = observer.node.create_publisher(Image, "latent", 50)
+    observer.until(lambda: ask.diagnosis("monitor_node")[:2] == (b"\x00", "fine"), again=world.step)
+    assert world.asks() == "go_on"
+
+
 class OffGrid:
     """A camera of any rate with 10 ms of jitter beside control steps of 50 ms; each call is one frame."""
 

@@ -34,6 +34,7 @@ from world_model_ros.safety.joints import match_joints
 
 WAITING = 3  # model steps that may wait for executed actions, which a busy machine delivers late
 KEPT = 64  # latents whose time of arrival is kept
+SILENT = 5.0  # seconds without a latent after which the diagnostics say that nothing is judged
 
 
 class MonitorNode(ManagedNode):
@@ -87,6 +88,7 @@ class MonitorNode(ManagedNode):
         self.publish_latency()  # the planner's begins with ours
         self.errors, self.norms, self.planning = Percentiles(), Percentiles(), Percentiles()
         self.rates = {name: Rate() for name in ("latent", "plan", "executed")}
+        self.newest = time.monotonic()  # when the last latent came, or the node was activated
         self.seen: dict[int, float] = {}  # start of a model step -> when its latent came, in real time
         self.steps = JudgedSteps()
         self.missed = 0  # model steps without a frame that ``steps`` has counted
@@ -107,6 +109,7 @@ class MonitorNode(ManagedNode):
         if latent is None:
             return
         self.heard("latent")
+        self.newest = time.monotonic()
         self.take(self.timeline.add_latent(nanoseconds(message.header.stamp), latent))
         self.watch_rate()
 
@@ -223,7 +226,12 @@ class MonitorNode(ManagedNode):
             self.steps.add(TOO_SHORT if self.filled else START)
 
     def watch(self) -> tuple[Health, str]:
-        """Return a warning if too few model steps can be judged, or the camera is too slow."""
+        """Return a warning if few or no model steps can be judged, or the camera is too slow."""
+        silent = time.monotonic() - self.newest
+        if silent > SILENT:
+            topic = self.resolve_topic_name("latent")
+            known = "it has a publisher" if self.count_publishers(topic) else "nobody publishes it"
+            return Health.WARNING, f"surprise is not judged: no {topic} for {silent:.0f} s; {known}"
         problem = self.steps.problem()
         slow = self.timeline.too_slow
         return (Health.WARNING if problem or slow else Health.FINE), "; ".join(filter(None, [slow, problem]))
