@@ -88,6 +88,7 @@ def test_the_nodes_take_what_the_robot_file_says_and_parameters_win(
     assert list(values["limits.position_low"]) == [-1.0, -1.0]
     planner = parameters("planner_node")
     assert (planner["enabled"], list(planner["limits.high"])) == (False, [0.2, 0.3])
+    assert planner["deadline"] == 200.0  # ms, of a model step of 250
     encoder = parameters("encoder_node")
     assert (encoder["compressed"], encoder["image_stamp"], encoder["max_age"]) == (True, "received", 0.5)
     processes.node(

@@ -106,6 +106,7 @@ def planner_config(values: dict) -> PlannerConfig:
 
 # On a robot, unlike in a simulation, a person starts the planning, and a stuck robot stops.
 _ON_A_ROBOT = {"enabled": False, "progress_timeout": 30.0, "max_age": 0.5}
+_PLANNING = 0.8  # of a model step: the rest is for the encoder, the topics and command_node
 
 
 def robot_defaults(robot: RobotFile) -> dict[str, Any]:
@@ -116,6 +117,7 @@ def robot_defaults(robot: RobotFile) -> dict[str, Any]:
         "compressed": camera.topic.endswith("/compressed"),
         "image_stamp": "received" if camera.time == "receive" else "header",
         "joint_prefix": robot.joints.prefix if robot.joints else "",
+        "deadline": min(1e3 * _PLANNING * robot.period * robot.block, OPTIONS["deadline"].high),
         "limits.low": robot.actions.low,
         "limits.high": robot.actions.high,
         "limits.max_step": command.max_step,
@@ -131,7 +133,7 @@ ROBOT = Parameter(
     "",
     "Robot file, which is compared with the checkpoint. It gives the defaults of command.interface, "
     "joint_prefix, the limits, image_stamp and compressed; those of enabled, progress_timeout and max_age "
-    "become false, 30.0 and 0.5.",
+    "become false, 30.0 and 0.5, and that of deadline 80 % of a model step.",
 )
 DEVICE = Parameter(
     "device",
