@@ -76,7 +76,7 @@ class Rig:
 
     def __init__(self, observer, processes, checkpoint, interface, simulated):
         import rclpy
-        from diagnostic_msgs.msg import DiagnosticStatus
+        from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
         from geometry_msgs.msg import TwistStamped
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from rosgraph_msgs.msg import Clock
@@ -102,6 +102,7 @@ class Rig:
         self.instance = uuid.uuid4().hex
         kind = {"twist": TwistStamped, "joint_trajectory": JointTrajectory}[interface]
         self.commands, self.executed, self.statuses = [], [], []
+        self.watched = set()  # the nodes that command_node has heard, by its diagnostics
         self.numbers = {}  # when a message was sent -> its number among those of its publisher, or None
 
         def listen(kind, topic, messages, qos):
@@ -115,6 +116,7 @@ class Rig:
         listen(kind, f"command/{interface}", self.commands, 1000)
         listen(JointState, "command/executed", self.executed, 1000)
         listen(String, "status", self.statuses, QoSProfile(depth=100, durability=latched.durability))
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.hear_diagnostics, 100)
         self.clients = {}
         self.now = 10 * SECOND if simulated else time.time_ns()
         self.pose, self.poses = np.zeros(2), []
@@ -141,8 +143,16 @@ class Rig:
                 words |= {"limits.position_low": [-50.0, -50.0], "limits.position_high": [50.0, 50.0]}
         if name == "command_node":
             self.statuses.clear()
+            self.watched = set()
             self.spawned = time.time_ns()
         self.nodes[name] = self.processes.node(name, config=False, **words)
+
+    def hear_diagnostics(self, message, info):
+        """Take which nodes the present command_node has heard."""
+        if info["source_timestamp"] > self.spawned:
+            for status in message.status:
+                values = {pair.key: pair.value for pair in status.values}
+                self.watched |= set(values.get("watched_nodes", "").split(", ")) - {""}
 
     def lost_status(self, moment):
         """Return whether a status from around ``moment`` (ns) never came here, by the publisher's count.
@@ -319,6 +329,7 @@ class SafetyMachine(RuleBasedStateMachine):
         self.until(lambda: rig.status()[0] in ("RELEASED", "FAULT"), TIMEOUT)
         self.step(10)
         self.enable(True)
+        self.be_watched()
         self.before = time.time_ns()
         self.reset_it()
         self.wait_for_status(10.0)
@@ -840,8 +851,15 @@ class SafetyMachine(RuleBasedStateMachine):
         back, self.away = self.away, set()
         self.unseen = self.unseen | back  # until they are heard
         self.until(lambda: all(self.there(name) for name in back), TIMEOUT)
+        self.be_watched()
         self.unseen -= back
         self.wait_for_status(4.0)
+
+    def be_watched(self):
+        """Wait until command_node has heard every node that runs: it misses nobody before."""
+        running = {"encoder_node"} if self.rig.encoder_report[0] is not None else set()
+        running |= {"planner_node", "monitor_node"} - self.away
+        self.until(lambda: running <= self.rig.watched, TIMEOUT)
 
     @rule()
     def command_node_is_killed_and_respawned(self):
@@ -857,6 +875,7 @@ class SafetyMachine(RuleBasedStateMachine):
             self.released = None
         self.end(self.silences, time.time_ns())
         self.wait_for_status(20.0)
+        self.be_watched()
 
     def set_active(self, active):
         from lifecycle_msgs.msg import Transition

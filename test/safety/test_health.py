@@ -41,6 +41,9 @@ def test_nobody_is_missed_who_was_never_there_or_never_active(beats):
     beats.report("encoder_node", state="inactive")
     beats.wait(5.0)
     assert beats.worst() == (Health.FINE, "", "")
+    assert beats.sources.watched() == []
+    beats.report("encoder_node")
+    assert beats.sources.watched() == ["encoder_node"]
 
 
 @pytest.mark.fault

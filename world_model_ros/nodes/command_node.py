@@ -456,11 +456,12 @@ class CommandNode(ManagedNode):
         return Health.WARNING, problem
 
     def metrics(self) -> dict:
-        """Return state, counts, and how steadily commands go out."""
+        """Return state, which nodes are watched, counts, and how steadily commands go out."""
         if self.commander is None:
             return {}
         return (
             {"command_state": self.commander.state[0].name}
+            | {"watched_nodes": ", ".join(self.commander.sources.watched())}
             | self.commander.counts
             | self.tick_ms.metrics("command_ms")
             | self.tick_rate.metrics("command", time.monotonic())

@@ -98,6 +98,10 @@ class Sources:
         # The age is the one at which it was noticed: a sentence that counts up would be logged each time.
         return source.missed or f"{name} does not respond (last heartbeat {silence:.1f} s ago)"
 
+    def watched(self) -> list[str]:
+        """Return the names of the nodes that were active once: they are missed when they fall silent."""
+        return sorted(name for name, source in self._sources.items() if source.required)
+
     def clear_faults(self) -> None:
         """Clear the faults: a node that still has one repeats it, and until it has reported nothing moves."""
         for source in self._sources.values():
