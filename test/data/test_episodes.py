@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from world_model_ros.data import atomic
 from world_model_ros.data.clips import Clips
 from world_model_ros.data.episodes import EpisodeFile, EpisodeWriter
 from world_model_ros.data.normalisation import action_spec, denormalise, normalise
@@ -167,6 +168,61 @@ def test_fault_34_a_disk_that_is_full_from_the_start_is_one_sentence(tmp_path, m
     monkeypatch.setattr("pathlib.Path.write_text", full)
     with pytest.raises(UserError, match="No space left on device"):
         EpisodeWriter(tmp_path / "a.h5", ATTRIBUTES)
+
+
+def test_ctrl_c_at_any_moment_of_writing_is_neither_lost_nor_leaves_half_an_episode(tmp_path, monkeypatch):
+    calls, strike = 0, 1
+
+    def counted(name):
+        called = getattr(atomic._Sink, name)
+
+        def call(sink, *arguments):
+            nonlocal calls
+            calls += 1
+            if calls == strike:
+                signal.raise_signal(signal.SIGINT)
+            return called(sink, *arguments)
+
+        return call
+
+    for name in ("write", "seek", "tell", "truncate", "flush"):  # with which HDF5 reaches the file
+        monkeypatch.setattr(atomic._Sink, name, counted(name))
+    path = tmp_path / "a.h5"
+    while True:
+        calls = 0
+        writer = EpisodeWriter(path, ATTRIBUTES)
+        try:
+            writer.append(*episode(0))
+        except KeyboardInterrupt:
+            assert not writer.done
+            assert list(writer.parts.glob("episode-*")) == []
+            strike += 1
+            continue
+        break
+    assert strike == calls + 1 > 20
+    monkeypatch.undo()
+    writer.finish()
+    with EpisodeFile(path) as file:
+        assert len(file) == 1
+
+
+def test_ctrl_c_ends_a_long_write_at_its_next_piece(tmp_path):
+    writer = EpisodeWriter(tmp_path / "a.h5", ATTRIBUTES)
+    before, pieces = signal.getsignal(signal.SIGINT), 0
+
+    def write_on():
+        nonlocal pieces
+        with writer.open() as add:
+            for _ in range(9):
+                pieces += 1
+                signal.raise_signal(signal.SIGINT)
+                add(dict(zip(("pixels", "action", "state"), episode(0), strict=True)))
+
+    with pytest.raises(KeyboardInterrupt):
+        write_on()
+    assert pieces == 1
+    assert not writer.done
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_other_settings_are_refused(tmp_path):

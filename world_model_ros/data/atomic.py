@@ -4,7 +4,9 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import tempfile
+import threading
 from pathlib import Path
 
 import h5py
@@ -48,19 +50,50 @@ class _Sink(io.FileIO):
 
 
 @contextlib.contextmanager
+def _interrupts_deferred():
+    """Keep a Ctrl-C that comes in the block, until its end or a call of what is yielded.
+
+    HDF5 reaches ``_Sink`` through h5py, which drops an exception on the way back: Ctrl-C would do nothing.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield lambda: None  # no signal interrupts this thread
+        return
+    came = threading.Event()
+
+    def act() -> None:
+        if came.is_set():
+            came.clear()
+            handler(signal.SIGINT, None)
+
+    signal.signal(signal.SIGINT, lambda *_: came.set())
+    try:
+        yield act
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        act()
+
+
+@contextlib.contextmanager
 def written(path: Path, safe: str, backup: Path | None = None):
     """Open an HDF5 file that replaces ``path`` after the block, complete; on an error nothing changes.
 
-    Yields the file and a check to call after each large write. The old file stays as ``backup`` where one is
-    named. Raises UserError where writing fails; its text ends with ``safe``, which says what is not lost.
+    Yields the file and a check to call after each large write, where Ctrl-C takes effect. The old file stays
+    as ``backup`` where one is named. Raises UserError where writing fails; its text ends with ``safe``, which
+    says what is not lost.
     """
     temporary = path.with_name(path.name + ".tmp")
     sink = None
     try:
-        with _Sink(temporary, "w+") as sink:
+        with _interrupts_deferred() as act_on_interrupt, _Sink(temporary, "w+") as sink:
+
+            def check() -> None:
+                sink.check()
+                act_on_interrupt()
+
             with h5py.File(sink, "w") as file:
-                yield file, sink.check
-            sink.check()
+                yield file, check
+            check()
             os.fsync(sink.fileno())
         if backup is not None:
             _keep(path, backup)
