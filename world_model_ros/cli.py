@@ -79,10 +79,6 @@ def verb_parser(verb: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _on_interrupt(*_):
-    raise KeyboardInterrupt
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return its exit code (2 after a UserError, 130 after Ctrl-C)."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -98,20 +94,34 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"unknown verb {verb!r}: choose one of {', '.join(VERBS)}.", file=sys.stderr)
         return 2
+    interrupts = []
+
+    def on_interrupt(*_):
+        interrupts.append(True)
+        raise KeyboardInterrupt
+
     try:
         module = importlib.import_module(VERBS[verb][0])
         arguments = verb_parser(verb).parse_args(rest)
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            signal.signal(signal.SIGINT, _on_interrupt)
+            signal.signal(signal.SIGINT, on_interrupt)
         return module.run(arguments) or 0
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if debug and (interrupts or isinstance(error, UserError)):
+            traceback.print_exc()
+        if interrupts:  # modules of C turn an interruption of their import into an error of their own
+            return _interrupted()
+        if not isinstance(error, UserError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return 130
