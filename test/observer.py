@@ -17,14 +17,15 @@ class Observer:
 
     def __init__(self, domain):
         import rclpy
-        from rclpy.executors import SingleThreadedExecutor
+
+        from world_model_ros.nodes.running import FairExecutor
 
         before = event_threads()
         self.domain, self.context = domain, rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("observer", context=self.context)
         self.event_threads = [thread for thread in event_threads() if thread not in before]
-        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor = FairExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.clients, self.asked, self.once = {}, [], {}
         self.notes = [self.heard]  # functions that return what is worth knowing when a wait fails
@@ -72,7 +73,6 @@ class Observer:
             if again and time.monotonic() >= next_time:
                 again()
                 next_time = time.monotonic() + 0.05
-            # Always the same: with another timeout rclpy looks at all anew, and the last ones never come.
             self.executor.spin_once(timeout_sec=0.02 if again else 0.05)
 
     def spin(self, seconds):

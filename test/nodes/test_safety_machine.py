@@ -541,7 +541,7 @@ class SafetyMachine(RuleBasedStateMachine):
         """Return what is true and what status reports, for people."""
         keys = "joints camera plan strange stopped encoder_fault active released disabled perhaps away unseen"
         true = {key: getattr(self, key) for key in keys.split()} | {"encoder": self.rig.encoder_report}
-        return f"status is {self.rig.status()}, true is {true}"
+        return f"status is {self.rig.status()}, true is {true}, watched are {sorted(self.rig.watched)}"
 
     def holds(self):
         """Return the causes that keep the robot still now."""

@@ -4,7 +4,6 @@ import time
 from collections import defaultdict
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -29,6 +28,7 @@ from world_model_ros.nodes.qos import (
     endpoint_name,
     type_name,
 )
+from world_model_ros.nodes.running import FairExecutor
 
 # Best effort and volatile: matches every publisher. Deep enough that no joint states are lost at 1 kHz.
 ANY = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -50,7 +50,7 @@ class Listener(Node):
         self.robot = robot
         self.watches = [StreamWatch(robot, stream, use_sim_time) for stream in robot.streams]
         self._heard: set[tuple[str, str]] = set()  # topics and types that were subscribed to
-        self.executor_of_its_own = SingleThreadedExecutor()
+        self.executor_of_its_own = FairExecutor()
         self.executor_of_its_own.add_node(self)
 
     def topics_of(self, stream: Stream) -> tuple[str, ...]:

@@ -23,13 +23,26 @@ CLOSING = 10  # seconds after which a process that does not come to its end is e
 SPIN = 0.05  # seconds until a signal is noticed at the latest
 
 
+class FairExecutor(SingleThreadedExecutor):
+    """Serves all that is ready in turn, also where one call's timeout differs from the last one's.
+
+    rclpy looks at everything anew then, from the first entity on: on a busy computer, where that one is ready
+    each time, the last ones would never be served.
+    """
+
+    def wait_for_ready_callbacks(self, *args, **kwargs):
+        """Return the next one that is ready; what was ready before comes first."""
+        self._last_args, self._last_kwargs = args, kwargs  # with which rclpy compares them
+        return super().wait_for_ready_callbacks(*args, **kwargs)
+
+
 class ExecutorLoop:
     """Spins one node in the main thread until a signal comes or the node has finished."""
 
     def __init__(self):
         self.stopping = False
         self.deaf = False  # whether it is stopping since Fast DDS does not work any more
-        self.executor = SingleThreadedExecutor()
+        self.executor = FairExecutor()
         self._event_threads = EventThreads()
 
     def stop(self, *_):
