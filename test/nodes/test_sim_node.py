@@ -14,10 +14,11 @@ def nanoseconds(stamp):
 
 
 def frames_of(processes, observer, count, **parameters):
-    from rclpy.qos import qos_profile_sensor_data
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import Image
 
-    frames = observer.collect(Image, "camera/image_raw", qos_profile_sensor_data)
+    deep = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
+    frames = observer.collect(Image, "camera/image_raw", deep)
     processes.node("sim_node", **parameters)
     observer.until(lambda: len(frames) >= count)
     return [nanoseconds(frame.header.stamp) for frame in frames]
@@ -32,9 +33,11 @@ def test_without_a_rate_each_model_step_has_a_frame_at_its_start(processes, obse
 def test_a_camera_with_a_rate_has_a_clock_of_its_own_and_true_stamps(processes, observer):
     stamps = frames_of(processes, observer, 40, camera_rate=24.0, camera_jitter=0.01)
     intervals = np.diff(stamps)
-    assert 1e9 / np.mean(intervals) == pytest.approx(24, rel=0.1)
+    single = intervals[intervals < 1.5e9 / 24]  # a frame that a busy computer lost leaves a longer one
+    assert len(single) > 20
+    assert 1e9 / np.mean(single) == pytest.approx(24, rel=0.1)
     assert (intervals > 0).all()
-    assert np.std(intervals) > 3 * MS
+    assert np.std(single) > 3 * MS
     assert any(stamp % (50 * MS) for stamp in stamps)
     assert all(stamp % 6_250_000 == 0 for stamp in stamps)  # when the physics stood still for the picture
 
