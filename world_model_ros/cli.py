@@ -79,6 +79,14 @@ def verb_parser(verb: str) -> argparse.ArgumentParser:
     return parser
 
 
+_interrupts: list[bool] = []  # of the present verb
+
+
+def _on_interrupt(*_):
+    _interrupts.append(True)
+    raise KeyboardInterrupt
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return its exit code (2 after a UserError, 130 after Ctrl-C)."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -94,17 +102,12 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"unknown verb {verb!r}: choose one of {', '.join(VERBS)}.", file=sys.stderr)
         return 2
-    interrupts = []
-
-    def on_interrupt(*_):
-        interrupts.append(True)
-        raise KeyboardInterrupt
-
+    _interrupts.clear()
     try:
         module = importlib.import_module(VERBS[verb][0])
         arguments = verb_parser(verb).parse_args(rest)
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            signal.signal(signal.SIGINT, on_interrupt)
+            signal.signal(signal.SIGINT, _on_interrupt)
         return module.run(arguments) or 0
     except KeyboardInterrupt:
         return _interrupted()
@@ -112,9 +115,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if debug and (interrupts or isinstance(error, UserError)):
+        if debug and (_interrupts or isinstance(error, UserError)):
             traceback.print_exc()
-        if interrupts:  # modules of C turn an interruption of their import into an error of their own
+        if _interrupts:  # modules of C turn an interruption of their import into an error of their own
             return _interrupted()
         if not isinstance(error, UserError):
             raise
