@@ -7,7 +7,7 @@ import pytest
 
 from world_model_ros.data.episodes import EpisodeWriter
 from world_model_ros.model.config import ModelConfig
-from world_model_ros.training import train
+from world_model_ros.training import heads, train
 
 ATTRIBUTES = {
     "action_names": ["linear_x", "linear_y"],
@@ -93,7 +93,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Make --size small a model that trains in a second."""
+    """Make --size small a model that trains in a second, and its heads likewise."""
 
     def config(action_dim):
         return ModelConfig(
@@ -115,4 +115,6 @@ def tiny(monkeypatch):
         )
 
     monkeypatch.setitem(train._SIZES, "small", config)
+    for width in ("TEMPORAL_HIDDEN", "INVERSE_HIDDEN"):
+        monkeypatch.setattr(heads, width, 64)
     return config

@@ -7,7 +7,7 @@ from world_model_ros.cli import main
 from world_model_ros.data.clips import split_episodes
 from world_model_ros.data.episodes import EpisodeFile
 from world_model_ros.evaluation.probes import LinearProbe
-from world_model_ros.model.checkpoint import load_checkpoint
+from world_model_ros.model.checkpoint import load_checkpoint, multiplies_in_bf16
 from world_model_ros.model.encoder import normalise_pixels
 from world_model_ros.training.metrics import overfits
 
@@ -162,10 +162,12 @@ def test_a_collapsing_training_warns(data, tmp_path, tiny, capsys, command):
     assert "the latents are collapsing" in capsys.readouterr().err
 
 
-def test_bf16_trains_to_nearly_the_same(data, tmp_path, tiny, command):
+def test_bf16_trains_to_nearly_the_same(data, tmp_path, tiny, capsys, command):
     metrics = {}
     for precision in ("fp32", "bf16"):
         assert main(command(data, tmp_path / precision, steps=40, precision=precision)) == 0
+        slow = precision == "bf16" and not multiplies_in_bf16()
+        assert ("has no instructions for bf16" in capsys.readouterr().err) == slow
         spec = load_checkpoint(tmp_path / precision / "out")[1]
         assert spec.training["precision"] == precision
         metrics[precision] = spec.training["validation"]["prediction"]

@@ -160,7 +160,8 @@ def add_heads(
         latents, blocks, lengths = _by_episode(model, clips, spec)
         unseen = _by_episode(model, held_out, spec)
     if steps["temporal"]:
-        head = _rounded(fit_temporal_distance(latents, lengths, steps["temporal"], seed))
+        head = fit_temporal_distance(latents, lengths, steps["temporal"], seed, TEMPORAL_HIDDEN)
+        head = _rounded(head)
         metrics.update(temporal_metrics(head, unseen[0], unseen[2]))
         model.temporal = head.to(device)
         widths["temporal_hidden"] = TEMPORAL_HIDDEN
