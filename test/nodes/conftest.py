@@ -139,6 +139,14 @@ class Robot:
         first, last = command.points
         return any(first.velocities) or first.positions != last.positions
 
+    def be_read(self, again):
+        """Let a second of control steps pass, after which command_node has read what was sent before.
+
+        Where a busy machine kept it from reading, it says that messages are missing, reads them, and goes on.
+        """
+        now = time.time_ns()
+        self.observer.until(lambda: len(self.since(now, "executed")) >= 20, again=again)
+
     def stands(self, again=None, steps=8):
         """Let control steps pass and require that no command of theirs moves the robot.
 

@@ -69,6 +69,7 @@ def test_fault_54_a_node_that_hangs_without_dying_is_missed(any_robot, observer,
     any_robot.report(name)
     any_robot.get_moving()
     hung = any_robot.health_of.pop(name)
+    any_robot.be_read(again=any_robot.drive)
     holds(any_robot, f"{name} does not respond")
     any_robot.stands(again=any_robot.drive)
     any_robot.health_of[name] = hung
@@ -208,6 +209,7 @@ def test_fault_51_joints_that_several_publishers_share_are_collected_without_a_w
     assert "rejected" not in node.log.read_text()
     if len(parts) > 1:  # each has an age of its own
         parts.pop()
+        any_robot.be_read(again=in_parts)
         holds(any_robot, "joint_states stopped (joint2)", again=in_parts)
         any_robot.stands(again=in_parts)
 

@@ -334,6 +334,7 @@ def test_faults_02_11_and_16_what_is_missing_stops_the_robot(any_robot, observer
                 publish()
 
     words = {"frames": "camera/image_raw", "joints": "joint_states", "plans": "no plan"}[cause]
+    any_robot.be_read(again=without)
     observer.until(lambda: any_robot.state() == "HOLD" and words in any_robot.reason(), again=without)
     any_robot.stands(again=without)
     any_robot.get_moving()
